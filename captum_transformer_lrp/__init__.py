@@ -1,0 +1,41 @@
+"""Relevance propagation for transformers, as a plugin for Captum.
+
+    >>> from captum_transformer_lrp import AttnLRP
+    >>> AttnLRP(model).attribute(tokenizer(text, return_tensors="pt"), target=1)
+
+Importing this package loads torch and captum, and neither transformers nor timm.
+"""
+
+from . import errors
+from .attribution import (
+    METHODS,
+    AttnLRP,
+    CPLRP,
+    EpsilonLRP,
+    GradientXInput,
+    LayerAttnLRP,
+    LayerCPLRP,
+    LayerTransformerLRP,
+    TransformerLRP,
+)
+from .propagation import Composite, ModuleName, Predicate, registry, rules
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "METHODS",
+    "AttnLRP",
+    "CPLRP",
+    "Composite",
+    "EpsilonLRP",
+    "GradientXInput",
+    "LayerAttnLRP",
+    "LayerCPLRP",
+    "LayerTransformerLRP",
+    "ModuleName",
+    "Predicate",
+    "TransformerLRP",
+    "errors",
+    "registry",
+    "rules",
+]

@@ -1,0 +1,30 @@
+"""The Captum classes; the only place that knows both Captum and the engine."""
+
+from .layer_transformer_lrp import LayerAttnLRP, LayerCPLRP, LayerTransformerLRP
+from .transformer_lrp import (
+    AttnLRP,
+    CPLRP,
+    EpsilonLRP,
+    GradientXInput,
+    TransformerLRP,
+)
+
+#: method names, as the command line takes them
+METHODS: dict[str, type[TransformerLRP]] = {
+    "attnlrp": AttnLRP,
+    "cp-lrp": CPLRP,
+    "epsilon": EpsilonLRP,
+    "gradient-x-input": GradientXInput,
+}
+
+__all__ = [
+    "METHODS",
+    "AttnLRP",
+    "CPLRP",
+    "EpsilonLRP",
+    "GradientXInput",
+    "LayerAttnLRP",
+    "LayerCPLRP",
+    "LayerTransformerLRP",
+    "TransformerLRP",
+]

@@ -1,0 +1,18 @@
+"""The private names of Captum that this package uses, all of them in one place."""
+
+from captum._utils.common import (
+    _format_additional_forward_args as format_additional_forward_args,
+)
+from captum._utils.common import _select_targets as select_targets
+from captum.attr import LayerGradientXActivation
+from captum.attr._utils.attribution import GradientAttribution, LayerAttribution
+from captum.log import log_usage
+
+__all__ = [
+    "GradientAttribution",
+    "LayerAttribution",
+    "LayerGradientXActivation",
+    "format_additional_forward_args",
+    "log_usage",
+    "select_targets",
+]

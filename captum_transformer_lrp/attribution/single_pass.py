@@ -1,0 +1,176 @@
+"""One forward and one backward pass through the engine."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import DisconnectedError, DropoutWarning, InputError, LRPError
+from ..propagation import Composite, Engine
+from .inputs import Inputs, prepare_inputs, relevance_dtype, why_it_failed
+from .scores import output_tensor, select_scores
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What one pass gives.
+
+    Attributes:
+        inputs (Inputs): what was explained.
+        scores (Tensor): the explained score of each example, detached.
+        gradients (tuple): for each leaf, then each further tensor that was asked for.
+        engine (Engine): the engine that ran, with what it captured.
+    """
+
+    inputs: Inputs
+    scores: Tensor
+    gradients: tuple[Tensor | None, ...]
+    engine: Engine
+
+
+def explain_once(
+    forward_func: Callable[..., Any],
+    inputs: Any,
+    target: Any,
+    additional_forward_args: Any,
+    *,
+    composite: Composite,
+    output_field: str | int | None,
+    unknown: str | None,
+    make_engine: Callable[..., Engine] = Engine,
+    wanted: Callable[[Engine], list[Tensor]] | None = None,
+    **engine_options: Any,
+) -> Explained:
+    """Run the model once under a composite and go back from its score.
+
+    Args:
+        forward_func (Callable): the model or a function of it.
+        inputs, target, additional_forward_args: as Captum takes them, and mappings.
+        composite (Composite): the rules.
+        output_field (str, int or None): see :func:`~.scores.output_tensor`.
+        unknown (str or None): what to do with operators without a rule.
+        make_engine (Callable): the engine's class.
+        wanted (Callable): called after the forward pass with the engine; returns further
+            tensors whose gradients are computed.
+        engine_options (Any): passed on to the engine.
+
+    Raises:
+        InputError, TargetError, OutputError, UnknownOperatorError, ModelStateError: see
+            these classes.
+        DisconnectedError: if no input can receive relevance.
+    """
+    root = forward_func if isinstance(forward_func, nn.Module) else None
+    with ExitStack() as stack:
+        stack.enter_context(torch.enable_grad())
+        prepared = prepare_inputs(
+            inputs, additional_forward_args, dtype=relevance_dtype(forward_func)
+        )
+        stack.enter_context(_same_random_state(prepared))
+        stack.enter_context(_without_compilation(root))
+        engine = make_engine(
+            composite,
+            root=root,
+            unknown=unknown,
+            identifiers=prepared.identifiers(),
+            **engine_options,
+        )
+        stack.enter_context(engine)
+        output = _run(forward_func, prepared)
+        with torch._C.DisableTorchFunction():
+            scores = select_scores(
+                output_tensor(output, output_field), target, examples=prepared.examples
+            )
+            engine.check(scores)
+            further = [] if wanted is None else wanted(engine)
+        del output
+        tensors = [*(leaf.leaf for leaf in prepared.leaves), *further]
+        gradients = _go_back(engine, scores, tensors, prepared)
+    if engine.dropout_seen:
+        warnings.warn(
+            "dropout was active while the model was explained: the relevance is that of "
+            "one random draw. Call model.eval() to explain the deterministic model.",
+            DropoutWarning,
+            stacklevel=4,
+        )
+    return Explained(prepared, scores.detach(), gradients, engine)
+
+
+def _run(forward_func: Callable[..., Any], prepared: Inputs) -> Any:
+    try:
+        return prepared.call(forward_func)
+    except LRPError:
+        raise
+    except RuntimeError as error:
+        clearer = why_it_failed(error, forward_func, prepared)
+        if clearer is None:
+            raise
+        raise clearer from error
+
+
+def _go_back(
+    engine: Engine, scores: Tensor, tensors: list[Tensor], prepared: Inputs
+) -> tuple[Tensor | None, ...]:
+    if not scores.requires_grad:
+        raise _disconnected(engine, prepared)
+    gradients = engine.gradients(scores, tensors)
+    if all(g is None for g in gradients):
+        raise _disconnected(engine, prepared)
+    for leaf, gradient in zip(prepared.leaves, gradients, strict=False):
+        if gradient is None and leaf.is_identifier and not engine.identifiers.read:
+            raise InputError(
+                f"{leaf.name} holds integers of shape {tuple(leaf.given.shape)}, but no "
+                "embedding of the model looked them up. Integer inputs are explained as "
+                "token identifiers; pass pixels and other numbers as floating point."
+            )
+    return gradients
+
+
+def _disconnected(engine: Engine, prepared: Inputs) -> LRPError:
+    names = ", ".join(leaf.name for leaf in prepared.leaves)
+    if prepared.identifiers() and not engine.identifiers.read:
+        return InputError(
+            f"{names}: integers that no embedding of the model looked up. Integer inputs "
+            "are explained as token identifiers; pass other numbers as floating point."
+        )
+    return DisconnectedError(
+        f"the score does not depend on {names} through operators that "
+        f"{engine.composite.name} lets relevance pass. Explain logits rather than "
+        "probabilities (CP-LRP treats a softmax as constant), and look for detach() or "
+        "torch.no_grad() in the model."
+    )
+
+
+@contextmanager
+def _same_random_state(prepared: Inputs) -> Any:
+    """Leave the random generators as they were, whatever the model draws."""
+    devices = {x.given.device for x in prepared.leaves if x.given.device.type != "cpu"}
+    if not devices or not torch.cuda.is_available():
+        devices = set()
+    state = torch.get_rng_state()
+    states = [(d, torch.cuda.get_rng_state(d)) for d in devices if d.type == "cuda"]
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)
+        for device, saved in states:
+            torch.cuda.set_rng_state(saved, device)
+
+
+@contextmanager
+def _without_compilation(root: nn.Module | None) -> Any:
+    """Run compiled parts of a model eagerly, so that their operators are seen."""
+    compiled = root is not None and any(
+        getattr(m, "_compiled_call_impl", None) is not None or hasattr(m, "_orig_mod")
+        for m in root.modules()
+    )
+    if not compiled:
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield

@@ -1,0 +1,306 @@
+"""Layer-wise relevance propagation for transformers, as Captum attributions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ..propagation import Composite, composite_named
+from ..propagation.composites import epsilon_lrp
+from ..propagation.registry import Key, Row
+from ..propagation.trace import Trace, TracingEngine
+from ._captum import GradientAttribution, log_usage
+from .single_pass import Explained, explain_once
+
+
+class TransformerLRP(GradientAttribution):
+    r"""Layer-wise relevance propagation through any PyTorch model, transformers first.
+
+    The model runs once forward and once backward under the rules of a composite; no
+    module, hook or parameter of it is changed. With a rule per operator the same class
+    explains Hugging Face, timm and plain torch models.
+
+    Args:
+        forward_func (Callable): the model, or any function of it.
+        composite (str or Composite, optional): the method: ``"attnlrp"``, ``"cp-lrp"``,
+            ``"epsilon"``, ``"gradient-x-input"``, or a table of your own.
+            Default: ``"attnlrp"``
+        rules (Mapping, optional): rows laid over the composite, key -> rule, for this
+            explainer only. Default: None
+        output_field (str or int, optional): which field of a ``ModelOutput`` or tuple
+            holds the scores. Default: a tensor itself, else ``"logits"``
+        unknown (str, optional): what happens to a differentiable operator without a
+            rule: ``"raise"``, ``"warn"`` or ``"gradient"`` (torch's own).
+            Default: the composite's, ``"raise"``
+
+    Raises:
+        UnknownNameError: if there is no such composite, kind or operator.
+        TypeError: if ``forward_func`` cannot be called or a row is no rule.
+
+    Examples::
+
+        >>> model = AutoModelForSequenceClassification.from_pretrained(name).eval()
+        >>> tokenizer = AutoTokenizer.from_pretrained(name)
+        >>> lrp = TransformerLRP(model, composite="attnlrp")
+        >>> # one score per token, shape (1, tokens)
+        >>> scores = lrp.attribute(tokenizer("a film", return_tensors="pt"), target=1)
+    """
+
+    name: ClassVar[str] = "TransformerLRP"
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Any],
+        composite: str | Composite = "attnlrp",
+        *,
+        rules: Mapping[Key, Row] | None = None,
+        output_field: str | int | None = None,
+        unknown: Literal["raise", "warn", "gradient"] | None = None,
+    ) -> None:
+        if not callable(forward_func):
+            raise TypeError(
+                f"{type(self).__name__} got a {type(forward_func).__name__}; expected a "
+                "torch.nn.Module or another callable that returns scores."
+            )
+        GradientAttribution.__init__(self, forward_func)
+        self.composite = composite_named(composite)
+        if rules:
+            self.composite = self.composite.with_rules(rules)
+        self.output_field = output_field
+        self.unknown = _checked_unknown(unknown)
+
+    @classmethod
+    def get_name(cls) -> str:
+        """Return the name of the method."""
+        return cls.name
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """True: relevance is input times modified gradient."""
+        return True
+
+    def has_convergence_delta(self) -> bool:
+        """True: relevance can be compared with the score."""
+        return True
+
+    def compute_convergence_delta(
+        self, attributions: Tensor | tuple[Tensor, ...], output: Tensor
+    ) -> Tensor:
+        """Return the score minus the sum of relevance, per example.
+
+        It is what constants (biases, position embeddings) absorbed and, for rules that
+        do not conserve (the softmax of AttnLRP), what they changed.
+
+        Args:
+            attributions (Tensor or tuple of Tensor): as returned by ``attribute``.
+            output (Tensor): the explained scores, shape ``(examples,)``.
+
+        Returns:
+            Tensor: shape ``(examples,)``.
+        """
+        if isinstance(attributions, Mapping):
+            attributions = tuple(attributions.values())
+        if isinstance(attributions, Tensor):
+            attributions = (attributions,)
+        total: Tensor | float = 0.0
+        for attribution in attributions:
+            examples = attribution.shape[0] if output.numel() > 1 else 1
+            total = total + attribution.reshape(examples, -1).sum(1)
+        return output.detach().flatten() - total
+
+    def attribute_future(self) -> None:
+        """Not implemented, as for Captum's LRP.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(
+            f"attribute_future is not implemented for {self.get_name()}; call attribute."
+        )
+
+    @log_usage(part_of_slo=True)
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],
+        target: Any = None,
+        additional_forward_args: Any = None,
+        return_convergence_delta: bool = False,
+        verbose: bool = False,
+    ) -> Any:
+        r"""Return the relevance of each input for the target's score.
+
+        Args:
+            inputs (Tensor, tuple of Tensor, or Mapping): what is explained. Float
+                tensors (pixels, embeddings) get a score per element; int64 and int32
+                tensors are taken as token identifiers and get a score per identifier;
+                of a tokenizer's or image processor's mapping the known entry
+                (``input_ids``, ``inputs_embeds``, ``pixel_values``, ...) is explained
+                and the rest passed on by keyword, and padding gets exactly 0.
+                Dimension 0 is the examples.
+            target (int, tuple, Tensor or list, optional): which score to explain, as in
+                Captum: a class index, one per example, or a tuple such as
+                ``(-1, token_id)`` for outputs of more dimensions. Default: None
+            additional_forward_args (Any, optional): passed on after the inputs, not
+                explained. Default: None
+            return_convergence_delta (bool, optional): also return score minus sum of
+                relevance, per example. Default: False
+            verbose (bool, optional): print the rule and relevance of every operator
+                (see :meth:`trace`). Default: False
+
+        Returns:
+            *Tensor* or *tuple[Tensor, ...]* of **attributions**, of the shapes of the
+            inputs, detached; a mapping with several known entries gives a dictionary.
+            With ``return_convergence_delta`` a pair with **delta**, shape ``(examples,)``.
+
+        Raises:
+            InputError: if an input is empty, not finite, or of a dtype or device that
+                does not fit.
+            TargetError: if the target does not select one score per example.
+            OutputError: if the model returned no finite scores.
+            UnknownOperatorError: if a differentiable operator has no rule.
+            ModelStateError: under ``torch.inference_mode``, with batch normalisation in
+                training mode, for TorchScript, and for re-entrant checkpoints.
+            DisconnectedError: if no relevance can reach the inputs.
+        """
+        if verbose:
+            print(self.trace(inputs, target, additional_forward_args))
+        explained = self._explain(inputs, target, additional_forward_args)
+        attributions = _relevance(explained)
+        if not return_convergence_delta:
+            return attributions
+        delta = self.compute_convergence_delta(attributions, explained.scores)
+        return attributions, delta
+
+    def trace(
+        self,
+        inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],
+        target: Any = None,
+        additional_forward_args: Any = None,
+    ) -> Trace:
+        """Return what every operator received, passed on and absorbed.
+
+        The way to check an architecture: print the result, or look at
+        ``trace.conservation_error`` and ``trace.absorbed_by_module()``. Slower than
+        ``attribute``.
+
+        Args:
+            inputs, target, additional_forward_args: as for :meth:`attribute`.
+
+        Returns:
+            Trace: a table, one record per operator call, in order of execution.
+        """
+        explained = self._explain(
+            inputs, target, additional_forward_args, make_engine=TracingEngine
+        )
+        engine = explained.engine
+        assert isinstance(engine, TracingEngine)
+        relevance = _relevance(explained)
+        tensors = relevance.values() if isinstance(relevance, Mapping) else relevance
+        tensors = (tensors,) if isinstance(tensors, Tensor) else tensors
+        return Trace(
+            method=self.composite.name,
+            score=float(explained.scores.double().sum()),
+            relevance=float(sum(t.double().sum() for t in tensors)),
+            records=engine.finished_records(),
+        )
+
+    def _explain(
+        self,
+        inputs: Any,
+        target: Any,
+        additional_forward_args: Any,
+        **options: Any,
+    ) -> Explained:
+        return explain_once(
+            self.forward_func,
+            inputs,
+            target,
+            additional_forward_args,
+            composite=self.composite,
+            output_field=self.output_field,
+            unknown=self.unknown,
+            **options,
+        )
+
+    def __repr__(self) -> str:
+        model = type(self.forward_func).__name__
+        return f"{type(self).__name__}({model}, composite={self.composite.name!r})"
+
+
+def _relevance(explained: Explained) -> Any:
+    times_input = explained.engine.composite.carries != "relevance"
+    with torch.no_grad():
+        values = tuple(
+            leaf.relevance(gradient, times_input=times_input).detach()
+            for leaf, gradient in zip(
+                explained.inputs.leaves, explained.gradients, strict=False
+            )
+        )
+    return explained.inputs.restore(values)
+
+
+def _checked_unknown(unknown: Any) -> Any:
+    from ..propagation.unknown import UnknownOperators
+
+    if unknown is not None:
+        UnknownOperators(unknown, composite_named("attnlrp"))
+    return unknown
+
+
+class AttnLRP(TransformerLRP):
+    """AttnLRP: softmax by Taylor expansion, products shared evenly (Achtibat 2024).
+
+    arXiv 2402.05602. For transformers, the most faithful of the methods here. Does not
+    conserve in the softmax. Arguments as for :class:`TransformerLRP`.
+    """
+
+    name: ClassVar[str] = "AttnLRP"
+
+    def __init__(self, forward_func: Callable[..., Any], **options: Any) -> None:
+        super().__init__(forward_func, "attnlrp", **options)
+
+
+class CPLRP(TransformerLRP):
+    """CP-LRP: attention patterns, gates and norms are constants (Ali 2022).
+
+    arXiv 2202.07304. Conserves relevance up to what biases absorb: on a model without
+    biases it sums to the score. Arguments as for :class:`TransformerLRP`.
+    """
+
+    name: ClassVar[str] = "CP-LRP"
+
+    def __init__(self, forward_func: Callable[..., Any], **options: Any) -> None:
+        super().__init__(forward_func, "cp-lrp", **options)
+
+
+class EpsilonLRP(TransformerLRP):
+    """LRP-epsilon: AttnLRP's table with a stabiliser in everything linear (Bach 2015).
+
+    Args:
+        forward_func (Callable): the model, or any function of it.
+        epsilon (float, optional): the stabiliser. Default: 1e-6
+        options (Any): as for :class:`TransformerLRP`.
+    """
+
+    name: ClassVar[str] = "LRP-epsilon"
+
+    def __init__(
+        self, forward_func: Callable[..., Any], *, epsilon: float = 1e-6, **options: Any
+    ) -> None:
+        super().__init__(forward_func, epsilon_lrp(epsilon), **options)
+
+
+class GradientXInput(TransformerLRP):
+    """Gradient x Input: the empty table, equal to Captum's InputXGradient.
+
+    Works on integer token identifiers too, which Captum's does not. Arguments as for
+    :class:`TransformerLRP`.
+    """
+
+    name: ClassVar[str] = "Gradient x Input"
+
+    def __init__(self, forward_func: Callable[..., Any], **options: Any) -> None:
+        super().__init__(forward_func, "gradient-x-input", **options)

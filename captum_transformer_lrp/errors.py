@@ -1,0 +1,65 @@
+"""What can go wrong, with messages that a user can act on.
+
+Every message says what arrived, what was expected and what to write instead. All
+classes derive from :class:`LRPError` and from the builtin exception that a caller
+would expect, so that ``except ValueError`` keeps working.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class LRPError(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+
+class InputError(LRPError, ValueError):
+    """The inputs cannot be explained as they are (empty, NaN, dtype, device, keys)."""
+
+
+class TargetError(LRPError, ValueError):
+    """The target does not select one score per example of the model's output."""
+
+
+class OutputError(LRPError, TypeError):
+    """The forward function returned something from which no score can be selected."""
+
+
+class DisconnectedError(LRPError, RuntimeError):
+    """No relevance can reach the inputs: the score does not depend on them."""
+
+
+class UnknownOperatorError(LRPError, RuntimeError):
+    """The model uses differentiable operators for which the composite has no rule."""
+
+
+class UnknownOperatorWarning(UserWarning):
+    """Like :class:`UnknownOperatorError`, when ``unknown="warn"`` was asked for."""
+
+
+class DropoutWarning(UserWarning):
+    """Dropout was active while the model was explained."""
+
+
+class DuplicateRuleError(LRPError, ValueError):
+    """A rule is registered twice under the same key."""
+
+
+class UnknownNameError(LRPError, ValueError):
+    """A method, composite, kind, operator or field of that name does not exist."""
+
+
+class ModelStateError(LRPError, RuntimeError):
+    """The model or torch is in a state in which it cannot be explained faithfully."""
+
+
+def suggestion(name: str, names: Iterable[str]) -> str:
+    """Return ``" Did you mean ...?"`` with the nearest names, or all of them."""
+    known = sorted(str(n) for n in names)
+    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=3)
+    if near:
+        spelled = [next(k for k in known if k.lower() == n) for n in near]
+        return f" Did you mean {' or '.join(repr(n) for n in spelled)}?"
+    return f" Known: {', '.join(known)}." if known else ""

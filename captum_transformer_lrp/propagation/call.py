@@ -1,0 +1,137 @@
+"""One call of an operator or of a module, as a rule sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in nested lists, tuples and dictionaries, in order."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors_in(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from tensors_in(item)
+
+
+def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
+    """Apply ``function`` to each tensor in nested lists, tuples and dictionaries.
+
+    Containers in which nothing changed are returned as they are; named tuples and
+    dictionary types (Hugging Face's ``ModelOutput``) keep their class.
+    """
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, (list, tuple)):
+        items = [map_tensors(function, item) for item in value]
+        if all(new is old for new, old in zip(items, value, strict=True)):
+            return value
+        if hasattr(value, "_fields"):
+            return type(value)(*items)
+        return type(value)(items)
+    if isinstance(value, dict):
+        pairs = {key: map_tensors(function, item) for key, item in value.items()}
+        if all(pairs[key] is value[key] for key in pairs):
+            return value
+        return type(value)(**pairs) if type(value) is not dict else pairs
+    return value
+
+
+def carries_relevance(value: Any) -> bool:
+    """Whether a value is a tensor through which relevance flows.
+
+    Within the engine every parameter and every foreign tensor is detached on entry, so
+    ``requires_grad`` means exactly that.
+    """
+    return isinstance(value, Tensor) and value.requires_grad
+
+
+class Call:
+    """What arrives at a rule: the operator or module, and its arguments.
+
+    Attributes:
+        operator (str): name of the operator, or the class name of the module.
+        kind (str | None): its kind, see :data:`~.operators.KINDS`.
+        function (Callable): what computes the unchanged output.
+        args (tuple): positional arguments; parameters arrive detached.
+        kwargs (dict): keyword arguments.
+        module (Module | None): the module, when a module is treated as one operator.
+    """
+
+    __slots__ = (
+        "_output",
+        "_reenter",
+        "args",
+        "function",
+        "kind",
+        "kwargs",
+        "module",
+        "operator",
+    )
+
+    def __init__(
+        self,
+        operator: str,
+        kind: str | None,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        module: nn.Module | None = None,
+        output: Any = None,
+        reenter: Callable[..., Any] | None = None,
+    ) -> None:
+        self.operator = operator
+        self.kind = kind
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
+        self.module = module
+        self._output = output
+        self._reenter = reenter
+
+    def run(self) -> Any:
+        """Return the output with torch's own gradient."""
+        if self.module is not None:
+            return self._output
+        return self.function(*self.args, **self.kwargs)
+
+    def run_with(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the output for changed arguments, with torch's own gradient."""
+        return self.function(*args, **kwargs)
+
+    def value(self) -> Any:
+        """Return the output without a gradient."""
+        if self.module is not None:
+            return map_tensors(Tensor.detach, self._output)
+        args = map_tensors(Tensor.detach, self.args)
+        return self.function(*args, **map_tensors(Tensor.detach, self.kwargs))
+
+    def argument(self, position: int, name: str, default: Any = None) -> Any:
+        """Return an argument given by position or by name."""
+        if position < len(self.args):
+            return self.args[position]
+        return self.kwargs.get(name, default)
+
+    def replacing(
+        self, function: Callable[[Tensor], Tensor], *, only: set[int] | None = None
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments with relevant tensors (of these ids) replaced."""
+
+        def replace(tensor: Tensor) -> Tensor:
+            if not tensor.requires_grad or (only is not None and id(tensor) not in only):
+                return tensor
+            return function(tensor)
+
+        return map_tensors(replace, self.args), map_tensors(replace, self.kwargs)
+
+    def decompose(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run python code whose operators meet the rules of the method in turn."""
+        assert self._reenter is not None
+        return self._reenter(function, *args)

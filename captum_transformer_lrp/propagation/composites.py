@@ -1,0 +1,179 @@
+"""A method is its table: what it does with each kind of operator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ..errors import UnknownNameError, suggestion
+from .registry import Key, Row, check_key, check_row, key_name, registry
+from .rules import (
+    ConstantDenominator,
+    ConstantPattern,
+    ConstantScale,
+    Detach,
+    Epsilon,
+    GatedProduct,
+    HalfGradient,
+    Identity,
+    PlainGradient,
+    Power,
+    UniformAttention,
+    UniformProduct,
+)
+
+
+@dataclass(frozen=True)
+class Composite:
+    """A named table from kinds, operators and modules to rules.
+
+    Args:
+        name (str): how the method is called.
+        rows (Mapping): key -> rule (or kind). Keys are kinds (``"softmax"``), operators
+            (``"gelu"``), module classes or their qualified names, predicates, and
+            :class:`~.registry.ModuleName` patterns; the more specific key wins.
+        source (str, optional): paper and equation. Default: ``""``
+        unknown (str, optional): what happens to a differentiable operator without a
+            row: ``"raise"``, ``"warn"`` or ``"gradient"``. Default: ``"raise"``
+        carries (str, optional): what autograd's gradient stands for in this table:
+            ``"relevance over input"`` (R / x; relevance is input times gradient) or
+            ``"relevance"`` (R itself, for rules whose relevance is no multiple of the
+            input; relevance is the gradient, and the seed is 1).
+            Default: ``"relevance over input"``
+    """
+
+    name: str
+    rows: Mapping[Key, Row]
+    source: str = ""
+    unknown: Literal["raise", "warn", "gradient"] = "raise"
+    carries: Literal["relevance over input", "relevance"] = "relevance over input"
+
+    def __post_init__(self) -> None:
+        """Check every row.
+
+        Raises:
+            UnknownNameError: if a plain name is neither a kind nor an operator.
+            TypeError: if a row is neither a rule nor a kind.
+        """
+        for key, row in self.rows.items():
+            check_row(key, row)
+            check_key(key, registry)
+        object.__setattr__(self, "rows", dict(self.rows))
+
+    def with_rules(self, rows: Mapping[Key, Row]) -> Composite:
+        """Return a copy in which ``rows`` are added or replaced.
+
+        Raises:
+            UnknownNameError, TypeError: as for the constructor.
+        """
+        return Composite(
+            self.name,
+            {**self.rows, **rows},
+            self.source,
+            self.unknown,
+            self.carries,
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.name, tuple(self.rows.items()), self.unknown, self.carries))
+
+    def __str__(self) -> str:
+        """Print the table, one row a line."""
+        width = max((len(key_name(key)) for key in self.rows), default=0)
+        lines = [f"{self.name}  ({self.source})" if self.source else self.name]
+        lines += [f"  {key_name(k):{width}}  {r!r}" for k, r in self.rows.items()]
+        if not self.rows:
+            lines.append("  (no rows: torch's own gradient everywhere)")
+        return "\n".join(lines)
+
+
+#: rows that every method for transformers shares
+_SHARED: dict[Key, Row] = {
+    "lookup": PlainGradient(),
+    "structural": PlainGradient(),
+    "linear": PlainGradient(),
+    "activation": Identity(),
+    "power": Power(),
+    "norm": ConstantScale(),
+    "quotient": ConstantDenominator(),
+    "normalizer": Detach(),
+    "variance": HalfGradient(),
+}
+
+ATTN_LRP = Composite(
+    "AttnLRP",
+    {
+        **_SHARED,
+        "product": UniformProduct(),
+        "softmax": PlainGradient(),
+        "attention": UniformAttention(),
+    },
+    source="Achtibat et al., ICML 2024, arXiv 2402.05602",
+)
+
+CP_LRP = Composite(
+    "CP-LRP",
+    {
+        **_SHARED,
+        "product": GatedProduct(),
+        "softmax": Detach(),
+        "attention": ConstantPattern(),
+    },
+    source="Ali et al., ICML 2022, arXiv 2202.07304",
+)
+
+
+def epsilon_lrp(epsilon: float = 1e-6) -> Composite:
+    """Return AttnLRP's table with LRP-epsilon for everything linear.
+
+    Args:
+        epsilon (float, optional): the stabiliser of linear operators, products and
+            residual sums, in units of their outputs. Default: 1e-6
+    """
+    return Composite(
+        "LRP-epsilon",
+        {
+            **ATTN_LRP.rows,
+            "linear": Epsilon(epsilon=epsilon),
+            "product": Epsilon(epsilon=epsilon),
+            "quotient": ConstantDenominator(),
+        },
+        source="Bach et al., PLOS ONE 2015, Eq. 58; products as in AttnLRP",
+    )
+
+
+GRADIENT_X_INPUT = Composite(
+    "Gradient x Input",
+    {},
+    source="Shrikumar et al. 2016, arXiv 1605.01713",
+    unknown="gradient",
+)
+
+COMPOSITES: dict[str, Composite] = {
+    "attnlrp": ATTN_LRP,
+    "cp-lrp": CP_LRP,
+    "epsilon": epsilon_lrp(),
+    "gradient-x-input": GRADIENT_X_INPUT,
+}
+
+
+def composite_named(composite: str | Composite) -> Composite:
+    """Return a composite given by name or as it is.
+
+    Raises:
+        UnknownNameError: if there is none of that name.
+        TypeError: if it is neither a name nor a composite.
+    """
+    if isinstance(composite, Composite):
+        return composite
+    if not isinstance(composite, str):
+        raise TypeError(
+            f"composite={composite!r}; expected a Composite or one of the names "
+            f"{', '.join(COMPOSITES)}."
+        )
+    if composite.lower() not in COMPOSITES:
+        raise UnknownNameError(
+            f"no composite is called {composite!r}.{suggestion(composite, COMPOSITES)}"
+        )
+    return COMPOSITES[composite.lower()]

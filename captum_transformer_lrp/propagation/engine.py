@@ -1,0 +1,544 @@
+"""The engine: sees every torch call of a model and lets the rules rebuild its gradient.
+
+:class:`Engine` is a :class:`torch.overrides.TorchFunctionMode`. Inside it a model runs
+as it always does; each operator is looked up in a :class:`~.table.Table` and its rule
+returns the same output with a modified gradient. Nothing of the model is patched: the
+mode lives on this thread's stack, and modules that are treated as one operator, or
+whose outputs are wanted, are met through torch's global module hooks, which are
+registered while an engine needs them and ignore all other threads.
+
+What carries relevance is what requires a gradient: parameters and other foreign leaves
+are detached wherever they enter an operator.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ..errors import InputError, ModelStateError
+from .call import Call, map_tensors, tensors_in
+from .composites import Composite
+from .identifiers import Identifiers
+from .operators import transparent
+from .rules import Rule
+from .table import Operator, table_for
+from .unknown import UnknownOperators, foreign_functions
+
+_thread = threading.local()
+
+
+class Engine(TorchFunctionMode):
+    """Runs a forward function under the rules of a composite, once.
+
+    Args:
+        composite (Composite): the table of rules.
+        root (Module or None): the model, for module names; None if the forward function
+            is no module, then the outermost module that runs.
+        unknown (str): ``"raise"``, ``"warn"`` or ``"gradient"``.
+        identifiers (sequence of (Tensor, Tensor)): integer inputs and the float leaf of
+            ones, one per identifier, that collects their relevance.
+        capture (sequence of Module): modules whose outputs are recorded in
+            :attr:`captured`.
+        capture_inputs (bool): record the inputs of these modules instead.
+    """
+
+    def __init__(
+        self,
+        composite: Composite,
+        *,
+        root: nn.Module | None = None,
+        unknown: str | None = None,
+        identifiers: tuple[tuple[Tensor, Tensor], ...] = (),
+        capture: tuple[nn.Module, ...] = (),
+        capture_inputs: bool = False,
+    ) -> None:
+        super().__init__()
+        self.composite = composite
+        self.table = table_for(composite)
+        self.unknown = UnknownOperators(unknown or composite.unknown, composite)
+        self.identifiers = Identifiers(
+            identifiers, additive=composite.carries == "relevance"
+        )
+        self.root = root
+        self.captured: dict[int, Any] = {}
+        self.dropout_seen = False
+        self.backward = False
+        self._operators = self.table.operators
+        self._capture = {id(module): module for module in capture}
+        self._capture_inputs = capture_inputs
+        self._suspended = 0
+        self._outer: Engine | None = None
+        self._names: dict[int, str] = {}
+        self._module_rules: dict[int, Rule] = {}
+        self._stack: list[tuple[Rule | None, bool]] = []
+        self._handles: list[Any] = []
+        self._hooked = False
+        if root is not None:
+            self._index(root)
+
+    # ------------------------------------------------------------ enter and leave
+
+    def __enter__(self) -> Engine:
+        """Start to see this thread's torch calls.
+
+        Raises:
+            ModelStateError: under ``torch.inference_mode``, where nothing can be
+                explained, because torch records no gradient there.
+        """
+        if torch.is_inference_mode_enabled():
+            raise ModelStateError(
+                "relevance cannot be propagated inside torch.inference_mode(), where "
+                "torch records nothing to go back through. Leave the block, or wrap the "
+                "call in `with torch.inference_mode(False):`. torch.no_grad() is fine."
+            )
+        self._outer = getattr(_thread, "engine", None)
+        if self._outer is not None:
+            self._outer._suspended += 1
+        _thread.engine = self
+        try:
+            self._hook_modules()
+            super().__enter__()
+        except BaseException:
+            self._leave()
+            raise
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        """Stop, and take back whatever was registered."""
+        try:
+            super().__exit__(*exception)
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+        if self._hooked:
+            _release_global_hooks()
+            self._hooked = False
+        _thread.engine = self._outer
+        if self._outer is not None:
+            self._outer._suspended -= 1
+            self._outer = None
+
+    # ------------------------------------------------------------------ operators
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Called by torch instead of ``func(*args, **kwargs)``."""
+        kwargs = kwargs or {}
+        operator = self._operators.get(func)
+        if operator is None:
+            operator = self.table.operator(func)
+        if operator.metadata or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        if self.identifiers.active:
+            handled, output = self.identifiers.meet(operator, func, args, kwargs)
+            if handled:
+                return self.started(operator, args, output)
+        args = _without_foreign_leaves(args)
+        if kwargs:
+            kwargs = {k: _without_foreign_leaf(v) for k, v in kwargs.items()}
+        if self._suspended:
+            return func(*args, **kwargs)
+        return self.apply(operator, args, kwargs)
+
+    def apply(
+        self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Apply the rule of an operator to arguments that are ours."""
+        function = operator.function
+        if operator.name in _STATEFUL:
+            self._check_state(operator, args, kwargs)
+        if operator.plain:
+            return function(*args, **kwargs)
+        rule = operator.rule
+        if rule is None:
+            return self._without_rule(operator, args, kwargs)
+        relevant = _relevant(args)
+        if kwargs:
+            relevant += _relevant(kwargs.values())
+        if relevant == 0 or (relevant == 1 and rule.plain_for_one):
+            return function(*args, **kwargs)
+        if operator.in_place:
+            return self._in_place(operator, args, kwargs)
+        position = operator.inplace_position
+        if position is not None and (
+            kwargs.get("inplace") or (len(args) > position and args[position])
+        ):
+            assert operator.twin is not None
+            return self.reenter(operator.twin, *args, **kwargs)
+        call = Call(
+            operator.name,
+            operator.kind,
+            function,
+            args,
+            kwargs,
+            reenter=self.reenter,
+        )
+        return rule(call)
+
+    def started(self, operator: Operator, args: Any, output: Any) -> Any:
+        """Relevance starts here: an embedding of explained identifiers was read."""
+        return output
+
+    def reenter(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Run python code so that the operators in it are seen one by one."""
+        with _Again(self):
+            return function(*args, **kwargs)
+
+    def _in_place(
+        self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Compute out of place under the rule, then write the result back."""
+        target = args[0]
+        function = getattr(Tensor, operator.name, None) or getattr(
+            torch, operator.name, None
+        )
+        if function is None or not isinstance(target, Tensor):
+            return self._without_rule(operator, args, kwargs)
+        outcome = self.apply(
+            self.table.operator(function), (target.clone(), *args[1:]), kwargs
+        )
+        return target.copy_(outcome)
+
+    def _without_rule(
+        self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if operator.twin is not None:
+            return self.reenter(operator.twin, *args, **kwargs)
+        output = operator.function(*args, **kwargs)
+        if any(t.requires_grad for t in tensors_in(output)):
+            self.unknown.met(operator.name, self.module_path(), args, kwargs)
+        return output
+
+    def _check_state(
+        self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Notice randomness, refuse what would change the model."""
+        call = Call(operator.name, operator.kind, operator.function, args, kwargs)
+        if operator.name == "batch_norm":
+            training = call.argument(5, "training", False)
+            if training and call.argument(1, "running_mean") is not None:
+                raise ModelStateError(batch_norm_message(self.module_path()))
+        elif operator.name == "scaled_dot_product_attention":
+            self.dropout_seen |= call.argument(4, "dropout_p", 0.0) > 0
+        elif call.argument(2, "training", True) and call.argument(1, "p", 0.5) > 0:
+            self.dropout_seen = True
+
+    # -------------------------------------------------------------------- modules
+
+    def module_path(self) -> str:
+        """Return the name of the module whose code is running, by looking up the stack.
+
+        Modules are found as ``self`` of the frames that called torch, so that no hook
+        is needed for a message or a trace.
+        """
+        frame = sys._getframe(1)
+        found: list[nn.Module] = []
+        current: Any = frame
+        while current is not None:
+            code = current.f_code
+            if code.co_argcount and code.co_varnames[0] == "self":
+                owner = current.f_locals.get("self")
+                if isinstance(owner, nn.Module) and (not found or found[-1] is not owner):
+                    found.append(owner)
+            current = current.f_back
+        if not found:
+            return ""
+        if id(found[0]) not in self._names:
+            for name, module in found[-1].named_modules():
+                self._names.setdefault(id(module), name)
+        name = self._names.get(id(found[0]), "")
+        return name or type(found[0]).__name__
+
+    def _index(self, root: nn.Module) -> None:
+        """Find the modules that are treated as one operator, and their names."""
+        for name, module in root.named_modules():
+            self._names.setdefault(id(module), name)
+            if (
+                isinstance(module, nn.modules.batchnorm._BatchNorm)
+                and module.training
+                and module.running_mean is not None
+            ):
+                raise ModelStateError(batch_norm_message(name))
+            if isinstance(module, torch.jit.ScriptModule):
+                raise ModelStateError(
+                    f"the module {name or type(module).__name__!r} is a TorchScript "
+                    "module, whose operators cannot be seen. Explain the python model "
+                    "from which it was scripted or traced."
+                )
+            rule = self.table.for_module(module, name)
+            if rule is not None:
+                self._module_rules[id(module)] = rule
+
+    def _hook_modules(self) -> None:
+        if self._capture_inputs:
+            for module in self._capture.values():
+                self._handles.append(
+                    module.register_forward_pre_hook(
+                        self._capture_input, with_kwargs=True
+                    )
+                )
+        outputs_wanted = self._capture and not self._capture_inputs
+        if self._module_rules or outputs_wanted or self.root is None:
+            _acquire_global_hooks()
+            self._hooked = True
+
+    def enter_module(self, module: nn.Module, args: tuple[Any, ...]) -> Any:
+        """Before a module runs: freeze its operators if it is treated as one."""
+        if self.root is None and not self._stack and id(module) not in self._names:
+            self._index(module)
+        rule = self._module_rules.get(id(module))
+        if rule is None or self._suspended or not torch.is_grad_enabled():
+            self._stack.append((None, True))
+            return None
+        self._stack.append((rule, torch.is_grad_enabled()))
+        if rule.inside == "gradient":
+            self._suspended += 1
+        else:
+            torch._C._set_grad_enabled(False)
+        if getattr(module, "inplace", False):  # it may overwrite what the rule needs
+            return map_tensors(Tensor.clone, args)
+        return None
+
+    def leave_module(
+        self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any
+    ) -> Any:
+        """After a module ran: rebuild its output, and record it if it is wanted."""
+        if not self._stack:
+            return None
+        rule, _ = self._stack.pop()
+        changed = output
+        if rule is not None:
+            if rule.inside == "gradient":
+                self._suspended -= 1
+            else:
+                torch._C._set_grad_enabled(True)
+            if output is None:  # the module raised
+                return None
+            if _relevant(tensors_in((args, kwargs))):
+                changed = self.apply_to_module(rule, module, args, kwargs, output)
+        if (
+            not self.backward
+            and id(module) in self._capture
+            and not self._capture_inputs
+        ):
+            changed = self._record(module, changed)
+        return None if changed is output else changed
+
+    def apply_to_module(
+        self, rule: Rule, module: nn.Module, args: Any, kwargs: Any, output: Any
+    ) -> Any:
+        """Let a rule rebuild what a module returned."""
+        with torch._C.DisableTorchFunction():
+            return rule(
+                Call(
+                    type(module).__name__,
+                    None,
+                    module.forward,
+                    args,
+                    kwargs,
+                    module=module,
+                    output=output,
+                )
+            )
+
+    def _capture_input(
+        self, module: nn.Module, args: Any, kwargs: dict[str, Any]
+    ) -> Any:
+        if getattr(_thread, "engine", None) is not self or self.backward:
+            return None
+        args, kwargs = self._record(module, (args, kwargs))
+        return args, kwargs
+
+    def _record(self, module: nn.Module, value: Any) -> Any:
+        """Record the tensors that carry relevance, and hand copies on.
+
+        Copies, so that what the model does in place afterwards leaves them alone.
+        Where nothing carries relevance yet, it starts here.
+        """
+        with torch._C.DisableTorchFunction():
+            started = any(t.requires_grad for t in tensors_in(value))
+
+            def start(tensor: Tensor) -> Tensor:
+                if tensor.requires_grad or started or not tensor.is_floating_point():
+                    return tensor
+                return tensor.detach().requires_grad_()
+
+            value = map_tensors(start, value)
+            if id(module) in self.captured:
+                raise InputError(
+                    f"the layer {self._names.get(id(module)) or type(module).__name__!r} "
+                    "runs more than once in one forward pass, so that it has no single "
+                    "attribution. Choose a layer that runs once."
+                )
+            self.captured[id(module)] = value
+            return map_tensors(
+                lambda t: t.clone() if t.requires_grad else t, value
+            )
+
+    # ------------------------------------------------------------------ afterwards
+
+    def gradients(
+        self, scores: Tensor, tensors: list[Tensor]
+    ) -> tuple[Tensor | None, ...]:
+        """Return the modified gradients of the sum of scores, None where unconnected.
+
+        Called inside the engine, and seen by it: a checkpointed model computes parts of
+        itself again on the way back, which must meet the same rules.
+        """
+        self.backward = True
+        try:
+            with torch._C.DisableTorchFunction():
+                seeds = torch.ones_like(scores)
+            return _grad(scores, tensors, seeds, allow_unused=True)
+        finally:
+            self.backward = False
+
+    def check(self, output: Tensor) -> None:
+        """Raise or warn if some operator on the way to ``output`` had no rule.
+
+        Raises:
+            UnknownOperatorError: with all of them, if ``unknown="raise"``.
+            ModelStateError: if part of the model is checkpointed by re-entering
+                autograd, which cannot be explained.
+        """
+        if self.composite.rows:
+            for name in foreign_functions(output):
+                self.unknown.met_function(name)
+        self.unknown.report()
+
+
+#: torch.autograd.grad, without handing itself to the engine as one operator
+_grad = transparent(torch.autograd.grad) or torch.autograd.grad
+
+_STATEFUL = frozenset(
+    {
+        "batch_norm",
+        "scaled_dot_product_attention",
+        "dropout",
+        "dropout1d",
+        "dropout2d",
+        "dropout3d",
+        "alpha_dropout",
+        "feature_dropout",
+        "feature_alpha_dropout",
+        "native_dropout",
+    }
+)
+
+
+def batch_norm_message(name: str) -> str:
+    """Return the message for batch normalisation in training mode."""
+    return (
+        f"the batch normalisation {name!r} is in training mode: it would change its "
+        "running statistics and mix the examples of the batch. Call model.eval() first."
+    )
+
+
+def _without_foreign_leaf(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach() if value.requires_grad and value.is_leaf else value
+    if isinstance(value, (list, tuple)) and value:
+        return _without_foreign_leaves(value)
+    return value
+
+
+def _without_foreign_leaves(values: Any) -> Any:
+    """Detach parameters and other leaves that are not ours; inputs are no leaves."""
+    for value in values:
+        if isinstance(value, Tensor):
+            if value.requires_grad and value.is_leaf:
+                break
+        elif isinstance(value, (list, tuple)):
+            break
+    else:
+        return values
+    detached = [_without_foreign_leaf(value) for value in values]
+    if hasattr(values, "_fields"):
+        return type(values)(*detached)
+    return type(values)(detached)
+
+
+def _relevant(values: Any) -> int:
+    """Count the tensors that carry relevance."""
+    count = 0
+    for value in values:
+        if isinstance(value, Tensor):
+            count += value.requires_grad
+        elif isinstance(value, (list, tuple)):
+            count += _relevant(value)
+    return count
+
+
+class _Again:
+    """Puts the engine back on the mode stack, from inside its own handler."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def __enter__(self) -> None:
+        TorchFunctionMode.__enter__(self.engine)
+
+    def __exit__(self, *exception: Any) -> None:
+        TorchFunctionMode.__exit__(self.engine, *exception)
+
+
+# ------------------------------------------------------------------ global module hooks
+
+_lock = threading.Lock()
+_users = 0
+_global_handles: list[Any] = []
+
+
+def _acquire_global_hooks() -> None:
+    global _users
+    with _lock:
+        _users += 1
+        if _users == 1:
+            _global_handles.extend(
+                (
+                    nn.modules.module.register_module_forward_pre_hook(_before_module),
+                    nn.modules.module.register_module_forward_hook(
+                        _after_module, with_kwargs=True, always_call=True
+                    ),
+                )
+            )
+
+
+def _release_global_hooks() -> None:
+    global _users
+    with _lock:
+        _users -= 1
+        if _users == 0:
+            while _global_handles:
+                _global_handles.pop().remove()
+
+
+def _before_module(module: nn.Module, args: Any) -> Any:
+    engine: Engine | None = getattr(_thread, "engine", None)
+    return None if engine is None else engine.enter_module(module, args)
+
+
+def _after_module(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+    engine: Engine | None = getattr(_thread, "engine", None)
+    if engine is None:
+        return None
+    return engine.leave_module(module, args, kwargs, output)
+
+
+__all__ = ["Engine", "batch_norm_message"]

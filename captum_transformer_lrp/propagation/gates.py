@@ -1,0 +1,46 @@
+"""How strongly a tensor looks like a gate, read from the graph that made it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from .gradients import RatioGradient
+
+#: graph nodes that reshape, cast, mask or scale one tensor and nothing else
+_TRANSPARENT = tuple(
+    f"{name}Backward"
+    for name in (
+        *("View", "UnsafeView", "ReshapeAlias", "Unsqueeze", "Squeeze", "Transpose"),
+        *("Permute", "Expand", "Clone", "ToCopy", "Slice", "Select", "Split", "Chunk"),
+        *("Unbind", "Alias", "AsStrided", "T", "Mul", "Add", "Sub", "RSub", "Neg"),
+        *("Div", "NativeDropout", "MaskedFill", "Where", "Repeat", "Index"),
+        *("SplitWithSizes", "Contiguous", "Reshape", "Flatten", "Unflatten"),
+    )
+)
+_PIECEWISE_LINEAR = ("ReluBackward", "LeakyReluBackward", "PreluKernelBackward")
+_MAXIMUM_STEPS = 16
+
+
+def gate_strength(tensor: Any) -> int:
+    """Return 0 for no gate, 1 for an activation, 2 for one that is not 0 at 0.
+
+    The graph is followed back from the tensor through nodes that have one relevant
+    parent and only reshape, cast, mask, scale or shift it, to the activation that made
+    it: ``2 * sigmoid(g)[:, None]`` is as much a gate as ``sigmoid(g)``.
+    """
+    node = tensor.grad_fn if isinstance(tensor, Tensor) else None
+    for _ in range(_MAXIMUM_STEPS):
+        if node is None:
+            return 0
+        if getattr(type(node), "_forward_cls", None) is RatioGradient:
+            return int(node.gate_strength)
+        name = type(node).__name__.rstrip("0123456789")
+        if name in _PIECEWISE_LINEAR:
+            return 1
+        parents = [parent for parent, _ in node.next_functions if parent is not None]
+        if name not in _TRANSPARENT or len(parents) != 1:
+            return 0
+        node = parents[0]
+    return 0

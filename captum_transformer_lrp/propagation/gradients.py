@@ -1,0 +1,165 @@
+"""The building blocks that change a gradient and leave the value alone.
+
+Layer-wise relevance propagation in modified-gradient form keeps the output of every
+operator and rebuilds its gradient so that autograd's gradient at an input ``x`` is
+``R / x``, where ``R`` is the relevance of ``x``. Relevance is then ``x * gradient``,
+at the price of one plain forward and backward pass. The functions below are the only
+ones in the package that know how autograd is told so.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+HALF_PRECISION = (torch.float16, torch.bfloat16)
+
+
+def stabilize(x: Tensor, epsilon: float) -> Tensor:
+    """Move ``x`` away from zero by ``epsilon``, keeping its sign (0 is positive)."""
+    return x + torch.where(x < 0, -epsilon, epsilon).to(x.dtype)
+
+
+def scale_gradient(x: Tensor, factor: float) -> Tensor:
+    """Return ``x`` such that the gradient flowing back into it is scaled.
+
+    The result is a view: pass it to one operator, and do not hand it to the model,
+    which might change it in place.
+    """
+    alias = x.view_as(x)
+    alias.register_hook(lambda gradient: gradient * factor)
+    return alias
+
+
+def scale_output_gradient(output: Tensor, factor: float | Tensor) -> Tensor:
+    """Scale the gradient that ``output`` hands to the operator that made it.
+
+    A hook on the tensor, not a node of the graph: later in-place changes of ``output``
+    by the model stay legal, and the hook still sees the gradient before them.
+    """
+    output.register_hook(lambda gradient: gradient * factor)
+    return output
+
+
+class RatioGradient(torch.autograd.Function):
+    """``f(x)`` whose gradient is ``g f(x) / x``: the identity rule for relevance.
+
+    Only the ratio is saved, so the model may change ``x`` or ``f(x)`` in place. It is
+    computed in float32 where x is of half precision.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        evaluate: Callable[[Tensor], Tensor],
+        slope: float | Tensor,
+    ) -> Tensor:
+        """Evaluate the function and save ``f(x) / x``, or ``slope`` where x is 0."""
+        output = evaluate(x)
+        if x.dtype in HALF_PRECISION:
+            wide = x.float()
+            ratio = _ratio(wide, evaluate(wide), slope).to(x.dtype)
+        else:
+            ratio = _ratio(x, output, slope)
+        ctx.save_for_backward(ratio)
+        ctx.input_dtype = x.dtype
+        unbounded = isinstance(slope, float) and math.isinf(slope)
+        ctx.gate_strength = 2 if unbounded else 1
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Multiply the incoming gradient by the saved ratio."""
+        (ratio,) = ctx.saved_tensors
+        return (gradient * ratio).to(ctx.input_dtype), None, None
+
+
+def _ratio(x: Tensor, output: Tensor, slope: float | Tensor) -> Tensor:
+    """``output / x`` with its limit at 0; an infinite slope means there is none."""
+    if isinstance(slope, Tensor):
+        return torch.where(x == 0, slope.to(x.dtype), output / x)
+    if math.isinf(slope):  # f(0) != 0, or a vertical tangent: keep away from zero
+        smallest = torch.finfo(x.dtype).eps
+        return output / torch.where(
+            x < 0, x.clamp(max=-smallest), x.clamp(min=smallest)
+        )
+    ratio = output / x
+    return ratio.nan_to_num_(nan=slope, posinf=math.inf, neginf=-math.inf)
+
+
+@lru_cache(maxsize=512)
+def _slope_of(function: Callable[..., Tensor], args: Any, kwargs: Any) -> float:
+    with torch.enable_grad():
+        zero = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+        value = function(zero, *args, **dict(kwargs))
+        if float(value.detach()) != 0.0:
+            return math.inf
+        (slope,) = torch.autograd.grad(value.sum(), zero)
+    return float(slope)
+
+
+def slope_at_zero(
+    function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> float:
+    """Return ``f'(0)`` by torch's own derivative, or ``inf`` where ``f(0) != 0``.
+
+    Args:
+        function (Callable): an elementwise function of its first argument.
+        args (tuple): its further positional arguments, plain numbers.
+        kwargs (dict): its keyword arguments, plain numbers or strings.
+    """
+    return _slope_of(function, args, tuple(sorted(kwargs.items())))
+
+
+class LinearizedNorm(torch.autograd.Function):
+    """A normalisation whose scale is a constant: the mean stays linear.
+
+    With ``y = (x - mean) * rstd * weight + bias`` the gradient is that of a linear
+    function, ``rstd * (g weight - mean(g weight))``; without ``center`` (RMSNorm)
+    the mean is not subtracted.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        evaluate: Callable[[Tensor], tuple[Tensor, Tensor]],
+        weight: Tensor | None,
+        grouped: tuple[int, ...] | None,
+        dims: tuple[int, ...],
+        center: bool,
+    ) -> Tensor:
+        """Evaluate and keep the reciprocal standard deviation and the weight.
+
+        ``grouped`` is the shape in which the statistics are taken over ``dims``.
+        """
+        output, rstd = evaluate(x)
+        ctx.save_for_backward(rstd, *(() if weight is None else (weight,)))
+        ctx.grouped, ctx.dims, ctx.center = grouped, dims, center
+        ctx.input_dtype = x.dtype
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """Return the gradient of the linear function that is left."""
+        rstd, *rest = ctx.saved_tensors
+        shape = gradient.shape
+        if rest:
+            gradient = gradient * rest[0]
+        if gradient.dtype in HALF_PRECISION:
+            gradient = gradient.float()
+        if ctx.grouped is not None:
+            gradient = gradient.reshape(ctx.grouped)
+        if ctx.center:
+            gradient = gradient - gradient.mean(ctx.dims, keepdim=True)
+        gradient = (gradient * rstd).reshape(shape).to(ctx.input_dtype)
+        return gradient, None, None, None, None, None

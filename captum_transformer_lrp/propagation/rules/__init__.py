@@ -1,0 +1,31 @@
+"""The rules: how each kind of operator hands relevance to its inputs."""
+
+from .attention import ConstantPattern, UniformAttention
+from .base import Rule
+from .elementwise import Identity, Power
+from .linear import (
+    ConstantDenominator,
+    Detach,
+    Epsilon,
+    GatedProduct,
+    HalfGradient,
+    PlainGradient,
+    UniformProduct,
+)
+from .norm import ConstantScale
+
+__all__ = [
+    "ConstantDenominator",
+    "ConstantPattern",
+    "ConstantScale",
+    "Detach",
+    "Epsilon",
+    "GatedProduct",
+    "HalfGradient",
+    "Identity",
+    "PlainGradient",
+    "Power",
+    "Rule",
+    "UniformAttention",
+    "UniformProduct",
+]

@@ -1,0 +1,207 @@
+"""Rules for sums, products and quotients."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from torch import Tensor
+
+from ..call import Call, map_tensors, tensors_in
+from ..gates import gate_strength
+from ..gradients import scale_gradient, scale_output_gradient, stabilize
+from .base import Rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainGradient(Rule):
+    """Torch's own gradient: LRP-0, exact for everything that is linear.
+
+    For ``z = sum_i w_i x_i + b`` the relevance of ``x_i`` is ``w_i x_i R / z``; the
+    bias absorbs ``b R / z``. Bach et al. (2015), Eq. 56 with epsilon 0. Conserves up
+    to what the bias absorbs. For softmax it is the first-order Taylor rule of AttnLRP
+    (arXiv 2402.05602, Prop. 3.1), which does not conserve.
+    """
+
+    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
+
+    def __call__(self, call: Call) -> Any:
+        """Run the call as it is."""
+        return call.run()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Epsilon(Rule):
+    """LRP-epsilon for a linear operator: ``R_i = w_i x_i R / (z + epsilon sign(z))``.
+
+    Bach et al. (2015), Eq. 58. Shapes: any. The stabiliser and the bias absorb
+    relevance, so the sum is not conserved exactly. Products of several relevant factors
+    share the relevance evenly, as in :class:`UniformProduct`.
+
+    Args:
+        epsilon (float, optional): the stabiliser, in units of the output.
+            Default: 1e-6
+    """
+
+    epsilon: float = 1e-6
+    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
+
+    def __post_init__(self) -> None:
+        """Refuse a stabiliser that would not stabilise.
+
+        Raises:
+            ValueError: if ``epsilon`` is not positive.
+        """
+        if not self.epsilon > 0:
+            raise ValueError(
+                f"Epsilon(epsilon={self.epsilon}): expected a positive stabiliser. "
+                "For no stabiliser at all use PlainGradient()."
+            )
+
+    def __call__(self, call: Call) -> Any:
+        """Run the call and scale the gradient at its output by ``z / s(z)``."""
+        output = UniformProduct()(call)
+
+        def rescale(z: Tensor) -> Tensor:
+            if not z.requires_grad:
+                return z
+            value = z.detach()
+            return scale_output_gradient(z, value / stabilize(value, self.epsilon))
+
+        return map_tensors(rescale, output)
+
+
+#: operators whose named argument is added to the product, with its position
+_ADDEND: dict[str, tuple[int, str]] = {
+    **dict.fromkeys(
+        ("addmm", "baddbmm", "addbmm", "addmv", "addr", "addcmul", "addcdiv"),
+        (0, "input"),
+    ),
+    **dict.fromkeys(("linear", "conv1d", "conv2d", "conv3d", "conv_tbc"), (2, "bias")),
+    **dict.fromkeys(
+        ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolution"),
+        (2, "bias"),
+    ),
+    "bilinear": (3, "bias"),
+}
+
+
+def _relevant_factors(call: Call) -> tuple[list[Tensor], bool]:
+    """Return the factors that carry relevance, and whether an addend does too."""
+    relevant = [t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad]
+    if call.operator not in _ADDEND:
+        return relevant, False
+    addend = call.argument(*_ADDEND[call.operator])
+    factors = [t for t in relevant if t is not addend]
+    return factors, len(factors) < len(relevant)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniformProduct(Rule):
+    """Each of n relevant factors of a product receives 1/n of its relevance.
+
+    AttnLRP (arXiv 2402.05602), Prop. 3.3 for matrix products (n = 2) and the rule for
+    gated units. With one relevant factor the operator is linear and the gradient is
+    torch's own. Shapes: those of the operator, broadcasting included. Conserves.
+    """
+
+    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
+    plain_for_one: ClassVar[bool] = True
+
+    def __call__(self, call: Call) -> Any:
+        """Run the call and divide the gradient by the number of relevant factors."""
+        if call.kind != "product":
+            return call.run()
+        factors, addend = _relevant_factors(call)
+        share = 1 / max(len(factors), 1)
+        if share == 1:
+            return call.run()
+        if not addend:
+            return scale_output_gradient(call.run(), share)
+        args, kwargs = call.replacing(
+            lambda tensor: scale_gradient(tensor, share), only={id(t) for t in factors}
+        )
+        return call.run_with(args, kwargs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GatedProduct(Rule):
+    """In ``gate * value`` the gate is a constant: the value receives everything.
+
+    CP-LRP (Ali et al., arXiv 2202.07304) extended to gated linear units, as AttnLRP's
+    baseline does: the factor that comes out of an activation is the gate, whether a
+    module or a line of python multiplies it. Where both factors do, the one whose
+    activation does not vanish at 0 (a sigmoid) is the gate. Without a gate, or with two
+    equal ones, the factors share evenly (:class:`UniformProduct`). Matrix products
+    have no gate. Conserves.
+    """
+
+    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
+    plain_for_one: ClassVar[bool] = True
+
+    def __call__(self, call: Call) -> Any:
+        """Run the call with the gate detached."""
+        if call.operator in ("mul", "multiply") and len(call.args) == 2:
+            first, second = call.args
+            if isinstance(second, Tensor) and second.requires_grad:
+                strengths = gate_strength(first), gate_strength(second)
+                if first.requires_grad and strengths[0] != strengths[1]:
+                    if strengths[0] > strengths[1]:
+                        return call.run_with((first.detach(), second), call.kwargs)
+                    return call.run_with((first, second.detach()), call.kwargs)
+        return UniformProduct()(call)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstantDenominator(Rule):
+    """In ``numerator / denominator`` the denominator is a constant.
+
+    The rule for normalisations written out by hand (AttnLRP, arXiv 2402.05602,
+    Sec. 3.3.3). Conserves.
+    """
+
+    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
+
+    def __call__(self, call: Call) -> Any:
+        """Run the call with the denominator detached."""
+        position, name = (2, "tensor2") if call.operator == "addcdiv" else (1, "other")
+        denominator = call.argument(position, name)
+        if not isinstance(denominator, Tensor) or not denominator.requires_grad:
+            return call.run()
+        if denominator is call.argument(0, "input"):  # x / x: only once a constant
+            return call.run_with(
+                (call.args[0], denominator.detach(), *call.args[2:]), call.kwargs
+            )
+        args, kwargs = call.replacing(Tensor.detach, only={id(denominator)})
+        return call.run_with(args, kwargs)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HalfGradient(Rule):
+    """Half of torch's gradient: conserves for functions of degree two (a variance)."""
+
+    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
+
+    def __call__(self, call: Call) -> Any:
+        """Run the call and halve the gradient at its output.
+
+        ``var_mean`` returns the variance first and the mean, which is linear, second.
+        """
+        output = call.run()
+        variance = output[0] if isinstance(output, tuple) else output
+        scale_output_gradient(variance, 0.5)
+        return output
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detach(Rule):
+    """The output is a constant: no relevance goes to the inputs.
+
+    CP-LRP's rule for the softmax of attention (Ali et al., arXiv 2202.07304, Sec. 3.1),
+    and the rule for reciprocals that normalise something else. Conserves when the
+    output is multiplied with a factor that carries relevance on.
+    """
+
+    def __call__(self, call: Call) -> Any:
+        """Return the bare value."""
+        return call.value()

@@ -1,0 +1,150 @@
+"""Rules for fused normalisation layers."""
+
+from __future__ import annotations
+
+import types
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..call import Call, carries_relevance
+from ..gradients import LinearizedNorm
+from .base import Rule
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstantScale(Rule):
+    """The standard deviation is a constant; the mean stays linear.
+
+    For LayerNorm, GroupNorm and InstanceNorm ``y = (x - mean(x)) / std * w + b`` with
+    ``std`` held fixed (Ali et al., arXiv 2202.07304, Sec. 3.2); for RMSNorm, which has
+    no mean, the identity rule of AttnLRP (arXiv 2402.05602, Prop. 3.4). Shapes: those
+    of the operator. Conserves up to what the bias absorbs.
+    """
+
+    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
+
+    def __call__(self, call: Call) -> Any:
+        """Rebuild the normalisation as a linear function.
+
+        Raises:
+            NotImplementedError: for an operator that is none of the four.
+        """
+        x = call.argument(0, "input")
+        if not carries_relevance(x):
+            return call.run()
+        norm = _NORMS.get(call.operator)
+        if norm is None:
+            raise NotImplementedError(
+                f"ConstantScale() was given to {call.operator!r}; it knows "
+                f"{', '.join(_NORMS)}. Register the operators inside it instead."
+            )
+        weight, bias = _affine(call)
+        if carries_relevance(weight) or carries_relevance(bias):
+            return call.decompose(_affine_outside, call, weight, bias)
+        return norm(call, x, weight)
+
+
+def _affine(call: Call) -> tuple[Tensor | None, Tensor | None]:
+    if call.operator == "instance_norm":
+        start = 3 if isinstance(call.function, types.FunctionType) else 1
+        return (
+            call.argument(start, "weight"),
+            call.argument(start + 1, "bias"),
+        )
+    bias = None if call.operator == "rms_norm" else call.argument(3, "bias")
+    return call.argument(2, "weight"), bias
+
+
+def _affine_outside(call: Call, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """Normalise first, then scale and shift by operators that meet their own rules."""
+    x = call.argument(0, "input")
+    size = call.argument(1, "normalized_shape")
+    if call.operator not in ("layer_norm", "rms_norm"):
+        raise NotImplementedError(
+            f"{call.operator} with a weight that depends on the explained inputs has no "
+            "rule. Give the module around it PlainGradient()."
+        )
+    if call.operator == "layer_norm":
+        eps = call.argument(4, "eps", 1e-5)
+        output = functional.layer_norm(x, size, None, None, eps)
+    else:
+        output = functional.rms_norm(x, size, None, call.argument(3, "eps"))
+    output = output if weight is None else output * weight
+    return output if bias is None else output + bias
+
+
+def _layer_norm(call: Call, x: Tensor, weight: Tensor | None) -> Tensor:
+    dims = tuple(range(-len(call.argument(1, "normalized_shape")), 0))
+    eps = call.argument(4, "eps", 1e-5)
+    shape = call.argument(1, "normalized_shape")
+    bias = call.argument(3, "bias")
+
+    def evaluate(t: Tensor) -> tuple[Tensor, Tensor]:
+        if torch.is_autocast_enabled(t.device.type):
+            output = call.function(t, *call.args[1:], **_rest(call))
+            return output, _reciprocal_std(t, dims, eps)
+        output, _, rstd = torch.native_layer_norm(t, shape, weight, bias, eps)
+        return output, rstd
+
+    return LinearizedNorm.apply(x, evaluate, weight, None, dims, True)
+
+
+def _rms_norm(call: Call, x: Tensor, weight: Tensor | None) -> Tensor:
+    dims = tuple(range(-len(call.argument(1, "normalized_shape")), 0))
+    eps = call.argument(3, "eps")
+
+    def evaluate(t: Tensor) -> tuple[Tensor, Tensor]:
+        wide = t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
+        tiny = torch.finfo(t.dtype).eps if eps is None else eps
+        rstd = wide.square().mean(dims, keepdim=True).add_(tiny).rsqrt_()
+        return call.function(t, *call.args[1:], **_rest(call)), rstd
+
+    return LinearizedNorm.apply(x, evaluate, weight, None, dims, False)
+
+
+def _group_norm(call: Call, x: Tensor, weight: Tensor | None) -> Tensor:
+    groups = call.argument(1, "num_groups")
+    return _channel_norm(call, x, weight, groups, call.argument(4, "eps", 1e-5))
+
+
+def _instance_norm(call: Call, x: Tensor, weight: Tensor | None) -> Tensor:
+    if not call.argument(5, "use_input_stats", True):
+        return call.run()  # running statistics are constants already
+    eps = call.argument(7, "eps", 1e-5)
+    return _channel_norm(call, x, weight, x.shape[1], eps)
+
+
+def _channel_norm(
+    call: Call, x: Tensor, weight: Tensor | None, groups: int, eps: float
+) -> Tensor:
+    grouped = (x.shape[0], groups, -1)
+
+    def evaluate(t: Tensor) -> tuple[Tensor, Tensor]:
+        output = call.function(t, *call.args[1:], **_rest(call))
+        return output, _reciprocal_std(t.reshape(grouped), (-1,), eps)
+
+    if weight is not None:
+        weight = weight.reshape(-1, *([1] * (x.dim() - 2)))
+    return LinearizedNorm.apply(x, evaluate, weight, grouped, (-1,), True)
+
+
+def _reciprocal_std(x: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
+    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    variance = wide.var(dims, unbiased=False, keepdim=True)
+    return (variance + eps).rsqrt()
+
+
+def _rest(call: Call) -> dict[str, Any]:
+    return {k: v for k, v in call.kwargs.items() if k != "input"}
+
+
+_NORMS = {
+    "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
+    "group_norm": _group_norm,
+    "instance_norm": _instance_norm,
+}

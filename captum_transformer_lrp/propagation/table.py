@@ -1,0 +1,173 @@
+"""What a composite, the registry and the overrides say together, ready for look-up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from .composites import Composite
+from .operators import (
+    inplace_argument,
+    is_in_place,
+    is_metadata,
+    operator_name,
+    transparent,
+)
+from .registry import (
+    Key,
+    ModuleName,
+    Predicate,
+    Row,
+    active_overrides,
+    is_module_key,
+    key_name,
+    registry,
+)
+from .rules import PlainGradient, Rule
+
+
+class Operator:
+    """How one torch callable is treated: looked up once, then read from a dictionary.
+
+    Attributes:
+        function (Callable): the callable.
+        name (str): the operator that it spells, without the in-place underscore.
+        kind (str | None): its kind.
+        rule (Rule | None): the rule of the composite; None if it has none.
+        metadata (bool): it carries no relevance whatever happens.
+        plain (bool): its rule is torch's own gradient.
+        in_place (bool): it overwrites its first argument.
+        inplace_position (int | None): where a python function takes ``inplace``.
+        twin (Callable | None): its transparent twin, see :func:`.operators.transparent`.
+    """
+
+    __slots__ = (
+        "function",
+        "in_place",
+        "inplace_position",
+        "kind",
+        "metadata",
+        "name",
+        "plain",
+        "rule",
+        "twin",
+    )
+
+    def __init__(self, function: Callable[..., Any], table: Table) -> None:
+        spelled = operator_name(function)
+        self.function = function
+        self.in_place = is_in_place(spelled)
+        self.name = spelled[:-1] if spelled.endswith("_") else spelled
+        if self.name.endswith("_") or spelled.endswith("__"):
+            self.name = spelled
+        self.metadata = is_metadata(self.name) or is_metadata(spelled)
+        self.kind, self.rule = table.for_operator(self.name)
+        self.plain = isinstance(self.rule, PlainGradient) and not self.metadata
+        self.inplace_position = inplace_argument(function)
+        self.twin = transparent(function)
+
+
+class Table:
+    """The rows in force, from the most to the least specific.
+
+    Overrides (innermost first), the composite, the registry. A composite without rows
+    knows neither kinds nor modules: everything keeps torch's own gradient.
+    """
+
+    def __init__(self, composite: Composite) -> None:
+        self.composite = composite
+        self.layers: list[dict[Key, Row]] = [
+            *({key: row} for key, row in reversed(active_overrides())),
+            dict(composite.rows),
+        ]
+        self.operators: dict[Callable[..., Any], Operator] = {}
+        self._classes: dict[type[nn.Module], Rule | None] = {}
+        self.predicates = [
+            (key, row)
+            for layer in self.layers
+            for key, row in layer.items()
+            if isinstance(key, Predicate)
+        ]
+        self.patterns = [
+            (key, row)
+            for layer in self.layers
+            for key, row in layer.items()
+            if isinstance(key, ModuleName)
+        ]
+        self.modules = {
+            key_name(key): row
+            for layer in reversed(self.layers)
+            for key, row in layer.items()
+            if is_module_key(key) and not isinstance(key, (Predicate, ModuleName))
+        }
+        if composite.rows:
+            self.predicates += registry.predicates.values()
+            self.modules = {
+                **{n: r for n, r in registry.rows.items() if is_module_key(n)},
+                **self.modules,
+            }
+
+    def operator(self, function: Callable[..., Any]) -> Operator:
+        """Return how a torch callable is treated."""
+        found = self.operators.get(function)
+        if found is None:
+            found = self.operators[function] = Operator(function, self)
+        return found
+
+    def for_operator(self, name: str) -> tuple[str | None, Rule | None]:
+        """Return the kind and the rule of an operator."""
+        registered = registry.kind_of(name)
+        kind = registered if isinstance(registered, str) else None
+        for layer in self.layers:
+            if name in layer:
+                return kind, self._resolve(layer[name])
+            if kind is not None and kind in layer:
+                return kind, self._resolve(layer[kind])
+        if isinstance(registered, Rule) and self.composite.rows:
+            return kind, registered
+        if self.composite.unknown == "gradient" and not self.composite.rows:
+            return kind, PlainGradient()
+        return kind, None
+
+    def for_module(self, module: nn.Module, name: str) -> Rule | None:
+        """Return the rule that treats a module as one operator, if there is one."""
+        for pattern, row in self.patterns:
+            if pattern.matches(name):
+                return self._resolve(row)
+        for predicate, row in self.predicates:
+            if predicate.test(module):
+                return self._resolve(row)
+        cls = type(module)
+        if cls not in self._classes:
+            rows = (
+                self.modules.get(f"{c.__module__}.{c.__qualname__}") for c in cls.__mro__
+            )
+            row_or_none = next((row for row in rows if row is not None), None)
+            self._classes[cls] = None if row_or_none is None else self._resolve(row_or_none)
+        return self._classes[cls]
+
+    def _resolve(self, row: Row) -> Rule | None:
+        """Return the rule of a row; a kind stands for this table's rule for it."""
+        if isinstance(row, Rule):
+            return row
+        for layer in self.layers:
+            if row in layer:
+                return self._resolve(layer[row])
+        return None
+
+
+_tables: dict[tuple[Any, ...], Table] = {}
+_MAXIMUM_TABLES = 64
+
+
+def table_for(composite: Composite) -> Table:
+    """Return the table for a composite under the present registry and overrides."""
+    key = (composite, registry.version, active_overrides())
+    found = _tables.get(key)
+    if found is None:
+        if len(_tables) >= _MAXIMUM_TABLES:
+            _tables.clear()
+        found = _tables[key] = Table(composite)
+    return found

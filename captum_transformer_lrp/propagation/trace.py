@@ -1,0 +1,269 @@
+"""What every operator received, passed on and absorbed: how to check an architecture.
+
+A tracing engine hands each operator aliases of its inputs, so that the gradient at an
+alias is that operator's alone, and a copy of its output to the model. With g the
+modified gradient, the relevance that enters at the output is ``sum(g * output)``, the
+relevance that leaves at the inputs ``sum(g * input)``, and the difference is what the
+operator absorbed: a bias, a constant added (a position embedding), a stabiliser, or
+what a rule that does not conserve has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .call import map_tensors, tensors_in
+from .engine import Engine
+from .rules import Rule
+from .table import Operator
+
+
+@dataclass(frozen=True)
+class Record:
+    """One operator call.
+
+    Attributes:
+        index (int): order of execution.
+        module (str): name of the module whose code called the operator.
+        operator (str): name of the operator, or class of a module treated as one.
+        kind (str or None): its kind.
+        rule (str): the rule, or ``"none"`` where torch's own gradient was taken for an
+            unknown operator.
+        shapes (tuple): shapes of the inputs that carry relevance.
+        output_shape (tuple): shape of the (first) output.
+        received (float): relevance that came in at the output, summed over the batch,
+            in units of the score.
+        passed (float): relevance that went on to the inputs.
+    """
+
+    index: int
+    module: str
+    operator: str
+    kind: str | None
+    rule: str
+    shapes: tuple[tuple[int, ...], ...]
+    output_shape: tuple[int, ...]
+    received: float = 0.0
+    passed: float = 0.0
+
+    @property
+    def absorbed(self) -> float:
+        """Relevance received and not passed on."""
+        return self.received - self.passed
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The records of one explanation and its balance.
+
+    ``score = relevance + absorbed`` holds for every correct set of rules;
+    :attr:`conservation_error` says how well.
+
+    Attributes:
+        method (str): name of the composite.
+        score (float): the explained score, summed over the batch.
+        relevance (float): the relevance that arrived at the inputs.
+        records (tuple of Record): one per operator call, in order of execution.
+    """
+
+    method: str
+    score: float
+    relevance: float
+    records: tuple[Record, ...]
+
+    @property
+    def absorbed(self) -> float:
+        """What all operators together absorbed."""
+        return sum(record.absorbed for record in self.records)
+
+    @property
+    def conservation_error(self) -> float:
+        """``|score - relevance - absorbed|`` relative to the score."""
+        scale = max(abs(self.score), 1e-30)
+        return abs(self.score - self.relevance - self.absorbed) / scale
+
+    def absorbed_by_module(self) -> dict[str, float]:
+        """Return what the operators of each module absorbed, largest first."""
+        totals: dict[str, float] = {}
+        for record in self.records:
+            totals[record.module] = totals.get(record.module, 0.0) + record.absorbed
+        return dict(sorted(totals.items(), key=lambda item: -abs(item[1])))
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """Return the records as dictionaries, for pandas or JSON."""
+        return [{**asdict(r), "absorbed": r.absorbed} for r in self.records]
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self.records)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __str__(self) -> str:
+        """Print one line per call and the balance."""
+        header = ("#", "module", "operator", "rule", "output", "received", "passed")
+        rows = [
+            (
+                str(r.index),
+                r.module,
+                r.operator,
+                r.rule,
+                "x".join(map(str, r.output_shape)),
+                f"{r.received:.5g}",
+                f"{r.passed:.5g}",
+                f"{r.absorbed:.3g}" if abs(r.absorbed) > 1e-9 else "",
+            )
+            for r in self.records
+        ]
+        table = [(*header, "absorbed"), *rows]
+        widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+        lines = [
+            "  ".join(
+                cell.rjust(w) if i in (0, 5, 6, 7) else cell.ljust(w)
+                for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            ).rstrip()
+            for row in table
+        ]
+        lines.append(
+            f"{self.method}: score {self.score:.6g} = relevance at the inputs "
+            f"{self.relevance:.6g} + absorbed {self.absorbed:.6g} "
+            f"(conservation error {self.conservation_error:.1e})"
+        )
+        return "\n".join(lines)
+
+
+class TracingEngine(Engine):
+    """An engine that also measures; slower, and it keeps copies of all values."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._records: list[Record] = []
+        self._received: dict[int, Tensor] = {}
+        self._passed: dict[int, Tensor] = {}
+        self._starts: set[int] = set()
+        self._times_value = self.composite.carries != "relevance"
+
+    def finished_records(self) -> tuple[Record, ...]:
+        """Return the records with their sums, after the backward pass."""
+
+        def total(sums: dict[int, Tensor], index: int) -> float:
+            return float(sums[index]) if index in sums else 0.0
+
+        return tuple(
+            replace(
+                record,
+                received=total(self._received, record.index),
+                passed=total(
+                    self._received if record.index in self._starts else self._passed,
+                    record.index,
+                ),
+            )
+            for record in self._records
+        )
+
+    def apply(
+        self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Apply the rule between aliases of the inputs and a copy of the output."""
+        relevant = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
+        opened = operator.rule is None and operator.twin is not None
+        if self.backward or not relevant or opened:
+            return super().apply(operator, args, kwargs)
+        if operator.in_place:
+            function = getattr(Tensor, operator.name, None)
+            if function is None:  # setitem, copy_: moves values, nothing to measure
+                return super().apply(operator, args, kwargs)
+            outcome = self.apply(self.table.operator(function), args, kwargs)
+            return args[0].copy_(outcome)
+        rule = "none" if operator.rule is None else repr(operator.rule)
+        index = self._begin(operator.name, operator.kind, rule, relevant)
+        args, kwargs = self._watch_inputs(index, args, kwargs)
+        output = super().apply(operator, args, kwargs)
+        return self._watch_output(index, output, view=operator.kind == "structural")
+
+    def started(self, operator: Operator, args: Any, output: Any) -> Any:
+        """Record the look-up of explained identifiers, which receive what arrives."""
+        if operator.name not in ("embedding", "getitem", "index_select"):
+            return output
+        if not isinstance(output, Tensor) or not output.requires_grad or self.backward:
+            return output
+        index = self._begin(operator.name, "lookup", "to the identifiers", [])
+        output = self._watch_output(index, output)
+        self._starts.add(index)
+        return output
+
+    def apply_to_module(
+        self, rule: Rule, module: nn.Module, args: Any, kwargs: Any, output: Any
+    ) -> Any:
+        """Measure a module that is treated as one operator."""
+        if self.backward:
+            return super().apply_to_module(rule, module, args, kwargs, output)
+        relevant = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
+        index = self._begin(type(module).__name__, None, repr(rule), relevant)
+        if rule.inside == "constant":
+            with torch._C.DisableTorchFunction():
+                args, kwargs = self._watch_inputs(index, args, kwargs)
+            output = super().apply_to_module(rule, module, args, kwargs, output)
+            with torch._C.DisableTorchFunction():
+                return self._watch_output(index, output)
+        # its own gradient: what it absorbs inside cannot be told apart
+        return super().apply_to_module(rule, module, args, kwargs, output)
+
+    def _begin(
+        self, name: str, kind: str | None, rule: str, relevant: list[Tensor]
+    ) -> int:
+        index = len(self._records)
+        shapes = tuple(tuple(t.shape) for t in relevant)
+        self._records.append(
+            Record(index, self.module_path(), name, kind, rule, shapes, ())
+        )
+        return index
+
+    def _watch_inputs(
+        self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        aliases: dict[int, Tensor] = {}
+
+        def alias(tensor: Tensor) -> Tensor:
+            if not tensor.requires_grad:
+                return tensor
+            if id(tensor) not in aliases:
+                aliases[id(tensor)] = twin = tensor.view_as(tensor)
+                self._measure(twin, self._passed, index)
+            return aliases[id(tensor)]
+
+        return map_tensors(alias, args), map_tensors(alias, kwargs)
+
+    def _watch_output(self, index: int, output: Any, *, view: bool = False) -> Any:
+        shapes: list[tuple[int, ...]] = []
+
+        def copy(tensor: Tensor) -> Tensor:
+            shapes.append(tuple(tensor.shape))
+            if not tensor.requires_grad:
+                return tensor
+            twin = tensor.view_as(tensor) if view else tensor.clone()
+            self._measure(twin, self._received, index)
+            return twin
+
+        output = map_tensors(copy, output)
+        if shapes:
+            self._records[index] = replace(self._records[index], output_shape=shapes[0])
+        return output
+
+    def _measure(self, tensor: Tensor, sums: dict[int, Tensor], index: int) -> None:
+        value = tensor.detach().clone() if self._times_value else None
+
+        def add(gradient: Tensor) -> None:
+            relevance = gradient.double()
+            if value is not None:  # a masked -inf with no gradient has no relevance
+                relevance = torch.where(gradient == 0, 0.0, relevance * value)
+            total = relevance.sum()
+            sums[index] = sums[index] + total if index in sums else total
+
+        tensor.register_hook(add)
+

@@ -1,0 +1,154 @@
+"""Operators without a rule: never silently wrong, and all named in one message."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor
+from torch.autograd.function import BackwardCFunction
+
+from ..errors import (
+    ModelStateError,
+    UnknownNameError,
+    UnknownOperatorError,
+    UnknownOperatorWarning,
+    suggestion,
+)
+from .call import tensors_in
+from .composites import Composite
+from .gradients import LinearizedNorm, RatioGradient
+from .operators import KINDS
+
+CHOICES = ("raise", "warn", "gradient")
+
+_OURS = (RatioGradient, LinearizedNorm)
+#: autograd functions of torch itself that only move tensors between devices
+_MOVES = ("torch.nn.parallel.",)
+
+
+class UnknownOperators:
+    """Collects what had no rule during one forward pass.
+
+    Args:
+        choice (str): ``"raise"``, ``"warn"`` or ``"gradient"``.
+        composite (Composite): the table, for the message.
+
+    Raises:
+        UnknownNameError: if ``choice`` is none of these.
+    """
+
+    def __init__(self, choice: str, composite: Composite) -> None:
+        if choice not in CHOICES:
+            raise UnknownNameError(
+                f"unknown={choice!r}; expected one of {', '.join(map(repr, CHOICES))}."
+                f"{suggestion(str(choice), CHOICES)}"
+            )
+        self.choice = choice
+        self.composite = composite
+        self.calls: dict[tuple[str, str], str] = {}
+        self.functions: dict[str, None] = {}
+
+    def met(self, name: str, path: str, args: Any, kwargs: Any) -> None:
+        """Note a differentiable call without a rule."""
+        shapes = ", ".join(
+            f"{'x' if t.requires_grad else 'constant '}{tuple(t.shape)}"
+            for t in tensors_in((args, kwargs))
+        )
+        self.calls.setdefault((name, path), shapes)
+
+    def met_function(self, name: str) -> None:
+        """Note an autograd function, which no operator of the model shows."""
+        self.functions.setdefault(name)
+
+    def report(self) -> None:
+        """Raise or warn about everything noted."""
+        if not self.calls and not self.functions or self.choice == "gradient":
+            return
+        message = self._message()
+        if self.choice == "warn":
+            warnings.warn(message, UnknownOperatorWarning, stacklevel=6)
+        else:
+            raise UnknownOperatorError(message)
+
+    def _message(self) -> str:
+        lines = [
+            f"{self.composite.name} has no rule for "
+            f"{len(self.calls) + len(self.functions)} differentiable operator(s) of "
+            "this model (x: carries relevance):"
+        ]
+        lines += [
+            f"  {name}  in {path or '(no module)'}  with {shapes}"
+            for (name, path), shapes in self.calls.items()
+        ]
+        lines += [
+            f"  autograd function {name}, inside a module whose operators torch does "
+            "not show"
+            for name in self.functions
+        ]
+        names = dict.fromkeys(name for name, _ in self.calls)
+        lines.append("Say what they are, once, and explain again:")
+        lines.append("  from captum_transformer_lrp import registry, rules")
+        lines += [
+            f'  registry.register("{name}", "activation")  # or another kind, or a rule'
+            for name in names
+        ]
+        lines += [
+            f'  registry.register("package.module.Class", "activation")  # the module '
+            f"class that calls {name}"
+            for name in self.functions
+        ]
+        lines.append(
+            f"Kinds: {', '.join(KINDS)}. Or pass unknown='gradient' to take torch's own "
+            "gradient for them, or unknown='warn' to do so with a warning."
+        )
+        return "\n".join(lines)
+
+
+def foreign_functions(output: Tensor) -> Iterator[str]:
+    """Yield the names of autograd functions behind ``output`` that are not ours.
+
+    ``torch.autograd.Function.apply``, compiled and C++ functions bring a backward pass
+    of their own and never reach the engine; they are found in the graph.
+
+    Raises:
+        ModelStateError: at a checkpoint that re-enters autograd.
+    """
+    root = output.grad_fn
+    if root is None:
+        return
+    seen = {root}
+    pending: list[Any] = [root]
+    verdicts: dict[type, str | None] = {}
+    while pending:
+        node = pending.pop()
+        cls = type(node)
+        if cls not in verdicts:
+            verdicts[cls] = _verdict(node)
+        name = verdicts[cls]
+        if name is not None:
+            yield name
+        for parent, _ in node.next_functions:
+            if parent is not None and parent not in seen:
+                seen.add(parent)
+                pending.append(parent)
+
+
+def _verdict(node: Any) -> str | None:
+    """Return the name of a foreign function's node, None for a node of torch's."""
+    if isinstance(node, BackwardCFunction):
+        function = getattr(type(node), "_forward_cls", type(node))
+        if function in _OURS or str(function.__module__).startswith(_MOVES):
+            return None
+        if function.__name__ == "CheckpointFunction":
+            raise ModelStateError(
+                "part of the model is checkpointed with use_reentrant=True, which "
+                "recomputes it where no rule can see it. Call model.eval() or "
+                "model.gradient_checkpointing_disable(), or enable checkpointing with "
+                'gradient_checkpointing_kwargs={"use_reentrant": False}.'
+            )
+        return f"{function.__module__}.{function.__qualname__}"
+    if type(node).__name__ in ("CppFunction", "CppNode"):
+        return str(node.name())
+    return None
