@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -183,12 +184,13 @@ def _leaf(name: str, given: Any, dtype: torch.dtype) -> Leaf:
             f"{name} has shape {tuple(given.shape)} and so no element to explain."
         )
     if given.is_floating_point():
-        wrong = (~torch.isfinite(given)).sum()
-        if wrong:
-            raise InputError(
-                f"{name} has {int(wrong)} value(s) that are NaN or infinite, of "
-                f"{given.numel()}; relevance is undefined for them."
-            )
+        if not math.isfinite(given.detach().sum().item()):  # quick, may overflow
+            wrong = int((~torch.isfinite(given)).sum())
+            if wrong:
+                raise InputError(
+                    f"{name} has {wrong} value(s) that are NaN or infinite, of "
+                    f"{given.numel()}; relevance is undefined for them."
+                )
         leaf = given.detach().requires_grad_()
         # the model receives a copy, which it may change in place
         with torch.enable_grad():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -101,7 +102,7 @@ def select_scores(output: Tensor, target: Any, *, examples: int) -> Tensor:
             f"example. Pass {_wanted(output, target)}."
         )
     scores = output.reshape(-1) if output.dim() else output
-    if not torch.isfinite(scores.detach()).all():
+    if not all(map(math.isfinite, scores.detach().reshape(-1).tolist())):
         raise OutputError(
             f"the model's score is {scores.detach().tolist()}: NaN or infinite before "
             "anything is explained. Check the weights and inputs; in float16 try "

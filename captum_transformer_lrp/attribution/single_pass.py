@@ -72,7 +72,6 @@ def explain_once(
             inputs, additional_forward_args, dtype=relevance_dtype(forward_func)
         )
         stack.enter_context(_same_random_state(prepared))
-        stack.enter_context(_without_compilation(root))
         engine = make_engine(
             composite,
             root=root,
@@ -80,6 +79,8 @@ def explain_once(
             identifiers=prepared.identifiers(),
             **engine_options,
         )
+        if engine.compiled:  # run compiled parts eagerly, so that they are seen
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(engine)
         output = _run(forward_func, prepared)
         with torch._C.DisableTorchFunction():
@@ -161,16 +162,3 @@ def _same_random_state(prepared: Inputs) -> Any:
         for device, saved in states:
             torch.cuda.set_rng_state(saved, device)
 
-
-@contextmanager
-def _without_compilation(root: nn.Module | None) -> Any:
-    """Run compiled parts of a model eagerly, so that their operators are seen."""
-    compiled = root is not None and any(
-        getattr(m, "_compiled_call_impl", None) is not None or hasattr(m, "_orig_mod")
-        for m in root.modules()
-    )
-    if not compiled:
-        yield
-        return
-    with torch.compiler.set_stance("force_eager"):
-        yield

@@ -96,7 +96,6 @@ _SHARED: dict[Key, Row] = {
     "activation": Identity(),
     "power": Power(),
     "norm": ConstantScale(),
-    "quotient": ConstantDenominator(),
     "normalizer": Detach(),
     "variance": HalfGradient(),
 }
@@ -108,6 +107,7 @@ ATTN_LRP = Composite(
         "product": UniformProduct(),
         "softmax": PlainGradient(),
         "attention": UniformAttention(),
+        "quotient": ConstantDenominator(own_sum="gradient"),
     },
     source="Achtibat et al., ICML 2024, arXiv 2402.05602",
 )
@@ -119,6 +119,7 @@ CP_LRP = Composite(
         "product": GatedProduct(),
         "softmax": Detach(),
         "attention": ConstantPattern(),
+        "quotient": ConstantDenominator(),
     },
     source="Ali et al., ICML 2022, arXiv 2202.07304",
 )
@@ -137,7 +138,6 @@ def epsilon_lrp(epsilon: float = 1e-6) -> Composite:
             **ATTN_LRP.rows,
             "linear": Epsilon(epsilon=epsilon),
             "product": Epsilon(epsilon=epsilon),
-            "quotient": ConstantDenominator(),
         },
         source="Bach et al., PLOS ONE 2015, Eq. 58; products as in AttnLRP",
     )

@@ -16,10 +16,11 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.eval_frame import OptimizedModule
 from torch.overrides import TorchFunctionMode
 
 from ..errors import InputError, ModelStateError
@@ -27,8 +28,8 @@ from .call import Call, map_tensors, tensors_in
 from .composites import Composite
 from .identifiers import Identifiers
 from .operators import transparent
-from .rules import Rule
-from .table import Operator, table_for
+from .rules import PlainGradient, Rule
+from .table import STATEFUL, Operator, table_for
 from .unknown import UnknownOperators, foreign_functions
 
 _thread = threading.local()
@@ -48,6 +49,9 @@ class Engine(TorchFunctionMode):
             :attr:`captured`.
         capture_inputs (bool): record the inputs of these modules instead.
     """
+
+    #: whether every operator must go through :meth:`apply`, even the plain ones
+    measures: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -80,6 +84,9 @@ class Engine(TorchFunctionMode):
         self._stack: list[tuple[Rule | None, bool]] = []
         self._handles: list[Any] = []
         self._hooked = False
+        self._indexed: set[nn.Module] = set()
+        self.compiled = False
+        self._recomputes = False
         if root is not None:
             self._index(root)
 
@@ -139,42 +146,62 @@ class Engine(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Called by torch instead of ``func(*args, **kwargs)``."""
-        kwargs = kwargs or {}
         operator = self._operators.get(func)
         if operator is None:
             operator = self.table.operator(func)
         if operator.metadata or not torch.is_grad_enabled():
-            return func(*args, **kwargs)
+            return func(*args, **kwargs) if kwargs else func(*args)
         if self.identifiers.active:
-            handled, output = self.identifiers.meet(operator, func, args, kwargs)
+            handled, output = self.identifiers.meet(operator, func, args, kwargs or {})
             if handled:
                 return self.started(operator, args, output)
-        args = _without_foreign_leaves(args)
-        if kwargs:
-            kwargs = {k: _without_foreign_leaf(v) for k, v in kwargs.items()}
-        if self._suspended:
-            return func(*args, **kwargs)
-        return self.apply(operator, args, kwargs)
+        # the loop below runs for every operator of the model: count what carries
+        # relevance, and see whether a parameter or another foreign leaf came along
+        relevant, foreign = 0, False
+        for value in args if not kwargs else (*args, *kwargs.values()):
+            if isinstance(value, Tensor):
+                if value.requires_grad:
+                    if value.is_leaf:
+                        foreign = True
+                    else:
+                        relevant += 1
+            elif isinstance(value, (list, tuple)):
+                count, found = _scan(value)
+                relevant += count
+                foreign |= found
+        if foreign:
+            args = _without_foreign_leaves(args)
+            if kwargs:
+                kwargs = {k: _without_foreign_leaf(v) for k, v in kwargs.items()}
+        if not self._recomputes and _saved_tensor_hooks(True) is not None:
+            self._recomputes = True
+        if (
+            relevant == 0
+            or self._suspended
+            or (operator.plain and not self.measures)
+            or (relevant == 1 and operator.plain_for_one and not self.measures)
+        ):
+            return func(*args, **kwargs) if kwargs else func(*args)
+        return self.apply(operator, args, kwargs or {}, relevant)
 
     def apply(
-        self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        operator: Operator,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        relevant: int,
     ) -> Any:
-        """Apply the rule of an operator to arguments that are ours."""
+        """Apply the rule of an operator, ``relevant`` of whose arguments are ours."""
         function = operator.function
-        if operator.name in _STATEFUL:
+        if operator.name in STATEFUL:
             self._check_state(operator, args, kwargs)
-        if operator.plain:
-            return function(*args, **kwargs)
         rule = operator.rule
         if rule is None:
             return self._without_rule(operator, args, kwargs)
-        relevant = _relevant(args)
-        if kwargs:
-            relevant += _relevant(kwargs.values())
-        if relevant == 0 or (relevant == 1 and rule.plain_for_one):
+        if isinstance(rule, PlainGradient) or (relevant == 1 and rule.plain_for_one):
             return function(*args, **kwargs)
         if operator.in_place:
-            return self._in_place(operator, args, kwargs)
+            return self._in_place(operator, args, kwargs, relevant)
         position = operator.inplace_position
         if position is not None and (
             kwargs.get("inplace") or (len(args) > position and args[position])
@@ -201,7 +228,11 @@ class Engine(TorchFunctionMode):
             return function(*args, **kwargs)
 
     def _in_place(
-        self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        operator: Operator,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        relevant: int,
     ) -> Any:
         """Compute out of place under the rule, then write the result back."""
         target = args[0]
@@ -211,7 +242,10 @@ class Engine(TorchFunctionMode):
         if function is None or not isinstance(target, Tensor):
             return self._without_rule(operator, args, kwargs)
         outcome = self.apply(
-            self.table.operator(function), (target.clone(), *args[1:]), kwargs
+            self.table.operator(function),
+            (target.clone(), *args[1:]),
+            kwargs,
+            relevant,
         )
         return target.copy_(outcome)
 
@@ -260,30 +294,44 @@ class Engine(TorchFunctionMode):
         if not found:
             return ""
         if id(found[0]) not in self._names:
-            for name, module in found[-1].named_modules():
-                self._names.setdefault(id(module), name)
+            self._names.update(_names_of(self.root or found[-1]))
         name = self._names.get(id(found[0]), "")
         return name or type(found[0]).__name__
 
+    def _name_of(self, module: nn.Module) -> str:
+        names = {} if self.root is None else _names_of(self.root)
+        return names.get(id(module)) or type(module).__name__
+
     def _index(self, root: nn.Module) -> None:
-        """Find the modules that are treated as one operator, and their names."""
-        for name, module in root.named_modules():
-            self._names.setdefault(id(module), name)
-            if (
-                isinstance(module, nn.modules.batchnorm._BatchNorm)
-                and module.training
-                and module.running_mean is not None
-            ):
-                raise ModelStateError(batch_norm_message(name))
-            if isinstance(module, torch.jit.ScriptModule):
-                raise ModelStateError(
-                    f"the module {name or type(module).__name__!r} is a TorchScript "
-                    "module, whose operators cannot be seen. Explain the python model "
-                    "from which it was scripted or traced."
-                )
-            rule = self.table.for_module(module, name)
+        """Find the modules that are treated as one operator, or cannot be explained."""
+        if self.table.patterns:
+            self._names.update(_names_of(root))
+        pending, seen = [root], {root}
+        while pending:
+            module = pending.pop()
+            rule = self.table.for_module(module, self._names.get(id(module), ""))
             if rule is not None:
                 self._module_rules[id(module)] = rule
+            if isinstance(module, _SPECIAL):
+                self._check_module(module, root)
+            if getattr(module, "_compiled_call_impl", None) is not None:
+                self.compiled = True
+            for child in module._modules.values():
+                if child is not None and child not in seen:
+                    seen.add(child)
+                    pending.append(child)
+
+    def _check_module(self, module: nn.Module, root: nn.Module) -> None:
+        name = _names_of(root).get(id(module)) or type(module).__name__
+        if isinstance(module, torch.jit.ScriptModule):
+            raise ModelStateError(
+                f"the module {name!r} is a TorchScript module, whose operators cannot be "
+                "seen. Explain the python model from which it was scripted or traced."
+            )
+        if isinstance(module, OptimizedModule):
+            self.compiled = True
+        elif module.training and module.running_mean is not None:
+            raise ModelStateError(batch_norm_message(name))
 
     def _hook_modules(self) -> None:
         if self._capture_inputs:
@@ -300,7 +348,8 @@ class Engine(TorchFunctionMode):
 
     def enter_module(self, module: nn.Module, args: tuple[Any, ...]) -> Any:
         """Before a module runs: freeze its operators if it is treated as one."""
-        if self.root is None and not self._stack and id(module) not in self._names:
+        if self.root is None and not self._stack and module not in self._indexed:
+            self._indexed.add(module)
             self._index(module)
         rule = self._module_rules.get(id(module))
         if rule is None or self._suspended or not torch.is_grad_enabled():
@@ -330,7 +379,7 @@ class Engine(TorchFunctionMode):
                 torch._C._set_grad_enabled(True)
             if output is None:  # the module raised
                 return None
-            if _relevant(tensors_in((args, kwargs))):
+            if any(t.requires_grad for t in tensors_in((args, kwargs))):
                 changed = self.apply_to_module(rule, module, args, kwargs, output)
         if (
             not self.backward
@@ -382,7 +431,7 @@ class Engine(TorchFunctionMode):
             value = map_tensors(start, value)
             if id(module) in self.captured:
                 raise InputError(
-                    f"the layer {self._names.get(id(module)) or type(module).__name__!r} "
+                    f"the layer {self._name_of(module)!r} "
                     "runs more than once in one forward pass, so that it has no single "
                     "attribution. Choose a layer that runs once."
                 )
@@ -398,13 +447,16 @@ class Engine(TorchFunctionMode):
     ) -> tuple[Tensor | None, ...]:
         """Return the modified gradients of the sum of scores, None where unconnected.
 
-        Called inside the engine, and seen by it: a checkpointed model computes parts of
-        itself again on the way back, which must meet the same rules.
+        Called inside the engine, and seen by it where the model hooks into what autograd
+        saves: a checkpointed model computes parts of itself again on the way back,
+        which must meet the same rules.
         """
         self.backward = True
         try:
             with torch._C.DisableTorchFunction():
                 seeds = torch.ones_like(scores)
+                if not self._recomputes:
+                    return torch.autograd.grad(scores, tensors, seeds, allow_unused=True)
             return _grad(scores, tensors, seeds, allow_unused=True)
         finally:
             self.backward = False
@@ -423,24 +475,16 @@ class Engine(TorchFunctionMode):
         self.unknown.report()
 
 
+_saved_tensor_hooks = torch._C._autograd._top_saved_tensors_default_hooks
+_SPECIAL = (nn.modules.batchnorm._BatchNorm, torch.jit.ScriptModule, OptimizedModule)
+
+
+def _names_of(root: nn.Module) -> dict[int, str]:
+    return {id(module): name for name, module in root.named_modules()}
+
+
 #: torch.autograd.grad, without handing itself to the engine as one operator
 _grad = transparent(torch.autograd.grad) or torch.autograd.grad
-
-_STATEFUL = frozenset(
-    {
-        "batch_norm",
-        "scaled_dot_product_attention",
-        "dropout",
-        "dropout1d",
-        "dropout2d",
-        "dropout3d",
-        "alpha_dropout",
-        "feature_dropout",
-        "feature_alpha_dropout",
-        "native_dropout",
-    }
-)
-
 
 def batch_norm_message(name: str) -> str:
     """Return the message for batch normalisation in training mode."""
@@ -474,15 +518,21 @@ def _without_foreign_leaves(values: Any) -> Any:
     return type(values)(detached)
 
 
-def _relevant(values: Any) -> int:
-    """Count the tensors that carry relevance."""
-    count = 0
+def _scan(values: Any) -> tuple[int, bool]:
+    """Count the relevant tensors in a list, and say whether there is a foreign leaf."""
+    relevant, foreign = 0, False
     for value in values:
         if isinstance(value, Tensor):
-            count += value.requires_grad
+            if value.requires_grad:
+                if value.is_leaf:
+                    foreign = True
+                else:
+                    relevant += 1
         elif isinstance(value, (list, tuple)):
-            count += _relevant(value)
-    return count
+            count, found = _scan(value)
+            relevant += count
+            foreign |= found
+    return relevant, foreign
 
 
 class _Again:

@@ -1,4 +1,4 @@
-"""How strongly a tensor looks like a gate, read from the graph that made it."""
+"""What made a tensor, read from the graph: a gate, or the sum of another tensor."""
 
 from __future__ import annotations
 
@@ -44,3 +44,24 @@ def gate_strength(tensor: Any) -> int:
             return 0
         node = parents[0]
     return 0
+
+
+def is_sum_of(total: Tensor, parts: Any) -> bool:
+    """Whether ``total`` is a sum over ``parts``, up to reshaping and a constant."""
+    if not isinstance(parts, Tensor) or parts.grad_fn is None:
+        return False
+    made = parts.grad_fn
+    while type(made).__name__.startswith("CloneBackward"):
+        made = made.next_functions[0][0]
+    node: Any = total.grad_fn
+    for _ in range(_MAXIMUM_STEPS):
+        if node is None:
+            return False
+        name = type(node).__name__.rstrip("0123456789")
+        parents = [parent for parent, _ in node.next_functions if parent is not None]
+        if name == "SumBackward":
+            return len(parents) == 1 and parents[0] is made
+        if name not in _TRANSPARENT or len(parents) != 1:
+            return False
+        node = parents[0]
+    return False

@@ -28,6 +28,13 @@ from .registry import (
 from .rules import PlainGradient, Rule
 
 
+#: operators that draw random numbers or change a module in training mode
+STATEFUL = frozenset(
+    """batch_norm scaled_dot_product_attention dropout dropout1d dropout2d dropout3d
+    alpha_dropout feature_dropout feature_alpha_dropout native_dropout""".split()
+)
+
+
 class Operator:
     """How one torch callable is treated: looked up once, then read from a dictionary.
 
@@ -38,6 +45,7 @@ class Operator:
         rule (Rule | None): the rule of the composite; None if it has none.
         metadata (bool): it carries no relevance whatever happens.
         plain (bool): its rule is torch's own gradient.
+        plain_for_one (bool): it is so with one relevant argument.
         in_place (bool): it overwrites its first argument.
         inplace_position (int | None): where a python function takes ``inplace``.
         twin (Callable | None): its transparent twin, see :func:`.operators.transparent`.
@@ -51,6 +59,7 @@ class Operator:
         "metadata",
         "name",
         "plain",
+        "plain_for_one",
         "rule",
         "twin",
     )
@@ -64,7 +73,11 @@ class Operator:
             self.name = spelled
         self.metadata = is_metadata(self.name) or is_metadata(spelled)
         self.kind, self.rule = table.for_operator(self.name)
-        self.plain = isinstance(self.rule, PlainGradient) and not self.metadata
+        stateful = self.name in STATEFUL
+        self.plain = isinstance(self.rule, PlainGradient) and not stateful
+        self.plain_for_one = (
+            self.rule is not None and self.rule.plain_for_one and not stateful
+        )
         self.inplace_position = inplace_argument(function)
         self.twin = transparent(function)
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -140,6 +140,8 @@ class Trace:
 class TracingEngine(Engine):
     """An engine that also measures; slower, and it keeps copies of all values."""
 
+    measures: ClassVar[bool] = True
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._records: list[Record] = []
@@ -167,23 +169,27 @@ class TracingEngine(Engine):
         )
 
     def apply(
-        self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        operator: Operator,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        relevant: int,
     ) -> Any:
         """Apply the rule between aliases of the inputs and a copy of the output."""
-        relevant = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
+        tensors = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
         opened = operator.rule is None and operator.twin is not None
-        if self.backward or not relevant or opened:
-            return super().apply(operator, args, kwargs)
+        if self.backward or opened:
+            return super().apply(operator, args, kwargs, relevant)
         if operator.in_place:
             function = getattr(Tensor, operator.name, None)
             if function is None:  # setitem, copy_: moves values, nothing to measure
-                return super().apply(operator, args, kwargs)
-            outcome = self.apply(self.table.operator(function), args, kwargs)
+                return super().apply(operator, args, kwargs, relevant)
+            outcome = self.apply(self.table.operator(function), args, kwargs, relevant)
             return args[0].copy_(outcome)
         rule = "none" if operator.rule is None else repr(operator.rule)
-        index = self._begin(operator.name, operator.kind, rule, relevant)
+        index = self._begin(operator.name, operator.kind, rule, tensors)
         args, kwargs = self._watch_inputs(index, args, kwargs)
-        output = super().apply(operator, args, kwargs)
+        output = super().apply(operator, args, kwargs, relevant)
         return self._watch_output(index, output, view=operator.kind == "structural")
 
     def started(self, operator: Operator, args: Any, output: Any) -> Any:

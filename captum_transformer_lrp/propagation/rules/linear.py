@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from ..call import Call, map_tensors, tensors_in
-from ..gates import gate_strength
+from ..gates import gate_strength, is_sum_of
 from ..gradients import scale_gradient, scale_output_gradient, stabilize
 from .base import Rule
 
@@ -158,8 +158,15 @@ class ConstantDenominator(Rule):
 
     The rule for normalisations written out by hand (AttnLRP, arXiv 2402.05602,
     Sec. 3.3.3). Conserves.
+
+    Args:
+        own_sum (str, optional): what happens to ``x / x.sum()``, weights made to sum to
+            one, as a router of experts does with its softmax: ``"constant"``, or
+            ``"gradient"`` for the Taylor rule that the softmax has, which does not
+            conserve. Default: ``"constant"``
     """
 
+    own_sum: Literal["constant", "gradient"] = "constant"
     inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
 
     def __call__(self, call: Call) -> Any:
@@ -168,7 +175,10 @@ class ConstantDenominator(Rule):
         denominator = call.argument(position, name)
         if not isinstance(denominator, Tensor) or not denominator.requires_grad:
             return call.run()
-        if denominator is call.argument(0, "input"):  # x / x: only once a constant
+        numerator = call.argument(0, "input")
+        if self.own_sum == "gradient" and is_sum_of(denominator, numerator):
+            return call.run()
+        if denominator is numerator:  # x / x: only once a constant
             return call.run_with(
                 (call.args[0], denominator.detach(), *call.args[2:]), call.kwargs
             )
