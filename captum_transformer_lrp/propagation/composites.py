@@ -10,6 +10,7 @@ from ..errors import UnknownNameError, suggestion
 from .registry import Key, Row, check_key, check_row, key_name, registry
 from .rules import (
     ConstantDenominator,
+    ConstantFactor,
     ConstantPattern,
     ConstantScale,
     Detach,
@@ -96,6 +97,7 @@ _SHARED: dict[Key, Row] = {
     "activation": Identity(),
     "power": Power(),
     "norm": ConstantScale(),
+    "rescaling": ConstantFactor(),
     "normalizer": Detach(),
     "variance": HalfGradient(),
 }

@@ -22,6 +22,7 @@ KINDS: dict[str, str] = {
     "softmax": "normalised exponentials",
     "attention": "fused scaled dot product attention",
     "norm": "layer, group, instance and root-mean-square normalisation",
+    "rescaling": "multiplies each element by a factor that counts as a constant",
     "normalizer": "reciprocals that normalise something else",
     "variance": "mean of squares around the mean",
     "lookup": "reads rows of a constant table by integer ids",

@@ -29,6 +29,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+import torch
 from torch import nn
 
 from ..errors import DuplicateRuleError, UnknownNameError, suggestion
@@ -245,6 +246,7 @@ def _defaults() -> Registry:
     for name in COMPOSED_ACTIVATIONS:
         registry.register(name, "activation")
     registry.register(PYTHON_GELU, "activation")
+    registry.register(ROUNDING_RMS_NORM, "rescaling")
     return registry
 
 
@@ -255,6 +257,19 @@ def _computes_gelu_in_python(module: nn.Module) -> bool:
     return "python" in getattr(getattr(module, "act", None), "__name__", "")
 
 
+def _rounds_to_float32(module: nn.Module) -> bool:
+    """Whether an RMSNorm module of a float64 model computes in float32 inside.
+
+    Hugging Face's do, whatever their dtype: relevance would be rounded to seven digits
+    in a model whose other operators keep sixteen.
+    """
+    if not type(module).__name__.endswith(("RMSNorm", "T5LayerNorm")):
+        return False
+    weight = module._parameters.get("weight")
+    return weight is not None and weight.dtype == torch.float64
+
+
+ROUNDING_RMS_NORM = Predicate(_rounds_to_float32, "RMSNorm in a float64 model")
 PYTHON_GELU = Predicate(_computes_gelu_in_python, "gelu spelled out by transformers")
 
 #: Modules whose activation reaches the engine in pieces (``gelu_new`` is mul, pow, tanh,

@@ -2,7 +2,7 @@
 
 from .attention import ConstantPattern, UniformAttention
 from .base import Rule
-from .elementwise import Identity, Power
+from .elementwise import ConstantFactor, Identity, Power
 from .linear import (
     ConstantDenominator,
     Detach,
@@ -16,6 +16,7 @@ from .norm import ConstantScale
 
 __all__ = [
     "ConstantDenominator",
+    "ConstantFactor",
     "ConstantPattern",
     "ConstantScale",
     "Detach",

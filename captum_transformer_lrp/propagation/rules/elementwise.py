@@ -45,27 +45,50 @@ class Identity(Rule):
         return RatioGradient.apply(x, lambda t: function(t, *rest, **kwargs), slope)
 
     def _module(self, call: Call) -> Any:
-        module = call.module
-        assert module is not None
-        relevant = [t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad]
-        output = call.value()
-        if (
-            len({id(t) for t in relevant}) != 1
-            or not isinstance(output, Tensor)
-            or output.shape != relevant[0].shape
-        ):
-            shapes = ", ".join(str(tuple(t.shape)) for t in relevant)
-            out = [tuple(t.shape) for t in tensors_in(output)]
-            raise TypeError(
-                f"Identity() was given to the module {type(module).__name__}, which "
-                f"took relevant tensors of shapes [{shapes}] and returned {out}. "
-                "Expected a function of one tensor that keeps its shape. Give the "
-                "module PlainGradient() or Detach(), or remove its row so that the "
-                "operators inside it are seen."
-            )
-        (x,) = {id(t): t for t in relevant}.values()
-        slope = _slope_of_module(module, x)
+        x, output = _one_tensor_in_and_out(self, call)
+        assert call.module is not None
+        slope = _slope_of_module(call.module, x)
         return RatioGradient.apply(x, lambda t: output.to(t.dtype), slope)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstantFactor(Rule):
+    """A module that multiplies each element by a constant: ``R_in = R_out``.
+
+    For RMSNorm modules, whose factor ``weight / rms`` counts as a constant (AttnLRP,
+    arXiv 2402.05602, Prop. 3.4): the gradient is ``g y / x``, and 0 where ``x`` is 0.
+    The same as what the operators inside give, but exact where they round to float32
+    in a float64 model. Conserves, element by element.
+    """
+
+    def __call__(self, call: Call) -> Any:
+        """Rebuild the output of the module.
+
+        Raises:
+            TypeError: if the call is no module with one tensor of one shape.
+        """
+        x, output = _one_tensor_in_and_out(self, call)
+        return RatioGradient.apply(x, lambda t: output.to(t.dtype), 0.0)
+
+
+def _one_tensor_in_and_out(rule: Rule, call: Call) -> tuple[Tensor, Tensor]:
+    """Return the relevant input and the output of a module that keeps its shape."""
+    relevant = [t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad]
+    output = call.value()
+    if (
+        len({id(t) for t in relevant}) != 1
+        or not isinstance(output, Tensor)
+        or output.shape != relevant[0].shape
+    ):
+        shapes = ", ".join(str(tuple(t.shape)) for t in relevant)
+        out = [tuple(t.shape) for t in tensors_in(output)]
+        raise TypeError(
+            f"{rule!r} was given to {call.operator}, which took relevant tensors of "
+            f"shapes [{shapes}] and returned {out}. Expected a function of one tensor "
+            "that keeps its shape. Give it PlainGradient() or Detach(), or remove its "
+            "row so that the operators inside it are seen."
+        )
+    return relevant[0], output
 
 
 def _slope_elementwise(x: Tensor, function: Any) -> float | Tensor:
