@@ -93,10 +93,10 @@ class Composite:
 _SHARED: dict[Key, Row] = {
     "lookup": PlainGradient(),
     "structural": PlainGradient(),
-    "linear": PlainGradient(),
+    "additive": PlainGradient(),
     "activation": Identity(),
     "power": Power(),
-    "norm": ConstantScale(),
+    "normalization": ConstantScale(),
     "rescaling": ConstantFactor(),
     "normalizer": Detach(),
     "variance": HalfGradient(),
@@ -138,7 +138,7 @@ def epsilon_lrp(epsilon: float = 1e-6) -> Composite:
         "LRP-epsilon",
         {
             **ATTN_LRP.rows,
-            "linear": Epsilon(epsilon=epsilon),
+            "additive": Epsilon(epsilon=epsilon),
             "product": Epsilon(epsilon=epsilon),
         },
         source="Bach et al., PLOS ONE 2015, Eq. 58; products as in AttnLRP",

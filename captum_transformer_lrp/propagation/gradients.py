@@ -23,7 +23,7 @@ HALF_PRECISION = (torch.float16, torch.bfloat16)
 
 def stabilize(x: Tensor, epsilon: float) -> Tensor:
     """Move ``x`` away from zero by ``epsilon``, keeping its sign (0 is positive)."""
-    return x + torch.where(x < 0, -epsilon, epsilon).to(x.dtype)
+    return torch.where(x < 0, x - epsilon, x + epsilon)
 
 
 def scale_gradient(x: Tensor, factor: float) -> Tensor:

@@ -14,14 +14,14 @@ from typing import Any
 
 KINDS: dict[str, str] = {
     "structural": "moves, copies or selects values; nothing is mixed",
-    "linear": "sums and products with constants, functions of degree one",
-    "product": "multiplies factors; like linear when only one carries relevance",
-    "quotient": "divides; like linear when the denominator carries none",
+    "additive": "sums, means and other functions of degree one",
+    "product": "multiplies factors; linear when only one carries relevance",
+    "quotient": "divides; linear when the denominator carries no relevance",
     "power": "raises to a power",
     "activation": "elementwise non-linearity of one tensor",
     "softmax": "normalised exponentials",
     "attention": "fused scaled dot product attention",
-    "norm": "layer, group, instance and root-mean-square normalisation",
+    "normalization": "layer, group, instance and root-mean-square normalisation",
     "rescaling": "multiplies each element by a factor that counts as a constant",
     "normalizer": "reciprocals that normalise something else",
     "variance": "mean of squares around the mean",
@@ -60,7 +60,7 @@ OPERATORS: dict[str, frozenset[str]] = {
         pin_memory align_to rename refine_names unsafe_split_with_sizes slice
         to_padded_tensor nested_tensor to_dense _to_copy _unsafe_view
     """),
-    "linear": _names("""
+    "additive": _names("""
         add sub subtract rsub neg negative sum nansum mean nanmean cumsum batch_norm
         native_batch_norm avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d
         adaptive_avg_pool2d adaptive_avg_pool3d lp_pool1d lp_pool2d interpolate
@@ -94,7 +94,7 @@ OPERATORS: dict[str, frozenset[str]] = {
         softmin logsumexp special_logsumexp gumbel_softmax logcumsumexp
     """),
     "attention": _names("scaled_dot_product_attention"),
-    "norm": _names("layer_norm group_norm instance_norm rms_norm"),
+    "normalization": _names("layer_norm group_norm instance_norm rms_norm"),
     "normalizer": _names("rsqrt reciprocal"),
     "variance": _names("var var_mean"),
     "lookup": _names("embedding"),

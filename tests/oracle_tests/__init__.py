@@ -1,0 +1,1 @@
+"""Tests of the oracles themselves: they compare nothing of the package."""

@@ -1,0 +1,1 @@
+"""Slow, literal transcriptions that the package is compared with."""
