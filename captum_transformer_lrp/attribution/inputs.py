@@ -49,11 +49,19 @@ class Leaf:
         """Whether the input is integer identifiers, explained one score each."""
         return self.passed is not self.leaf and not self.given.is_floating_point()
 
-    def relevance(self, gradient: Tensor | None, *, times_input: bool) -> Tensor:
-        """Return the relevance of the input, zero at padding."""
+    def relevance(
+        self, gradient: Tensor | None, *, times_input: bool, dtype: torch.dtype
+    ) -> Tensor:
+        """Return the relevance of the input, zero at padding.
+
+        Args:
+            gradient (Tensor or None): at the leaf.
+            times_input (bool): relevance is input times gradient.
+            dtype (torch.dtype): of the embeddings that identifiers were looked up in.
+        """
         if gradient is None:
-            return torch.zeros_like(self.leaf, requires_grad=False)
-        relevance = gradient
+            gradient = torch.zeros_like(self.leaf, requires_grad=False)
+        relevance = gradient.to(dtype) if self.is_identifier else gradient
         if times_input and not self.is_identifier:
             relevance = self.leaf.detach() * gradient
         if self.keep is not None:
@@ -104,9 +112,7 @@ class Inputs:
         return int(self.leaves[0].given.shape[0]) if self.leaves[0].given.dim() else 1
 
 
-def prepare_inputs(
-    inputs: Any, additional_forward_args: Any, *, dtype: torch.dtype
-) -> Inputs:
+def prepare_inputs(inputs: Any, additional_forward_args: Any) -> Inputs:
     """Make inputs ready for one pass.
 
     Args:
@@ -116,20 +122,19 @@ def prepare_inputs(
             passed on by keyword; where ``attention_mask`` is 0, relevance is 0.
         additional_forward_args (Any): further positional arguments, as Captum takes
             them; tensors are detached.
-        dtype (torch.dtype): in which the relevance of identifiers is computed.
 
     Raises:
         InputError: if there is nothing to explain, or an input is empty, not finite, of
             a dtype that cannot be explained, or no tensor.
     """
     if isinstance(inputs, Mapping):
-        return _prepare_mapping(inputs, additional_forward_args, dtype)
+        return _prepare_mapping(inputs, additional_forward_args)
     form = "tuple" if isinstance(inputs, tuple) else "tensor"
     given = inputs if isinstance(inputs, tuple) else (inputs,)
     if not given:
         raise InputError("inputs is an empty tuple; expected at least one tensor.")
     names = ["inputs"] if form == "tensor" else [f"inputs[{i}]" for i in range(len(given))]
-    leaves = tuple(_leaf(n, x, dtype) for n, x in zip(names, given, strict=True))
+    leaves = tuple(_leaf(n, x) for n, x in zip(names, given, strict=True))
     arguments: tuple[Any, ...] = ()
     if additional_forward_args is not None:
         arguments = format_additional_forward_args(additional_forward_args)
@@ -137,7 +142,7 @@ def prepare_inputs(
 
 
 def _prepare_mapping(
-    inputs: Mapping[str, Any], additional_forward_args: Any, dtype: torch.dtype
+    inputs: Mapping[str, Any], additional_forward_args: Any
 ) -> Inputs:
     if additional_forward_args is not None:
         raise InputError(
@@ -159,7 +164,7 @@ def _prepare_mapping(
         )
     leaves = []
     for key in known:
-        leaf = _leaf(key, inputs[key], dtype)
+        leaf = _leaf(key, inputs[key])
         mask = inputs.get("attention_mask")
         if (
             key in ("input_ids", "inputs_embeds")
@@ -173,7 +178,7 @@ def _prepare_mapping(
     return Inputs(tuple(leaves), "mapping", (), rest)
 
 
-def _leaf(name: str, given: Any, dtype: torch.dtype) -> Leaf:
+def _leaf(name: str, given: Any) -> Leaf:
     if not isinstance(given, Tensor):
         raise InputError(
             f"{name} is a {type(given).__name__}; expected a tensor, a tuple of tensors, "
@@ -196,8 +201,10 @@ def _leaf(name: str, given: Any, dtype: torch.dtype) -> Leaf:
         with torch.enable_grad():
             return Leaf(name, given, leaf, leaf.clone())
     if given.dtype in _IDENTIFIERS:
+        # summed over features in the model's dtype, and kept in the widest
+        wide = torch.float32 if given.device.type == "mps" else torch.float64
         ones = torch.ones(
-            given.shape, dtype=dtype, device=given.device, requires_grad=True
+            given.shape, dtype=wide, device=given.device, requires_grad=True
         )
         return Leaf(name, given, ones, given.detach().clone())
     raise InputError(
@@ -208,17 +215,6 @@ def _leaf(name: str, given: Any, dtype: torch.dtype) -> Leaf:
 
 def _constant(tensor: Tensor) -> Tensor:
     return tensor.detach() if tensor.requires_grad else tensor
-
-
-def relevance_dtype(forward_func: Any) -> torch.dtype:
-    """Return the dtype in which relevance is collected: the model's, at least float32."""
-    if isinstance(forward_func, nn.Module):
-        for parameter in forward_func.parameters():
-            if parameter.dtype in (torch.float32, torch.float64):
-                return parameter.dtype
-            if parameter.is_floating_point():
-                return torch.float32
-    return torch.get_default_dtype()
 
 
 def why_it_failed(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import DisconnectedError, DropoutWarning, InputError, LRPError
 from ..propagation import Composite, Engine
-from .inputs import Inputs, prepare_inputs, relevance_dtype, why_it_failed
+from .inputs import Inputs, prepare_inputs, why_it_failed
 from .scores import output_tensor, select_scores
 
 
@@ -68,9 +68,8 @@ def explain_once(
     root = forward_func if isinstance(forward_func, nn.Module) else None
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
-        prepared = prepare_inputs(
-            inputs, additional_forward_args, dtype=relevance_dtype(forward_func)
-        )
+        with torch._C.DisableTorchFunction():  # another engine may be running
+            prepared = prepare_inputs(inputs, additional_forward_args)
         stack.enter_context(_same_random_state(prepared))
         engine = make_engine(
             composite,

@@ -234,7 +234,11 @@ def _relevance(explained: Explained) -> Any:
     times_input = explained.engine.composite.carries != "relevance"
     with torch.no_grad():
         values = tuple(
-            leaf.relevance(gradient, times_input=times_input).detach()
+            leaf.relevance(
+                gradient,
+                times_input=times_input,
+                dtype=explained.engine.identifiers.dtype,
+            ).detach()
             for leaf, gradient in zip(
                 explained.inputs.leaves, explained.gradients, strict=False
             )

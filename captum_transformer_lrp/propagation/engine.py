@@ -77,7 +77,8 @@ class Engine(TorchFunctionMode):
         self._operators = self.table.operators
         self._capture = {id(module): module for module in capture}
         self._capture_inputs = capture_inputs
-        self._suspended = 0
+        self._suspended = 0  # inside a module that keeps torch's own gradient
+        self._paused = 0  # while another engine runs inside this one
         self._outer: Engine | None = None
         self._names: dict[int, str] = {}
         self._module_rules: dict[int, Rule] = {}
@@ -107,7 +108,7 @@ class Engine(TorchFunctionMode):
             )
         self._outer = getattr(_thread, "engine", None)
         if self._outer is not None:
-            self._outer._suspended += 1
+            self._outer._paused += 1
         _thread.engine = self
         try:
             self._hook_modules()
@@ -133,7 +134,7 @@ class Engine(TorchFunctionMode):
             self._hooked = False
         _thread.engine = self._outer
         if self._outer is not None:
-            self._outer._suspended -= 1
+            self._outer._paused -= 1
             self._outer = None
 
     # ------------------------------------------------------------------ operators
@@ -149,7 +150,7 @@ class Engine(TorchFunctionMode):
         operator = self._operators.get(func)
         if operator is None:
             operator = self.table.operator(func)
-        if operator.metadata or not torch.is_grad_enabled():
+        if operator.metadata or self._paused or not torch.is_grad_enabled():
             return func(*args, **kwargs) if kwargs else func(*args)
         if self.identifiers.active:
             handled, output = self.identifiers.meet(operator, func, args, kwargs or {})
@@ -236,9 +237,7 @@ class Engine(TorchFunctionMode):
     ) -> Any:
         """Compute out of place under the rule, then write the result back."""
         target = args[0]
-        function = getattr(Tensor, operator.name, None) or getattr(
-            torch, operator.name, None
-        )
+        function = operator.out_of_place
         if function is None or not isinstance(target, Tensor):
             return self._without_rule(operator, args, kwargs)
         outcome = self.apply(
@@ -584,7 +583,9 @@ def _before_module(module: nn.Module, args: Any) -> Any:
     return None if engine is None else engine.enter_module(module, args)
 
 
-def _after_module(module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+def _after_module(module: nn.Module, args: Any, *rest: Any) -> Any:
+    # after an exception torch leaves the keyword arguments out, and output is None
+    kwargs, output = rest if len(rest) == 2 else ({}, *rest)
     engine: Engine | None = getattr(_thread, "engine", None)
     if engine is None:
         return None

@@ -65,9 +65,10 @@ class RatioGradient(torch.autograd.Function):
         output = evaluate(x)
         if x.dtype in HALF_PRECISION:
             wide = x.float()
-            ratio = _ratio(wide, evaluate(wide), slope).to(x.dtype)
+            smallest = torch.finfo(x.dtype).eps
+            ratio = _ratio(wide, evaluate(wide).float(), slope, smallest).to(x.dtype)
         else:
-            ratio = _ratio(x, output, slope)
+            ratio = _ratio(x, output, slope, torch.finfo(x.dtype).eps)
         ctx.save_for_backward(ratio)
         ctx.input_dtype = x.dtype
         unbounded = isinstance(slope, float) and math.isinf(slope)
@@ -82,12 +83,13 @@ class RatioGradient(torch.autograd.Function):
         return (gradient * ratio).to(ctx.input_dtype), None, None
 
 
-def _ratio(x: Tensor, output: Tensor, slope: float | Tensor) -> Tensor:
+def _ratio(
+    x: Tensor, output: Tensor, slope: float | Tensor, smallest: float
+) -> Tensor:
     """``output / x`` with its limit at 0; an infinite slope means there is none."""
     if isinstance(slope, Tensor):
         return torch.where(x == 0, slope.to(x.dtype), output / x)
     if math.isinf(slope):  # f(0) != 0, or a vertical tangent: keep away from zero
-        smallest = torch.finfo(x.dtype).eps
         return output / torch.where(
             x < 0, x.clamp(max=-smallest), x.clamp(min=smallest)
         )

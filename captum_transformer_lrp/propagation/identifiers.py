@@ -47,6 +47,7 @@ class Identifiers:
         self.active = bool(pairs)
         self.additive = additive
         self.read = False
+        self.dtype = torch.float32
 
     def of(self, value: Any) -> Tensor | None:
         """Return the ones of a tensor that is followed."""
@@ -139,6 +140,7 @@ class Identifiers:
                 "not told apart afterwards. Explain its output with a Layer class."
             )
         self.read = True
+        self.dtype = torch.promote_types(self.dtype, output.dtype)
         trailing = output.dim() - ones.dim()
         ones = ones.reshape(*ones.shape, *([1] * trailing)).to(output.dtype)
         return output + (ones - 1) if self.additive else output * ones

@@ -12,6 +12,8 @@ import types
 from collections.abc import Callable
 from typing import Any
 
+import torch
+
 KINDS: dict[str, str] = {
     "structural": "moves, copies or selects values; nothing is mixed",
     "additive": "sums, means and other functions of degree one",
@@ -198,6 +200,15 @@ def is_in_place(name: str) -> bool:
     return (
         name.endswith("_") and not name.endswith("__") and name != "requires_grad_"
     ) or (name in ("setitem",))
+
+
+def out_of_place(name: str) -> Callable[..., Any] | None:
+    """Return the operator of that name that returns a new tensor, if there is one."""
+    for holder in (torch.Tensor, torch, torch._C._nn, torch.nn.functional):
+        function = getattr(holder, name, None)
+        if callable(function):
+            return function  # type: ignore[no-any-return]
+    return None
 
 
 def inplace_argument(function: Callable[..., Any]) -> int | None:

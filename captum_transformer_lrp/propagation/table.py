@@ -13,6 +13,7 @@ from .operators import (
     is_in_place,
     is_metadata,
     operator_name,
+    out_of_place,
     transparent,
 )
 from .registry import (
@@ -47,6 +48,7 @@ class Operator:
         plain (bool): its rule is torch's own gradient.
         plain_for_one (bool): it is so with one relevant argument.
         in_place (bool): it overwrites its first argument.
+        out_of_place (Callable | None): the operator that returns a new tensor instead.
         inplace_position (int | None): where a python function takes ``inplace``.
         twin (Callable | None): its transparent twin, see :func:`.operators.transparent`.
     """
@@ -58,6 +60,7 @@ class Operator:
         "kind",
         "metadata",
         "name",
+        "out_of_place",
         "plain",
         "plain_for_one",
         "rule",
@@ -78,6 +81,7 @@ class Operator:
         self.plain_for_one = (
             self.rule is not None and self.rule.plain_for_one and not stateful
         )
+        self.out_of_place = out_of_place(self.name) if self.in_place else None
         self.inplace_position = inplace_argument(function)
         self.twin = transparent(function)
 

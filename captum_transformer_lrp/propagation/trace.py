@@ -181,7 +181,7 @@ class TracingEngine(Engine):
         if self.backward or opened:
             return super().apply(operator, args, kwargs, relevant)
         if operator.in_place:
-            function = getattr(Tensor, operator.name, None)
+            function = operator.out_of_place
             if function is None:  # setitem, copy_: moves values, nothing to measure
                 return super().apply(operator, args, kwargs, relevant)
             outcome = self.apply(self.table.operator(function), args, kwargs, relevant)
