@@ -414,16 +414,19 @@ class Engine(TorchFunctionMode):
         return args, kwargs
 
     def _record(self, module: nn.Module, value: Any) -> Any:
-        """Record the tensors that carry relevance, and hand copies on.
+        """Record copies of the tensors that carry relevance, and hand copies on.
 
-        Copies, so that what the model does in place afterwards leaves them alone.
+        What is recorded has one consumer, what is handed on, so that its relevance is
+        that of this layer alone, whatever else reads the tensor or writes into it.
         Where nothing carries relevance yet, it starts here.
         """
         with torch._C.DisableTorchFunction():
             started = any(t.requires_grad for t in tensors_in(value))
 
             def start(tensor: Tensor) -> Tensor:
-                if tensor.requires_grad or started or not tensor.is_floating_point():
+                if tensor.requires_grad:
+                    return tensor.clone()
+                if started or not tensor.is_floating_point():
                     return tensor
                 return tensor.detach().requires_grad_()
 

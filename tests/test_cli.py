@@ -1,0 +1,193 @@
+"""The command line: what it prints, what it writes, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from captum_transformer_lrp.attribution import METHODS
+from captum_transformer_lrp.cli import main
+from captum_transformer_lrp.models.pictures import draw_ship
+from tests.models.tiny import save_text_classifier, save_timm_classifier
+
+
+@pytest.fixture(scope="module")
+def text_folder(tmp_path_factory):
+    pytest.importorskip("transformers")
+    return str(save_text_classifier(tmp_path_factory.mktemp("bert")))
+
+
+@pytest.fixture(scope="module")
+def image_folder(tmp_path_factory):
+    pytest.importorskip("timm")
+    return str(save_timm_classifier(tmp_path_factory.mktemp("vit")))
+
+
+def fails(capsys, *arguments):
+    """Run the command, expect exit code 2 and one line on stderr; return the line."""
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.endswith("\n") and captured.err.count("\n") == 1
+    assert captured.err.startswith("captum-transformer-lrp")
+    return captured.err
+
+
+def test_explain_a_text(capsys, text_folder, tmp_path):
+    pytest.importorskip("rich")
+    report = tmp_path / "report.json"
+    arguments = ["explain", "--text", "A warm film", "--model", text_folder]
+    assert main([*arguments, "--target", "good", "--output", str(report)]) == 0
+    printed = capsys.readouterr().out
+    assert "“good”" in printed and "Words that count most" in printed
+    assert "\x1b" not in printed  # not a terminal
+    assert printed.endswith(f"Wrote {report}\n")
+    assert json.loads(report.read_text("utf-8"))["target"]["name"] == "good"
+
+
+def test_a_target_may_be_an_index(capsys, text_folder):
+    pytest.importorskip("rich")
+    model = ["--model", text_folder]
+    assert main(["explain", "--text", "funny", "--target", "2", *model]) == 0
+    assert "“good”" in capsys.readouterr().out
+
+
+def test_texts_from_a_file(capsys, text_folder, tmp_path):
+    pytest.importorskip("rich")
+    (tmp_path / "texts").write_text("a warm film\n\n  dull  \n", encoding="utf-8")
+    report = tmp_path / "a.json"
+    texts = ["--text", f"@{tmp_path / 'texts'}", "--text", "@@you was funny"]
+    model = ["--model", text_folder, "--output", str(report)]
+    assert main(["explain", *texts, *model, "--top", "0"]) == 0
+    found = json.loads(report.read_text("utf-8"))
+    assert [e["text"] for e in found] == ["a warm film", "dull", "@you was funny"]
+    assert "count most" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", ["html", "png", "json"])
+def test_explain_a_picture(capsys, image_folder, tmp_path, suffix):
+    pytest.importorskip("rich")
+    draw_ship(32).save(tmp_path / "ship.png")
+    report = tmp_path / f"report.{suffix}"
+    picture = ["--image", str(tmp_path / "ship.png"), "--method", "gradient-x-input"]
+    output = ["--model", image_folder, "--output", str(report)]
+    assert main(["explain", *picture, *output]) == 0
+    assert report.stat().st_size > 1000
+    assert "Patches that count most" in capsys.readouterr().out
+
+
+def test_methods_lists_all(capsys):
+    assert main(["methods"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(METHODS)
+    assert all(len(line.split()) > 3 for line in lines)
+
+
+def test_rules_prints_the_table(capsys):
+    assert main(["rules", "--method", "attnlrp"]) == 0
+    one = capsys.readouterr().out
+    assert "softmax" in one and "2402.05602" in one
+    assert main(["rules"]) == 0
+    assert one.strip() in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: command"),
+        (["explane"], "invalid choice: 'explane'"),
+        (["explain"], "one of the arguments --text --image is required"),
+        (["explain", "--text", "a", "--image", "b"], "not allowed with argument"),
+        (["explain", "--text", "a", "--top", "-1"], "argument --top: expected 0 or"),
+        (["explain", "--text", "a", "--top", "x"], "argument --top: invalid"),
+        (["explain", "--text", "a", "--method", "atn"], "no method 'atn'"),
+        (["explain", "--text", "a", "--output", "a.pdf"], "one of .html, .json, .png"),
+        (["explain", "--text", "a", "--output", "no/a.png"], "no folder 'no'"),
+        (["explain", "--text", "@no-such-file"], "write '@@' for a text that starts"),
+        (["explain", "--text", " "], "expected a text with words"),
+        (["explain", "--text", "a", "--model", "./no"], "there is no such folder"),
+        (["rules", "--method", "cplrp"], "Did you mean 'cp-lrp'?"),
+    ],
+)
+def test_usage_errors(capsys, arguments, message):
+    pytest.importorskip("rich")
+    pytest.importorskip("transformers")
+    assert message in fails(capsys, *arguments)
+
+
+def test_wrong_class_and_picture(capsys, image_folder, tmp_path):
+    pytest.importorskip("rich")
+    draw_ship(32).save(tmp_path / "ship.png")
+    picture = ["--image", str(tmp_path / "ship.png"), "--model", image_folder]
+    assert "Did you mean 'ship'" in fails(
+        capsys, "explain", *picture, "--target", "shp"
+    )
+    missing = ["--image", str(tmp_path / "no.png"), "--model", image_folder]
+    assert "there is no picture" in fails(capsys, "explain", *missing)
+    empty = tmp_path / "empty"
+    empty.write_text("\n")
+    assert "holds no text" in fails(capsys, "explain", "--text", f"@{empty}")
+
+
+@pytest.mark.filterwarnings("default:The text has:UserWarning")
+def test_warnings_are_one_line_on_stderr(capsys, text_folder):
+    pytest.importorskip("rich")
+    text = "funny " * 100
+    assert main(["explain", "--text", text, "--model", text_folder]) == 0
+    error = capsys.readouterr().err
+    assert error.startswith("captum-transformer-lrp: warning: The text has 102 tokens")
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "option", "colored"),
+    [
+        ({}, [], True),
+        ({"NO_COLOR": "1"}, [], False),
+        ({"NO_COLOR": ""}, [], True),
+        ({}, ["--no-color"], False),
+    ],
+)
+def test_no_color(capsys, text_folder, monkeypatch, environment, option, colored):
+    pytest.importorskip("rich")
+    for name in ("NO_COLOR", "COLORTERM", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in (
+        {"FORCE_COLOR": "1", "COLORTERM": "truecolor"} | environment
+    ).items():
+        monkeypatch.setenv(name, value)
+    arguments = ["explain", "--text", "funny", "--model", text_folder, *option]
+    assert main(arguments) == 0
+    assert ("\x1b[38;2" in capsys.readouterr().out) is colored
+
+
+def test_demo_writes_one_report(capsys, tmp_path):
+    for package in ("rich", "transformers", "timm"):
+        pytest.importorskip(package)
+    folder = tmp_path / "new" / "demo"
+    assert main(["demo", "--output-dir", str(folder)]) == 0
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "explanation.png",
+        "explanations.json",
+        "index.html",
+        "ship.png",
+    ]
+    assert capsys.readouterr().out.splitlines()[-1].endswith(str(folder / "index.html"))
+    found = json.loads((folder / "explanations.json").read_text("utf-8"))
+    assert [e["kind"] for e in found] == ["text"] * 4 + ["image"]
+    assert found[-1]["prediction"]["name"] == "ship"
+
+
+def test_module_can_be_run():
+    completed = subprocess.run(
+        [sys.executable, "-m", "captum_transformer_lrp", "--help"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+    assert completed.returncode == 0
+    assert "explain" in completed.stdout and completed.stderr == ""

@@ -1,0 +1,337 @@
+"""From a model and an input to an explanation, with real small models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from captum.attr import InputXGradient, LayerIntegratedGradients
+from PIL import Image
+
+from captum_transformer_lrp.attribution import METHODS, AttnLRP
+from captum_transformer_lrp.errors import (
+    InputError,
+    ModelStateError,
+    OutputError,
+    TargetError,
+    UnknownNameError,
+)
+from captum_transformer_lrp.explaining import explain
+from captum_transformer_lrp.models import load_image_model, load_text_model
+from tests.models.tiny import (
+    save_hugging_face_image_classifier,
+    save_language_model,
+    save_text_classifier,
+    save_timm_classifier,
+)
+
+anything: Any = explain  # for calls that a type checker would refuse
+TEXT = "The film was unbelievable, never dull!"
+
+
+@pytest.fixture(scope="module")
+def text_source(tmp_path_factory):
+    pytest.importorskip("transformers")
+    return load_text_model(save_text_classifier(tmp_path_factory.mktemp("bert")))
+
+
+@pytest.fixture(scope="module")
+def language_source(tmp_path_factory):
+    pytest.importorskip("transformers")
+    return load_text_model(save_language_model(tmp_path_factory.mktemp("gpt2")))
+
+
+@pytest.fixture(scope="module")
+def image_source(tmp_path_factory):
+    pytest.importorskip("timm")
+    return load_image_model(save_timm_classifier(tmp_path_factory.mktemp("vit")))
+
+
+def picture(width=40, height=30):
+    """Every pixel another colour."""
+    rows, columns = np.mgrid[:height, :width]
+    channels = [255 * columns / width, 255 * rows / height, 128 + 0 * rows]
+    return Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_text_agrees_with_the_captum_class(text_source, method):
+    explanation = explain(TEXT, model=text_source, method=method)
+    encoded = text_source.tokenizer(TEXT, return_tensors="pt")
+    logits = text_source.module(**encoded).logits[0].detach()
+    predicted = int(logits.argmax())
+    expected = METHODS[method](text_source.module).attribute(encoded, target=predicted)
+    np.testing.assert_allclose(explanation.scores, expected[0].numpy(), rtol=1e-5)
+    assert explanation.prediction.index == explanation.target.index == predicted
+    assert explanation.logit == pytest.approx(float(logits[predicted]))
+    assert explanation.prediction.probability == pytest.approx(
+        float(logits.softmax(-1)[predicted])
+    )
+    assert explanation.prediction.name == ("bad", "fair", "good")[predicted]
+    assert explanation.method == METHODS[method](text_source.module).get_name()
+    assert "".join(explanation.tokens[1:-1]) == TEXT.replace(" ", "")
+
+
+@pytest.mark.parametrize("target", [0, "bad", "BAD"])
+def test_target_by_index_and_name(text_source, target):
+    explanation = explain(TEXT, model=text_source, target=target)
+    assert (explanation.target.index, explanation.target.name) == (0, "bad")
+
+
+def test_a_batch_explains_each_text_as_if_alone(text_source):
+    texts = ["funny", TEXT, "the film was warm and funny", "dull", "a great film"]
+    together = explain(texts, model=text_source, batch_size=2)
+    assert [e.text for e in together] == texts
+    for text, one in zip(texts, together, strict=True):
+        alone = explain(text, model=text_source)
+        assert one.tokens == alone.tokens
+        np.testing.assert_allclose(one.scores, alone.scores, rtol=1e-3, atol=1e-6)
+        assert one.logit == pytest.approx(alone.logit, abs=1e-5)
+
+
+def test_progress_is_shown_on_stderr_when_there_is_much_to_do(text_source, capsys):
+    explain(["funny", "dull"], model=text_source)
+    assert capsys.readouterr().err == ""
+    explain(["funny"] * 3, model=text_source, batch_size=1)
+    assert "explaining" in capsys.readouterr().err
+
+
+def test_next_token_of_a_language_model(language_source):
+    explanation = explain("the best", model=language_source)
+    encoded = language_source.tokenizer("the best", return_tensors="pt")
+    logits = language_source.module(**encoded).logits[0, -1].detach()
+    token = int(logits.argmax())
+    assert explanation.next_token
+    assert explanation.target.index == token
+    assert explanation.logit == pytest.approx(float(logits[token]))
+    expected = AttnLRP(language_source.module).attribute(encoded, target=(-1, token))
+    np.testing.assert_allclose(explanation.scores, expected[0].numpy(), rtol=1e-5)
+    assert "next token" in explanation.question
+
+
+def test_a_token_as_target(language_source):
+    by_text = explain("the best", model=language_source, target=" movie")
+    assert by_text.target.name == "movie"
+    by_id = explain("the best", model=language_source, target=by_text.target.index)
+    np.testing.assert_array_equal(by_id.scores, by_text.scores)
+    with pytest.raises(TargetError, match="expected target= to be one token, but 'mov"):
+        explain("the best", model=language_source, target="movies of")
+    with pytest.raises(TargetError, match="the vocabulary has ids 0 to"):
+        explain("the best", model=language_source, target=10**6)
+
+
+def test_a_batch_of_a_language_model_without_padding_token(language_source):
+    texts = ["the", "the best movie was"]
+    for text, one in zip(texts, explain(texts, model=language_source), strict=True):
+        alone = explain(text, model=language_source)
+        np.testing.assert_allclose(one.scores, alone.scores, rtol=1e-4, atol=1e-7)
+
+
+def test_loaded_model_and_tokenizer(text_source):
+    by_module = explain(TEXT, model=text_source.module, tokenizer=text_source.tokenizer)
+    by_source = explain(TEXT, model=text_source)
+    np.testing.assert_array_equal(by_module.scores, by_source.scores)
+    assert by_module.model == "BertForSequenceClassification"
+
+
+def test_a_captum_object_of_another_package(text_source):
+    module = text_source.module
+
+    def forward(ids, mask):
+        return module(input_ids=ids, attention_mask=mask).logits
+
+    method = LayerIntegratedGradients(forward, module.bert.embeddings)
+    explanation = explain(["funny", TEXT], model=text_source, method=method)[1]
+    assert explanation.method == method.get_name()
+    assert len(explanation.scores) == len(explanation.tokens)
+    assert np.abs(explanation.scores).max() > 0
+
+
+def test_a_long_text_is_cut_with_a_warning(text_source):
+    with pytest.warns(
+        UserWarning, match="has 102 tokens and the model reads at most 64"
+    ):
+        explanation = explain("funny " * 100, model=text_source)
+    assert len(explanation.tokens) == 64
+    assert explanation.tokens[-1] == "[SEP]"
+    assert "cut off" in explanation.notes[0]
+    assert "cut off" in explanation.to_json()
+
+
+def test_multi_label_and_regression(tmp_path):
+    pytest.importorskip("transformers")
+    many = save_text_classifier(
+        tmp_path / "many", problem_type="multi_label_classification"
+    )
+    explanation = explain(TEXT, model=many)
+    assert explanation.prediction.probability == pytest.approx(
+        1 / (1 + np.exp(-explanation.logit))
+    )
+    one = save_text_classifier(tmp_path / "one", problem_type="regression")
+    assert explain(TEXT, model=one).prediction.probability is None
+
+
+@pytest.mark.parametrize("size", [(40, 30), (16, 16), (200, 20), (20, 200)])
+def test_image_agrees_with_the_captum_class(image_source, size):
+    image = picture(*size)
+    explanation = explain(image=image, model=image_source)
+    pixels = image_source.transform(image)[None]
+    predicted = int(image_source.module(pixels).argmax())
+    expected = AttnLRP(image_source.module).attribute(pixels, target=predicted)
+    np.testing.assert_allclose(
+        explanation.scores, expected[0].double().sum(0).numpy(), rtol=1e-5, atol=1e-8
+    )
+    assert explanation.prediction.name == ("cat", "dog", "ship")[predicted]
+    assert explanation.image.size == (16, 16)
+    assert explanation.patch_scores is not None
+    assert explanation.patch_scores.sum() == pytest.approx(explanation.relevance_sum)
+
+
+def test_the_picture_shown_is_the_one_the_model_saw(image_source):
+    image = Image.new("RGB", (16, 16), (200, 100, 50))
+    seen = explain(image=image, model=image_source).image
+    assert np.abs(np.asarray(seen).astype(int) - [200, 100, 50]).max() <= 1
+
+
+@pytest.mark.parametrize("mode", ["L", "RGBA", "P", "1", "CMYK"])
+def test_pictures_of_all_modes(image_source, tmp_path, mode):
+    path = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    picture().convert(mode).save(path)
+    assert explain(image=path, model=image_source).scores.shape == (16, 16)
+
+
+def test_a_rotated_photograph_is_put_upright(image_source, tmp_path):
+    turned = picture(16, 16).transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # shown after a quarter turn to the right
+    turned.save(tmp_path / "a.png", exif=exif)
+    seen = explain(image=tmp_path / "a.png", model=image_source).image
+    expected = explain(image=picture(16, 16), model=image_source).image
+    np.testing.assert_array_equal(np.asarray(seen), np.asarray(expected))
+
+
+def test_captum_methods_and_loaded_image_models(image_source):
+    module = image_source.module
+    explanation = explain(
+        image=picture(), model=module, method=InputXGradient(module), target="ship"
+    )
+    same = explain(
+        image=picture(), model=module, method="gradient-x-input", target="ship"
+    )
+    np.testing.assert_allclose(explanation.scores, same.scores, rtol=1e-4, atol=1e-7)
+    assert explanation.patch_grid == (4, 4)
+
+
+def test_a_module_with_a_transform_of_its_own():
+    module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 2)).eval()
+
+    def transform(image):
+        return (
+            torch.from_numpy(np.asarray(image.resize((4, 4))) / 255)
+            .permute(2, 0, 1)
+            .float()
+        )
+
+    explanation = explain(
+        image=picture(),
+        model=module,
+        transform=transform,
+        method=InputXGradient(module),
+    )
+    assert explanation.prediction.name in ("class 0", "class 1")
+    assert explanation.patch_grid is None
+    assert "normalisation is unknown" in explanation.notes[0]
+
+
+def test_hugging_face_image_classifier(tmp_path):
+    pytest.importorskip("transformers")
+    folder = save_hugging_face_image_classifier(tmp_path)
+    explanation = explain(image=picture(), model=folder)
+    assert explanation.patch_grid == (2, 2)
+    assert explanation.scores.shape == (16, 16)
+    assert np.abs(explanation.scores).max() > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({}, InputError, "exactly one of text= and image=, got neither"),
+        ({"text": "a", "image": "b"}, InputError, "got both"),
+        ({"text": " "}, InputError, "a text with words in it, got ' '"),
+        ({"text": ["a", ""]}, InputError, "got ''"),
+        ({"text": "a", "method": "atnlrp"}, UnknownNameError, "Did you mean 'attnlrp'"),
+        ({"text": "a", "method": 3}, UnknownNameError, "got 3"),
+        ({"text": "a", "batch_size": 0}, InputError, "at least 1, got 0"),
+        ({"text": "a", "model": 3}, InputError, "nn.Module or a TextModel, got int"),
+        ({"text": "a", "tokenizer": object()}, InputError, "loaded by name brings"),
+        ({"text": "a", "transform": print}, InputError, "belongs to image="),
+        ({"image": "a", "tokenizer": print}, InputError, "belongs to text="),
+    ],
+)
+def test_wrong_arguments(arguments, error, message):
+    with pytest.raises(error, match=message):
+        anything(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("god", "no class named 'god'. Did you mean 'good'"),
+        (3, "the model has classes 0 to 2, got target=3"),
+        (-1, "got target=-1"),
+        (True, "an index or a name, got True"),
+        (1.5, "an index or a name, got 1.5"),
+    ],
+)
+def test_wrong_targets(text_source, target, message):
+    with pytest.raises(TargetError, match=message):
+        explain(TEXT, model=text_source, target=target)
+
+
+def test_wrong_pictures(image_source, tmp_path):
+    with pytest.raises(InputError, match="there is no picture"):
+        explain(image=tmp_path / "none.png", model=image_source)
+    (tmp_path / "a.png").write_text("no picture")
+    with pytest.raises(InputError, match="is not a picture"):
+        explain(image=tmp_path / "a.png", model=image_source)
+    with pytest.raises(InputError, match="a file or a PIL image, got ndarray"):
+        anything(image=np.zeros((4, 4)), model=image_source)
+
+
+def test_training_mode_is_refused_and_left_alone():
+    module = torch.nn.Linear(2, 2)
+    with pytest.raises(ModelStateError, match=r"call model\.eval\(\) first"):
+        anything(image=picture(), model=module, transform=print)
+    assert module.training
+
+
+def strange(result):
+    """An attribution object that returns ``result`` whatever it is asked."""
+    method: Any = InputXGradient(torch.nn.Identity())
+    method.attribute = lambda *_, **__: result
+    return method
+
+
+def test_wrong_attributions(text_source, image_source):
+    with pytest.raises(
+        OutputError, match=r"returned shape \(1, 99\) for tokens of shape \(1, 3\)"
+    ):
+        explain("funny", model=text_source, method=strange(torch.zeros(1, 99)))
+    with pytest.raises(OutputError, match=r"expected one tensor of the same shape"):
+        explain(image=picture(), model=image_source, method=strange(None))
+    nan = strange(torch.full((1, 3, 16, 16), float("nan")))
+    with pytest.raises(
+        ModelStateError, match="NaN or infinite relevance for 256 of 256"
+    ):
+        explain(image=picture(), model=image_source, method=nan)
+
+
+def test_the_model_is_left_as_it_was(text_source):
+    module = text_source.module
+    before = {name: p.clone() for name, p in module.named_parameters()}
+    explain(TEXT, model=text_source)
+    assert all(p.grad is None for p in module.parameters())
+    assert all(torch.equal(before[n], p) for n, p in module.named_parameters())
+    assert not any(m._forward_hooks or m._backward_hooks for m in module.modules())

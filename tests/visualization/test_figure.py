@@ -1,0 +1,74 @@
+"""The PNG: drawn without pyplot, as tall as its text needs."""
+
+from __future__ import annotations
+
+import io
+import sys
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from captum_transformer_lrp.visualization.figure import draw_figure, render_png
+from tests.visualization.samples import image_explanation, text_explanation
+
+
+def size_of(png):
+    return Image.open(io.BytesIO(png)).size
+
+
+def test_pyplot_is_not_touched():
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    before = pyplot.get_fignums()
+    render_png([text_explanation()])
+    assert pyplot.get_fignums() == before
+    assert "matplotlib.pyplot" in sys.modules
+
+
+def test_height_grows_with_the_text():
+    short = size_of(render_png([text_explanation()]))
+    long = size_of(render_png([text_explanation("word " * 200)]))
+    both = size_of(render_png([text_explanation(), image_explanation()]))
+    assert short[0] == long[0] == both[0] == 1440
+    assert long[1] > 2 * short[1]
+    assert both[1] > 2 * short[1]
+
+
+def test_nothing_leaves_the_page():
+    figure = draw_figure([text_explanation("unbelievably " * 40), image_explanation()])
+    figure.canvas.draw()
+    width, height = figure.canvas.get_width_height()
+    for text in figure.texts:
+        box = text.get_window_extent()
+        assert box.x0 >= 0 and box.x1 <= width, text.get_text()
+        assert box.y0 >= 0 and box.y1 <= height, text.get_text()
+
+
+def test_colours_of_tokens():
+    figure = draw_figure([text_explanation("good bad", scores=[0, 1, -1, 0])])
+    boxes: list[Any] = [*figure.patches, *figure.artists]
+    fills = [box.get_facecolor() for box in boxes]
+    assert any(r > b + 0.3 for r, _, b, _ in fills)
+    assert any(b > r + 0.3 for r, _, b, _ in fills)
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 40), (40, 4), (8, 8)])
+def test_tall_and_wide_pictures(height, width):
+    png = render_png([image_explanation(height, width, grid=(2, 2))])
+    assert size_of(png)[1] < 2000
+
+
+def test_dollar_signs_are_no_formulas():
+    render_png([text_explanation("it cost $5 and $ 6_7^ more")])
+
+
+def test_missing_fonts_are_one_warning():
+    with pytest.warns(UserWarning, match="no installed font has 2 of the characters"):
+        render_png([text_explanation("\U0001315f \U00013160 again \U0001315f")])
+
+
+@pytest.mark.filterwarnings("ignore:Glyph .* missing from font")
+def test_right_to_left_text_starts_at_the_right():
+    figure = draw_figure([text_explanation("שלום עולם")])
+    places = {text.get_text(): text.get_position()[0] for text in figure.texts}
+    assert places["שלום"] > places["עולם"] > 0.5

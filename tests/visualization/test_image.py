@@ -1,0 +1,65 @@
+"""Heat maps: neutral where there is nothing, orange for, blue against."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from captum_transformer_lrp.visualization.image import (
+    data_uri,
+    enlarge,
+    heat,
+    overlay,
+    png_bytes,
+)
+
+
+def test_zero_leaves_the_grey_picture():
+    image = Image.new("RGB", (8, 8), "red")
+    pixels = np.asarray(overlay(image, np.zeros((8, 8))))
+    assert (pixels == pixels[..., :1]).all()
+
+
+def test_signs_have_their_colours():
+    image = Image.new("RGB", (4, 4), "white")
+    scores = np.array([[1.0, -1.0], [0.0, 0.5]])
+    pixels = np.asarray(overlay(image, scores)).astype(int)
+    orange, blue = pixels[0, 0], pixels[0, 3]
+    assert orange[0] > orange[2] + 100
+    assert blue[2] > blue[0] + 100
+    faint = pixels[3, 3]
+    assert 0 < faint[0] - faint[2] < orange[0] - orange[2]
+    assert (pixels[3, 0] == pixels[2, 1]).all()
+
+
+def test_opposite_scores_cover_alike():
+    under = np.array([0.5, 0.5, 0.5])
+    strong = heat(np.array([1.0, -1.0, 0.0, 3.0]), under)
+    np.testing.assert_allclose(strong[2], under)
+    np.testing.assert_allclose(strong[3], strong[0])
+    assert not np.allclose(strong[0], strong[1])
+
+
+@pytest.mark.parametrize("size", [(32, 32), (100, 20), (20, 100), (500, 300), (1, 1)])
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+def test_sizes_and_modes(size, mode):
+    image = Image.new(mode, size, 128)
+    large = enlarge(image)
+    assert max(large.size) >= 384
+    assert large.width * size[1] == large.height * size[0]
+    drawn = overlay(large, np.ones((size[1], size[0])))
+    assert drawn.size == large.size and drawn.mode == "RGB"
+
+
+def test_scores_finer_than_the_picture():
+    assert overlay(Image.new("RGB", (2, 2)), np.ones((6, 4))).size == (4, 6)
+
+
+def test_png_and_data_uri():
+    image = Image.new("RGB", (3, 2), "teal")
+    again = Image.open(io.BytesIO(png_bytes(image)))
+    assert again.size == (3, 2) and again.getpixel((0, 0)) == (0, 128, 128)
+    assert data_uri(image).startswith("data:image/png;base64,iVBOR")
