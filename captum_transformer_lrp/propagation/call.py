@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -52,6 +52,16 @@ def carries_relevance(value: Any) -> bool:
     return isinstance(value, Tensor) and value.requires_grad
 
 
+class Seeing(Protocol):
+    """What a call needs of the engine that made it."""
+
+    def reenter(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run python code so that the operators in it are seen one by one."""
+
+    def tap(self, name: str, tensor: Tensor) -> Tensor:
+        """Record a tensor under a name, and return what to use instead of it."""
+
+
 class Call:
     """What arrives at a rule: the operator or module, and its arguments.
 
@@ -65,8 +75,8 @@ class Call:
     """
 
     __slots__ = (
+        "_engine",
         "_output",
-        "_reenter",
         "args",
         "function",
         "kind",
@@ -85,7 +95,7 @@ class Call:
         *,
         module: nn.Module | None = None,
         output: Any = None,
-        reenter: Callable[..., Any] | None = None,
+        engine: Seeing | None = None,
     ) -> None:
         self.operator = operator
         self.kind = kind
@@ -94,7 +104,7 @@ class Call:
         self.kwargs = kwargs
         self.module = module
         self._output = output
-        self._reenter = reenter
+        self._engine = engine
 
     def run(self) -> Any:
         """Return the output with torch's own gradient."""
@@ -133,5 +143,15 @@ class Call:
 
     def decompose(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run python code whose operators meet the rules of the method in turn."""
-        assert self._reenter is not None
-        return self._reenter(function, *args)
+        assert self._engine is not None
+        return self._engine.reenter(function, *args)
+
+    def tap(self, name: str, tensor: Tensor) -> Tensor:
+        """Mark a tensor whose own gradient a method reads, such as an attention map.
+
+        Returns the tensor to use from here on. The engine lists it in ``taps``, in
+        order of execution.
+        """
+        if self._engine is None or not tensor.requires_grad:
+            return tensor
+        return self._engine.tap(name, tensor)

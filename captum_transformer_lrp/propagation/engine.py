@@ -16,7 +16,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,20 @@ from .table import STATEFUL, Operator, table_for
 from .unknown import UnknownOperators, foreign_functions
 
 _thread = threading.local()
+
+
+class Tap(NamedTuple):
+    """A tensor inside an operator whose gradient a method reads.
+
+    Attributes:
+        name (str): what it is, such as ``"attention"``.
+        module (str): name of the module whose code ran.
+        tensor (Tensor): in the graph, for :func:`torch.autograd.grad`.
+    """
+
+    name: str
+    module: str
+    tensor: Tensor
 
 
 class Engine(TorchFunctionMode):
@@ -72,6 +86,7 @@ class Engine(TorchFunctionMode):
         )
         self.root = root
         self.captured: dict[int, Any] = {}
+        self.taps: list[Tap] = []
         self.dropout_seen = False
         self.backward = False
         self._operators = self.table.operators
@@ -215,7 +230,7 @@ class Engine(TorchFunctionMode):
             function,
             args,
             kwargs,
-            reenter=self.reenter,
+            engine=self,
         )
         return rule(call)
 
@@ -227,6 +242,12 @@ class Engine(TorchFunctionMode):
         """Run python code so that the operators in it are seen one by one."""
         with _Again(self):
             return function(*args, **kwargs)
+
+    def tap(self, name: str, tensor: Tensor) -> Tensor:
+        """Record a tensor under a name; see :meth:`.call.Call.tap`."""
+        tensor = tensor.view_as(tensor)
+        self.taps.append(Tap(name, self.module_path(), tensor))
+        return tensor
 
     def _in_place(
         self,
@@ -402,6 +423,7 @@ class Engine(TorchFunctionMode):
                     kwargs,
                     module=module,
                     output=output,
+                    engine=self,
                 )
             )
 

@@ -184,7 +184,8 @@ class TracingEngine(Engine):
             function = operator.out_of_place
             if function is None:  # setitem, copy_: moves values, nothing to measure
                 return super().apply(operator, args, kwargs, relevant)
-            outcome = self.apply(self.table.operator(function), args, kwargs, relevant)
+            copied = (args[0].clone(), *args[1:])
+            outcome = self.apply(self.table.operator(function), copied, kwargs, relevant)
             return args[0].copy_(outcome)
         rule = "none" if operator.rule is None else repr(operator.rule)
         index = self._begin(operator.name, operator.kind, rule, tensors)

@@ -1,6 +1,6 @@
 """The rules: how each kind of operator hands relevance to its inputs."""
 
-from .attention import ConstantPattern, UniformAttention
+from .attention import ConstantPattern, DecomposedAttention, UniformAttention
 from .base import Rule
 from .elementwise import ConstantFactor, Identity, Power
 from .linear import (
@@ -19,6 +19,7 @@ __all__ = [
     "ConstantFactor",
     "ConstantPattern",
     "ConstantScale",
+    "DecomposedAttention",
     "Detach",
     "Epsilon",
     "GatedProduct",

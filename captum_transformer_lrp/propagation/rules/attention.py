@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from ..call import Call, carries_relevance
+from ..decompositions import scaled_dot_product_attention
 from ..gradients import scale_gradient
 from .base import Rule
 
@@ -71,6 +72,32 @@ class ConstantPattern(Rule):
         if isinstance(mask, Tensor):
             mask = mask.detach()
         return _run(call, [query.detach(), key.detach(), value, mask])
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecomposedAttention(Rule):
+    """Fused attention as two matrix products and a softmax, each with its own rule.
+
+    For methods that need the attention map itself: with ``tap`` it is recorded as
+    ``"attention"``, shape ``(batch, heads, queries, keys)``, and its gradient can be
+    read after the backward pass. The output equals the fused kernel's up to rounding,
+    and memory grows with the square of the number of tokens.
+
+    Args:
+        tap (bool, optional): record the attention map. Default: False
+    """
+
+    tap: bool = False
+    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
+
+    def __call__(self, call: Call) -> Any:
+        """Run the decomposition under the rules of the method."""
+        record = call.tap if self.tap else None
+        return call.decompose(
+            lambda: scaled_dot_product_attention(
+                *call.args, **call.kwargs, record=record
+            )
+        )
 
 
 def _scaled(operand: Any, factor: float) -> Any:

@@ -1,0 +1,204 @@
+"""The trace balances, names modules, and changes nothing."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from captum_transformer_lrp import AttnLRP, Composite, CPLRP, TransformerLRP, rules
+from captum_transformer_lrp.attribution.single_pass import explain_once
+from captum_transformer_lrp.propagation import ATTN_LRP, Call, Rule
+from tests.helpers import relative, tiny
+
+IDS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
+
+
+@pytest.mark.parametrize("method", [AttnLRP, CPLRP])
+def test_score_is_relevance_plus_what_was_absorbed(method: Any) -> None:
+    model = tiny()
+    lrp = method(model)
+    trace = lrp.trace(IDS, target=1)
+    assert trace.conservation_error < 1e-12
+    assert trace.score == pytest.approx(model(IDS)[:, 1].sum().item())
+    assert trace.relevance == pytest.approx(lrp.attribute(IDS, target=1).sum().item())
+    assert trace.absorbed == pytest.approx(trace.score - trace.relevance)
+    absorbing = {r.operator for r in trace if abs(r.absorbed) > 1e-9}
+    biases = {"linear", "layer_norm", "add"}
+    assert absorbing <= biases | ({"softmax"} if method is AttnLRP else set())
+
+
+def test_a_biased_layer_absorbs_its_bias() -> None:
+    model = nn.Linear(3, 2).double()
+    x = torch.rand(1, 3).double()
+    trace = AttnLRP(model).trace(x, target=1)
+    (record,) = [r for r in trace if r.operator == "linear"]
+    assert record.absorbed == pytest.approx(model.bias[1].item())
+    assert record.received == pytest.approx(model(x)[0, 1].item())
+    assert record.output_shape == (1, 2) and record.shapes == ((1, 3),)
+
+
+def test_records_name_modules_and_print_and_export() -> None:
+    trace = AttnLRP(tiny()).trace(IDS, target=1)
+    by_name = {(r.module, r.operator): r for r in trace}
+    assert by_name["blocks.0.norm", "layer_norm"].rule == "ConstantScale()"
+    assert by_name["blocks.1.down", "linear"].kind == "product"
+    assert by_name["embedding", "embedding"].rule == "to the identifiers"
+    assert ("blocks.1", "silu") in by_name
+    text = str(trace)
+    assert len(text.splitlines()) == len(trace) + 2
+    assert "conservation error" in text and "blocks.0.norm" in text
+    records = trace.to_records()
+    assert set(records[0]) >= {"module", "operator", "rule", "received", "absorbed"}
+    modules = trace.absorbed_by_module()
+    assert sum(modules.values()) == pytest.approx(trace.absorbed)
+
+
+def test_trace_of_in_place_and_masked_models() -> None:
+    def model(x: Tensor) -> Tensor:
+        y = functional.silu(x.clone(), inplace=True)
+        y += x
+        y *= 2.0
+        y.mul_(torch.tanh(x))
+        scores = y[:, :, None] * y[:, None, :]
+        hidden = torch.ones(3, 3).triu(1).bool()
+        pattern = scores.masked_fill(hidden, -torch.inf).softmax(-1)
+        out = (pattern @ y[..., None])[..., 0]
+        out[:, 0] = 0.0
+        first, second = out.split([1, 2], dim=1)
+        return first.sum(1) + second.sum(1)
+
+    x = torch.randn(2, 3).double()
+    for method in (AttnLRP, CPLRP):
+        trace = method(model).trace(x)
+        assert trace.score == pytest.approx(float(model(x).sum()))
+        assert trace.relevance == pytest.approx(float(method(model).attribute(x).sum()))
+        assert trace.conservation_error < 1e-10
+
+
+def test_modules_treated_as_one_operator_are_one_record() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(3, 3), nn.GELU(), nn.Linear(3, 1)).double()
+    x = torch.rand(2, 3).double()
+    trace = TransformerLRP(model, rules={nn.GELU: rules.Identity()}).trace(x)
+    assert [r.operator for r in trace if r.module == "1"] == ["GELU"]
+    assert trace.conservation_error < 1e-12
+
+
+# ------------------------------------------- room for methods that carry relevance itself
+
+
+class Positive(torch.autograd.Function):
+    """The z+ rule on relevance itself, as Chefer's method carries it."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return x @ weight.T
+
+    @staticmethod
+    def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor, None]:
+        x, weight = ctx.saved_tensors
+        z = x.clamp(min=0) @ weight.clamp(min=0).T + x.clamp(max=0) @ weight.clamp(max=0).T
+        share = relevance / z
+        of_positive = x.clamp(min=0) * (share @ weight.clamp(min=0))
+        return of_positive + x.clamp(max=0) * (share @ weight.clamp(max=0)), None
+
+
+class ZPlus(Rule):
+    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
+
+    def __call__(self, call: Call) -> Any:
+        return Positive.apply(call.args[0], call.args[1])
+
+
+class Through(Rule):
+    """Relevance passes unchanged: the gradient is 1."""
+
+    def __call__(self, call: Call) -> Any:
+        x = call.args[0]
+        return x + (call.value() - x).detach()
+
+
+def test_a_table_may_carry_relevance_itself() -> None:
+    composite = Composite(
+        "z+",
+        {"linear": ZPlus(), "activation": Through(), "structural": rules.PlainGradient(),
+         "lookup": rules.PlainGradient()},
+        carries="relevance",
+        unknown="gradient",
+    )  # fmt: skip
+    torch.manual_seed(0)
+    embedding = nn.Embedding(20, 4).double()
+    net = nn.Sequential(
+        nn.Linear(4, 5, bias=False), nn.GELU(), nn.Linear(5, 3, bias=False)
+    ).double()
+    x = embedding(IDS[:, 0]).detach()
+
+    def z_plus(x: Tensor, w: Tensor, relevance: Tensor) -> Tensor:
+        found = torch.zeros_like(x)
+        for n in range(x.shape[0]):
+            for j in range(w.shape[0]):
+                parts = (w[j] * x[n]).clamp(min=0)
+                found[n] += parts / parts.sum() * relevance[n, j]
+        return found
+
+    hidden = net[1](net[0](x)).detach()
+    seed = torch.zeros(2, 3).double()
+    seed[:, 1] = 1.0  # one, not the logit
+    with torch.no_grad():
+        expected = z_plus(x, net[0].weight, z_plus(hidden, net[2].weight, seed))
+    lrp = TransformerLRP(net, composite=composite)
+    found = lrp.attribute(x, target=1)
+    assert relative(found, expected) < 1e-12
+    assert torch.allclose(found.sum(1), torch.ones(2).double())
+    by_identifier = TransformerLRP(
+        lambda ids: net(embedding(ids)), composite=composite
+    ).attribute(IDS[:, 0], target=1)
+    assert relative(by_identifier, expected.sum(1)) < 1e-12
+
+
+def test_attention_maps_can_be_tapped_in_fused_attention() -> None:
+    """Gradient of the score at the attention map, from a fused kernel."""
+    q, k, v = torch.randn(3, 2, 4, 5, 3).double()
+    composite = ATTN_LRP.with_rules(
+        {
+            "attention": rules.DecomposedAttention(tap=True),
+            "product": rules.PlainGradient(),
+        }
+    )
+
+    def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return out.sum((1, 2, 3))
+
+    explained = explain_once(
+        fused, (q, k, v), None, None, composite=composite, output_field=None,
+        unknown=None, wanted=lambda engine: [tap.tensor for tap in engine.taps],
+    )  # fmt: skip
+    (tap,) = explained.engine.taps
+    assert tap.name == "attention" and tap.tensor.shape == (2, 4, 5, 5)
+    scores = (q @ k.mT / 3**0.5).masked_fill(~torch.ones(5, 5).tril().bool(), -torch.inf)
+    assert relative(tap.tensor.detach(), scores.softmax(-1)) < 1e-12
+    gradient = explained.gradients[-1]
+    assert gradient is not None
+    assert relative(gradient, v.sum(-1)[:, :, None, :].expand(2, 4, 5, 5)) < 1e-12
+
+
+@pytest.mark.parametrize("options", [{}, {"is_causal": True}, {"enable_gqa": True}])
+def test_decomposed_attention_equals_the_fused_rule(options: dict[str, Any]) -> None:
+    q = torch.randn(2, 4, 5, 3).double()
+    k, v = torch.randn(2, 2, 2 if options.get("enable_gqa") else 4, 5, 3).double()
+
+    def model(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        out = functional.scaled_dot_product_attention(q, k, v, **options)
+        return (out * torch.arange(3.0)).sum((1, 2, 3))
+
+    fused = AttnLRP(model).attribute((q, k, v))
+    table = {"attention": rules.DecomposedAttention()}
+    eager = TransformerLRP(model, rules=table).attribute((q, k, v))
+    for a, b in zip(fused, eager, strict=True):
+        assert relative(a, b) < 1e-12
