@@ -18,6 +18,8 @@ from .attribution import (
     LayerTransformerLRP,
     TransformerLRP,
 )
+from .explaining import explain
+from .explanation import Explanation, ImageExplanation, TextExplanation
 from .propagation import Composite, ModuleName, Predicate, registry, rules
 
 __version__ = "0.1.0"
@@ -28,14 +30,18 @@ __all__ = [
     "CPLRP",
     "Composite",
     "EpsilonLRP",
+    "Explanation",
     "GradientXInput",
+    "ImageExplanation",
     "LayerAttnLRP",
     "LayerCPLRP",
     "LayerTransformerLRP",
     "ModuleName",
     "Predicate",
+    "TextExplanation",
     "TransformerLRP",
     "errors",
+    "explain",
     "registry",
     "rules",
 ]

@@ -1,0 +1,70 @@
+# Every target first makes its own environment (VENV) and installs the package into
+# it in place, with the versions of CONSTRAINTS. A second run installs nothing, unless
+# pyproject.toml or the constraints have changed since.
+#
+#   make demo         explain a sentence and a picture with the built-in models
+#   make test         all tests but the long sweeps
+#   make test-slow    the long sweeps
+#   make test-lowest  all tests but the long sweeps, on the oldest supported versions
+#   make check        formatting, lint, types; `make -k check` goes on after a failure
+#
+# Another interpreter:  make test PYTHON=python3.12 VENV=.venv-3.12
+# A part of the tests:  make test PYTEST_ARGS="tests/propagation -x"
+
+PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
+	--constraint $(CONSTRAINTS) --editable
+
+.PHONY: demo test test-slow test-lowest check check-format check-lint check-types
+.DELETE_ON_ERROR:
+
+demo: $(VENV)/.installed
+	$(BIN)/captum-transformer-lrp demo
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+test-lowest:
+	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
+
+check: check-format check-lint check-types
+
+check-format: $(VENV)/.installed-dev
+	$(BIN)/python -m ruff format --check .
+
+check-lint: $(VENV)/.installed-dev
+	$(BIN)/python -m ruff check .
+
+check-types: $(VENV)/.installed-dev
+	$(BIN)/python -m mypy
+
+# pip is the last thing that `venv` puts in place: an environment without it is one
+# that was not finished.
+$(BIN)/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "captum_transformer_lrp needs Python 3.10 or newer, and" \
+			"'$(PYTHON)' says '$$($(PYTHON) --version 2>&1)'." \
+			"Name another interpreter: make $(MAKECMDGOALS) PYTHON=python3.12" >&2; \
+		exit 1; }
+	@echo "Making the environment $(VENV) with $$($(PYTHON) --version 2>&1)."
+	@$(PYTHON) -m venv $(VENV)
+
+# The second depends on the first so that `make -j demo test` never runs two
+# installations into one environment at once.
+$(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(BIN)/pip
+	@echo "Installing into $(VENV); PyTorch is large, so the first time takes minutes."
+	@$(INSTALL) '.[all]'
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "Installing the development tools into $(VENV)."
+	@$(INSTALL) '.[all,dev]'
+	@touch $@

@@ -1,0 +1,307 @@
+"""The command ``captum-transformer-lrp``: explain, methods, rules, demo.
+
+Exit codes: 0; 2 for anything that the caller can mend (a wrong option, an unknown name,
+a missing file), with one line on stderr; 130 when interrupted. Results go to stdout,
+progress and warnings to stderr. ``NO_COLOR`` is honoured (https://no-color.org).
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from .errors import InputError, LRPError, UnknownNameError, suggestion
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from .explanation import Explanation
+
+PROGRAM = "captum-transformer-lrp"
+
+_EPILOG = """\
+examples:
+  %(prog)s explain --text "A warm and funny film."
+  %(prog)s explain --text "A dull film." --target positive --output report.html
+  %(prog)s explain --image ship.jpg --model vit_small_patch16_224 --output ship.png
+  %(prog)s explain --text @sentences.txt --model ./my-model --output all.json
+"""
+
+_DEMO_SENTENCES = (
+    "The camera is stunning, yet the dialogue is lifeless.",
+    "A warm, clever and very funny film with a great cast.",
+    "The story is predictable and far too long.",
+    "It is not a bad film, but I would not watch it again.",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments (Sequence[str], optional): The arguments after the program's name.
+            Default: those of the process
+
+    Returns:
+        *int*: The exit code.
+    """
+    parser = _parser()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a terminal without, say, Chinese
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit as stop:  # argparse has said what is wrong, or printed the help
+        return stop.code if isinstance(stop.code, int) else 2
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            options.run(options)
+    except (LRPError, OSError) as error:
+        print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{PROGRAM}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=PROGRAM,
+        description="Explain what a transformer predicts, with layer-wise relevance "
+        "propagation.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    explain = commands.add_parser(
+        "explain",
+        help="explain a prediction for a text or a picture",
+        description="Explain a prediction for texts or a picture.",
+    )
+    explain.set_defaults(run=_explain)
+    given = explain.add_mutually_exclusive_group(required=True)
+    given.add_argument(
+        "--text",
+        action="append",
+        help="the text; may be repeated; @FILE reads one text per line, and @@ stands "
+        "for a text that starts with @",
+    )
+    given.add_argument("--image", type=Path, metavar="FILE", help="the picture")
+    explain.add_argument(
+        "--model",
+        metavar="NAME_OR_FOLDER",
+        help="a Hugging Face or timm name, or a local folder (default: built-in model)",
+    )
+    explain.add_argument(
+        "--method", default="attnlrp", metavar="NAME", help="default: %(default)s"
+    )
+    explain.add_argument(
+        "--target",
+        help="the class to explain, by name or index; for a language model the next "
+        "token, as text or id (default: the prediction)",
+    )
+    explain.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="also write a report: .html, .png or .json",
+    )
+    explain.add_argument("--device", help="such as cpu or cuda (default: cpu)")
+    explain.add_argument(
+        "--top",
+        type=_count,
+        default=10,
+        metavar="N",
+        help="how many words or patches to list (default: %(default)s)",
+    )
+    explain.add_argument("--no-color", action="store_true", help="print without colour")
+
+    methods = commands.add_parser("methods", help="list the methods")
+    methods.set_defaults(run=_methods)
+
+    rules = commands.add_parser(
+        "rules", help="print the rule of each kind of operator in a method"
+    )
+    rules.set_defaults(run=_rules)
+    rules.add_argument("--method", metavar="NAME", help="only this one (default: all)")
+
+    demo = commands.add_parser(
+        "demo", help="explain four sentences and a picture with the built-in models"
+    )
+    demo.set_defaults(run=_demo)
+    demo.add_argument(
+        "--output-dir", type=Path, default=Path("demo_output"), metavar="FOLDER"
+    )
+    return parser
+
+
+def _explain(options: argparse.Namespace) -> None:
+    """Run ``explain``."""
+    from .explaining import explain
+    from .explanation import check_suffix, save_explanations
+    from .visualization.terminal import print_explanation
+
+    if options.output is not None:
+        check_suffix(options.output)
+        if not options.output.resolve().parent.is_dir():
+            raise InputError(f"there is no folder {str(options.output.parent)!r}")
+    console = _console(color=not options.no_color)
+    common: dict[str, Any] = {
+        "model": options.model,
+        "method": options.method,
+        "target": _target(options.target),
+        "device": options.device,
+    }
+    found: list[Explanation] = (
+        [explain(image=options.image, **common)]
+        if options.image is not None
+        else list(explain(_texts(options.text), **common))
+    )
+    for number, explanation in enumerate(found):
+        if number:
+            console.rule(style="dim")
+        print_explanation(explanation, console, top=options.top)
+    if options.output is not None:
+        written = save_explanations(found, options.output)
+        print(f"Wrote {written}")
+
+
+def _methods(options: argparse.Namespace) -> None:
+    """Run ``methods``."""
+    from .attribution import METHODS
+
+    width = max(map(len, METHODS))
+    for name, cls in METHODS.items():
+        about = (cls.__doc__ or "").strip().split("\n")[0]
+        print(f"{name:<{width}}  {about}")
+
+
+def _rules(options: argparse.Namespace) -> None:
+    """Run ``rules``."""
+    from .propagation.composites import COMPOSITES
+
+    if options.method is None:
+        print("\n\n".join(str(composite) for composite in COMPOSITES.values()))
+        return
+    known = {name.lower(): composite for name, composite in COMPOSITES.items()}
+    if options.method.lower() not in known:
+        raise UnknownNameError(
+            f"there is no method {options.method!r}."
+            f"{suggestion(options.method, COMPOSITES)}"
+        )
+    print(known[options.method.lower()])
+
+
+def _demo(options: argparse.Namespace) -> None:
+    """Run ``demo``: two built-in models, one report."""
+    from .explaining import explain
+    from .explanation import save_explanations
+    from .models.pictures import draw_ship
+    from .visualization.terminal import print_explanation
+
+    folder: Path = options.output_dir
+    folder.mkdir(parents=True, exist_ok=True)
+    console = _console(color=True)
+    picture = draw_ship()
+    picture.save(folder / "ship.png")
+    texts = explain(_DEMO_SENTENCES)
+    image = explain(image=picture)
+    found: list[Explanation] = [*texts, image]
+    for explanation in found:
+        print_explanation(explanation, console, top=5)
+        console.rule(style="dim")
+    save_explanations(
+        found,
+        folder / "index.html",
+        title="What two small transformers look at",
+        lead="Four sentences and a drawn ship, explained with AttnLRP by the models "
+        "that come with captum_transformer_lrp. They are small and make mistakes; an "
+        "explanation shows why a model answers as it does, right or wrong.",
+    )
+    save_explanations([texts[0], image], folder / "explanation.png")
+    save_explanations(found, folder / "explanations.json")
+    for name in ("explanation.png", "explanations.json"):
+        print(f"Wrote {folder / name}")
+    print(f"Open  {folder / 'index.html'}")
+
+
+def _texts(given: Sequence[str]) -> list[str]:
+    """Return the texts that ``--text`` names, reading ``@FILE``."""
+    texts: list[str] = []
+    for text in given:
+        if text.startswith("@@"):
+            texts.append(text[1:])
+        elif text.startswith("@"):
+            texts += _read_lines(Path(text[1:]))
+        else:
+            texts.append(text)
+    return texts
+
+
+def _read_lines(path: Path) -> list[str]:
+    """Return the lines of a file that hold text."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise InputError(
+            f"there is no file {str(path)!r} to read texts from; write '@@' for a text "
+            "that starts with '@'"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{str(path)!r} is not a text file in UTF-8") from error
+    found = [line.strip() for line in lines if line.strip()]
+    if not found:
+        raise InputError(f"the file {str(path)!r} holds no text")
+    return found
+
+
+def _target(given: str | None) -> int | str | None:
+    """Return an index for digits, else the name itself."""
+    if given is not None and given.isascii() and given.isdigit():
+        return int(given)
+    return given
+
+
+def _count(given: str) -> int:
+    """Return a whole number of at least 0, for argparse."""
+    number = int(given)
+    if number < 0:
+        raise argparse.ArgumentTypeError("expected 0 or more")
+    return number
+
+
+def _console(*, color: bool) -> Console:
+    """Return a console on stdout; colour needs a terminal and no ``NO_COLOR``."""
+    from .models.packages import require
+
+    require("rich")
+    from rich.console import Console
+
+    wanted = color and not os.environ.get("NO_COLOR")
+    return Console(
+        file=sys.stdout,
+        no_color=not wanted,
+        color_system="auto" if wanted else None,
+        highlight=False,
+        width=None if sys.stdout.isatty() else 88,
+    )
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Print a warning as one line, without a place in the code."""
+    print(f"{PROGRAM}: warning: {' '.join(str(message).split())}", file=sys.stderr)

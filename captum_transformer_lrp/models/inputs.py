@@ -1,0 +1,111 @@
+"""From a text or a picture to the tensors of a model, and back to what it saw."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .loading import ImageModel, TextModel
+from .pieces import Piece, read_pieces
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoding:
+    """The token ids of one text, what they read as, and what was left out."""
+
+    ids: dict[str, list[int]]
+    pieces: tuple[Piece, ...]
+    notes: tuple[str, ...]
+
+
+def encode(source: TextModel, text: str) -> Encoding:
+    """Tokenise one text; one that is too long is cut, with a warning."""
+    tokenizer = source.tokenizer
+    fast = bool(getattr(tokenizer, "is_fast", False))
+    options = {"return_offsets_mapping": True} if fast else {}
+    encoded = dict(tokenizer(text, verbose=False, **options))
+    length = len(encoded["input_ids"])
+    notes: tuple[str, ...] = ()
+    if source.max_tokens is not None and length > source.max_tokens:
+        note = (
+            f"The text has {length} tokens and the model reads at most "
+            f"{source.max_tokens}: the end was cut off and is not explained."
+        )
+        warnings.warn(note, UserWarning, stacklevel=2)
+        notes = (note,)
+        encoded = dict(
+            tokenizer(text, truncation=True, max_length=source.max_tokens, **options)
+        )
+    offsets = encoded.pop("offset_mapping", None)
+    if not encoded["input_ids"]:
+        raise InputError(f"the tokenizer finds no token in {text!r}")
+    pieces = read_pieces(tokenizer, encoded["input_ids"], text=text, offsets=offsets)
+    return Encoding(ids=encoded, pieces=pieces, notes=notes)
+
+
+def pad(source: TextModel, rows: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
+    """Stack token ids to ``(batch, tokens)``, padded on the right."""
+    config = getattr(source.module, "config", None)
+    pad_id = getattr(config, "pad_token_id", None)
+    device = next(source.module.parameters()).device
+    longest = max(len(row["input_ids"]) for row in rows)
+    fill = {"input_ids": 0 if pad_id is None else int(pad_id)}
+    keys = dict.fromkeys([*rows[0], "attention_mask"])
+    full = [{"attention_mask": [1] * len(row["input_ids"])} | row for row in rows]
+    return {
+        key: torch.tensor(
+            [row[key] + [fill.get(key, 0)] * (longest - len(row[key])) for row in full],
+            device=device,
+        )
+        for key in keys
+    }
+
+
+def open_picture(image: str | Path | Image) -> Image:
+    """Return the picture upright in RGB."""
+    import PIL.Image
+    import PIL.ImageOps
+
+    if isinstance(image, (str, Path)):
+        try:
+            with PIL.Image.open(image) as opened:
+                upright = PIL.ImageOps.exif_transpose(opened)
+                return upright.convert("RGB")
+        except FileNotFoundError as error:
+            raise InputError(f"there is no picture {str(image)!r}") from error
+        except (PIL.UnidentifiedImageError, IsADirectoryError) as error:
+            raise InputError(f"{str(image)!r} is not a picture: {error}") from error
+    if not isinstance(image, PIL.Image.Image):
+        raise InputError(
+            f"expected image= to be a file or a PIL image, got {type(image).__name__}"
+        )
+    return image.convert("RGB")
+
+
+def seen_picture(pixels: Tensor, source: ImageModel) -> tuple[Image, tuple[str, ...]]:
+    """Return the picture as the model saw it, with the normalisation undone."""
+    import PIL.Image
+
+    values = pixels.detach().cpu().double()
+    notes: tuple[str, ...] = ()
+    if source.mean is not None and source.std is not None:
+        mean, std = (torch.tensor(v).double() for v in (source.mean, source.std))
+        values = values * std[:, None, None] + mean[:, None, None]
+    else:
+        low, high = values.min(), values.max()
+        values = (values - low) / (high - low) if high > low else values.clamp(0, 1)
+        notes = ("The picture's colours are stretched: its normalisation is unknown.",)
+    if len(values) == 1:
+        values = values.expand(3, -1, -1)
+    array = (255 * values.clamp(0, 1)).round().to(torch.uint8)
+    return PIL.Image.fromarray(array.permute(1, 2, 0).numpy()), notes

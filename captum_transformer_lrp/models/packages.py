@@ -1,0 +1,37 @@
+"""Optional packages, imported where they are needed and not before."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from ..errors import LRPError
+
+_EXTRA = {
+    "transformers": "transformers",
+    "timm": "timm",
+    "rich": "cli",
+    "jinja2": "cli",
+}
+
+
+class MissingPackageError(LRPError, ImportError):
+    """An optional package is needed and not installed."""
+
+
+def require(package: str) -> ModuleType:
+    """Import an optional package, or say how to install it.
+
+    Raises:
+        MissingPackageError: The package is not installed.
+    """
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        if error.name != package:
+            raise
+        raise MissingPackageError(
+            f"this needs {package}, which is not installed; install it with:  "
+            f'pip install "captum_transformer_lrp[{_EXTRA[package]}]"',
+            name=package,
+        ) from error

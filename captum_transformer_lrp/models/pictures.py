@@ -1,0 +1,48 @@
+"""A picture for the demo, drawn here so that it belongs to nobody."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+def draw_ship(size: int = 256) -> Image:
+    """Draw a ship on the sea under a pale sky.
+
+    Args:
+        size (int, optional): Width and height in pixels. Default: 256
+    """
+    import PIL.Image
+    import PIL.ImageDraw
+
+    image = PIL.Image.new("RGB", (256, 256))
+    draw = PIL.ImageDraw.Draw(image)
+    horizon = 168
+    for y in range(256):  # sky and sea, each with a gradient
+        share = y / horizon if y < horizon else (y - horizon) / (256 - horizon)
+        high, low = (
+            ((126, 170, 214), (214, 226, 234))
+            if y < horizon
+            else ((58, 98, 132), (24, 52, 84))
+        )
+        color = tuple(
+            round(a + share * (b - a)) for a, b in zip(high, low, strict=True)
+        )
+        draw.line([(0, y), (255, y)], fill=color)
+    draw.polygon(  # hull
+        [(18, 150), (238, 142), (214, 188), (46, 190)], fill=(44, 46, 56)
+    )
+    draw.polygon([(38, 180), (219, 178), (214, 188), (46, 190)], fill=(150, 52, 44))
+    draw.rectangle((62, 116, 196, 150), fill=(236, 236, 232))  # superstructure
+    draw.rectangle((84, 88, 160, 116), fill=(222, 224, 222))
+    draw.rectangle((104, 52, 128, 88), fill=(186, 60, 48))  # funnel
+    draw.rectangle((104, 52, 128, 62), fill=(40, 40, 46))
+    draw.line([(184, 116), (184, 40)], fill=(70, 74, 82), width=4)  # mast
+    draw.line([(184, 46), (236, 142)], fill=(110, 114, 120), width=2)
+    for x in range(72, 190, 18):  # windows
+        draw.rectangle((x, 126, x + 9, 135), fill=(66, 88, 110))
+    for y, left in ((200, 20), (214, 120), (228, 44), (240, 160)):  # waves
+        draw.line([(left, y), (left + 62, y)], fill=(112, 148, 176), width=3)
+    return image.resize((size, size), resample=PIL.Image.Resampling.LANCZOS)

@@ -1,0 +1,93 @@
+"""Heat maps over a picture, as plain pictures."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .colors import HEAT_NEGATIVE, HEAT_POSITIVE, from_hex, scale_limit
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# The strongest colour still lets the picture shine through.
+STRONGEST = 0.9
+# What stands for the picture in a colour bar.
+MIDDLE_GREY = (0.765, 0.765, 0.765)
+
+
+def heat(shares: np.ndarray, under: np.ndarray | Sequence[float]) -> np.ndarray:
+    """Return the colours of scores over a picture: more cover for more relevance.
+
+    Args:
+        shares (np.ndarray): Scores as shares of the limit, in [-1, 1]; zero leaves the
+            picture as it is, and 1 or -1 cover it by :data:`STRONGEST`.
+        under (np.ndarray or Sequence[float]): The picture below, sRGB in [0, 1], shape
+            ``(3,)`` or ``shares.shape + (3,)``.
+
+    Returns:
+        *np.ndarray* of shape ``shares.shape + (3,)``.
+    """
+    share = np.clip(shares, -1, 1)[..., None]
+    ends = np.where(share >= 0, from_hex(HEAT_POSITIVE), from_hex(HEAT_NEGATIVE))
+    cover = STRONGEST * np.abs(share)
+    return np.asarray((1 - cover) * np.asarray(under) + cover * ends)
+
+
+def enlarge(image: Image, *, least: int = 384) -> Image:
+    """Enlarge a small picture by a whole factor, its pixels kept sharp.
+
+    Args:
+        image (PIL.Image.Image): The picture.
+        least (int, optional): The longer side is at least this long afterwards.
+            Default: 384
+    """
+    factor = max(1, math.ceil(least / max(image.size)))
+    width, height = image.size
+    return image.resize((factor * width, factor * height), resample=0)
+
+
+def overlay(image: Image, scores: np.ndarray, *, limit: float | None = None) -> Image:
+    """Lay signed scores over a picture, orange for positive and blue for negative.
+
+    The picture is turned to a pale grey, so that all colour is relevance.
+
+    Args:
+        image (PIL.Image.Image): The picture.
+        scores (np.ndarray): Scores ``(rows, columns)`` of pixels, or of patches that
+            divide the picture evenly.
+        limit (float, optional): The magnitude of the strongest colour.
+            Default: the largest magnitude among the scores
+
+    Returns:
+        *PIL.Image.Image* of the size of ``image``, or larger by a whole factor where
+        the scores are finer.
+    """
+    import PIL.Image
+
+    shares = np.asarray(scores, dtype=float) / (limit or scale_limit(scores))
+    rows, columns = shares.shape
+    width, height = max(image.width, columns), max(image.height, rows)
+    grey = np.asarray(image.convert("L").resize((width, height)), dtype=float) / 255
+    pale = np.repeat((0.56 + 0.42 * grey)[..., None], 3, axis=-1)
+    row = np.arange(height) * rows // height
+    column = np.arange(width) * columns // width
+    mixed = heat(shares[row][:, column], pale)
+    return PIL.Image.fromarray((255 * mixed).round().astype(np.uint8))
+
+
+def png_bytes(image: Image) -> bytes:
+    """Return the picture as PNG."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
+
+
+def data_uri(image: Image) -> str:
+    """Return the picture as a ``data:`` address to be written into HTML."""
+    return "data:image/png;base64," + base64.b64encode(png_bytes(image)).decode()

@@ -1,0 +1,138 @@
+"""Explanations as text for a terminal, with or without colour."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+
+from ..models.packages import require
+from .colors import LIGHT, scale_limit
+from .numbers import ScoreFormat
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.table import Table
+    from rich.text import Text
+
+    from ..explanation import Explanation, TextExplanation
+
+_BAR = 12  # columns on either side of zero
+
+
+def render_text(
+    explanation: Explanation, *, color: bool = False, top: int = 10, width: int = 88
+) -> str:
+    """Return an explanation as text.
+
+    Args:
+        explanation (Explanation): What to render.
+        color (bool, optional): Whether to write ANSI colour codes. Default: False
+        top (int, optional): How many words or patches to list. Default: 10
+        width (int, optional): Columns of the terminal. Default: 88
+
+    Raises:
+        MissingPackageError: rich is not installed.
+    """
+    require("rich")
+    from rich.console import Console
+
+    buffer = io.StringIO()
+    console = Console(
+        file=buffer,
+        width=width,
+        force_terminal=color,
+        no_color=not color,
+        color_system="truecolor" if color else None,
+        legacy_windows=False,
+    )
+    print_explanation(explanation, console, top=top)
+    return buffer.getvalue().rstrip("\n")
+
+
+def print_explanation(
+    explanation: Explanation, console: Console, *, top: int = 10
+) -> None:
+    """Print an explanation on a rich console.
+
+    Args:
+        explanation (Explanation): What to print.
+        console (Console): Where; it knows its colours and its width.
+        top (int, optional): How many words or patches to list. Default: 10
+    """
+    from rich.text import Text
+
+    console.print(Text(explanation.question, style="bold"), end="\n\n")
+    if explanation.kind == "text":
+        console.print(_tokens(cast("TextExplanation", explanation)), end="\n\n")
+    rows = explanation.top_parts(top)
+    title = f"{explanation.parts.capitalize()} that count most ({len(rows)})"
+    if console.color_system is not None:
+        console.print(_legend(explanation), end="\n\n")
+    if rows:
+        console.print(_table(rows, title))
+        console.print()
+    for name, value in explanation.facts:
+        console.print(Text.assemble((f"{name:<17}", "dim"), value))
+    for note in (explanation.summary, *explanation.notes):
+        console.print(Text(note, style="dim italic"))
+
+
+def _tokens(explanation: TextExplanation) -> Text:
+    """Return the text with each token on the colour of its score."""
+    from rich.text import Text
+
+    limit = explanation.limit
+    text = Text()
+    for piece, score in zip(explanation.pieces, explanation.scores, strict=True):
+        if piece.space_before:
+            text.append(" ")
+        text.append(piece.label, style=_style(score / limit))
+    return text
+
+
+def _style(share: float) -> str:
+    """Return ink and background for a share of the limit; near zero has neither."""
+    if abs(share) < 0.02:
+        return ""
+    return f"{LIGHT.ink} on {LIGHT.hex(share)}"
+
+
+def _legend(explanation: Explanation) -> RenderableType:
+    """Return the colour bar with its ends in units of the logit."""
+    from rich.text import Text
+
+    limit = explanation.limit
+    write = ScoreFormat(limit=limit)
+    bar = Text(f"against {write(-limit)} ")
+    for share in np.linspace(-1, 1, 25):
+        bar.append(" ", style=f"on {LIGHT.hex(float(share))}")
+    return bar.append(f" {write(limit)} for")
+
+
+def _table(rows: list[tuple[str, float]], title: str) -> Table:
+    """Return names, bars on either side of zero, and numbers."""
+    from rich.table import Table
+    from rich.text import Text
+
+    limit = scale_limit([score for _, score in rows])
+    write = ScoreFormat(limit=limit)
+    table = Table(
+        title=title, title_justify="left", box=None, pad_edge=False, show_header=False
+    )
+    table.add_column("name", overflow="fold", max_width=32)
+    table.add_column("against | for", no_wrap=True)
+    table.add_column("relevance", justify="right", no_wrap=True)
+    for name, score in rows:
+        length = round(_BAR * abs(score) / limit)
+        left, right = (length, 0) if score < 0 else (0, length)
+        bar = Text.assemble(
+            " " * (_BAR - left),
+            ("█" * left, LIGHT.negative),
+            ("│", "dim"),
+            ("█" * right, LIGHT.positive),
+            " " * (_BAR - right),
+        )
+        table.add_row(Text(name), bar, write(score))
+    return table
