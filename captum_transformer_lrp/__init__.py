@@ -8,9 +8,9 @@ Importing this package loads torch and captum, and neither transformers nor timm
 
 from . import errors
 from .attribution import (
+    CPLRP,
     METHODS,
     AttnLRP,
-    CPLRP,
     EpsilonLRP,
     GradientXInput,
     LayerAttnLRP,
@@ -25,9 +25,9 @@ from .propagation import Composite, ModuleName, Predicate, registry, rules
 __version__ = "0.1.0"
 
 __all__ = [
+    "CPLRP",
     "METHODS",
     "AttnLRP",
-    "CPLRP",
     "Composite",
     "EpsilonLRP",
     "Explanation",

@@ -101,8 +101,9 @@ class Explanation(ABC):
         return (
             f"Each number says how much a {self.unit} speaks for {self.target_name} "
             "(orange, above zero) or against it (blue, below zero), in units of the "
-            "logit. Their sum may differ from the logit: the rest belongs to no "
-            f"{self.unit}, such as what biases contribute."
+            "logit. Their sum may differ from the logit: biases and other constants "
+            "keep a part of it, and some methods (AttnLRP in its softmax) do not "
+            "conserve the sum."
         )
 
     @property

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from captum_transformer_lrp import (
-    AttnLRP,
     CPLRP,
+    AttnLRP,
     GradientXInput,
     LayerTransformerLRP,
 )

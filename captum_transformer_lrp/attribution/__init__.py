@@ -2,8 +2,8 @@
 
 from .layer_transformer_lrp import LayerAttnLRP, LayerCPLRP, LayerTransformerLRP
 from .transformer_lrp import (
-    AttnLRP,
     CPLRP,
+    AttnLRP,
     EpsilonLRP,
     GradientXInput,
     TransformerLRP,
@@ -18,9 +18,9 @@ METHODS: dict[str, type[TransformerLRP]] = {
 }
 
 __all__ = [
+    "CPLRP",
     "METHODS",
     "AttnLRP",
-    "CPLRP",
     "EpsilonLRP",
     "GradientXInput",
     "LayerAttnLRP",

@@ -133,7 +133,9 @@ def prepare_inputs(inputs: Any, additional_forward_args: Any) -> Inputs:
     given = inputs if isinstance(inputs, tuple) else (inputs,)
     if not given:
         raise InputError("inputs is an empty tuple; expected at least one tensor.")
-    names = ["inputs"] if form == "tensor" else [f"inputs[{i}]" for i in range(len(given))]
+    names = (
+        ["inputs"] if form == "tensor" else [f"inputs[{i}]" for i in range(len(given))]
+    )
     leaves = tuple(_leaf(n, x) for n, x in zip(names, given, strict=True))
     arguments: tuple[Any, ...] = ()
     if additional_forward_args is not None:
@@ -141,9 +143,7 @@ def prepare_inputs(inputs: Any, additional_forward_args: Any) -> Inputs:
     return Inputs(leaves, form, map_tensors(_constant, arguments), {})
 
 
-def _prepare_mapping(
-    inputs: Mapping[str, Any], additional_forward_args: Any
-) -> Inputs:
+def _prepare_mapping(inputs: Mapping[str, Any], additional_forward_args: Any) -> Inputs:
     if additional_forward_args is not None:
         raise InputError(
             "inputs is a mapping, which is passed by keyword, and "
@@ -171,7 +171,9 @@ def _prepare_mapping(
             and isinstance(mask, Tensor)
             and mask.shape == leaf.given.shape[: mask.dim()]
         ):
-            padding = mask.reshape(*mask.shape, *([1] * (leaf.given.dim() - mask.dim())))
+            padding = mask.reshape(
+                *mask.shape, *([1] * (leaf.given.dim() - mask.dim()))
+            )
             leaf = Leaf(key, leaf.given, leaf.leaf, leaf.passed, padding)
         leaves.append(leaf)
     rest = {k: map_tensors(_constant, v) for k, v in inputs.items() if k not in known}
@@ -242,7 +244,11 @@ def why_it_failed(
                 "that adds noise or interpolates has made them float: give it the "
                 "embeddings instead, as inputs_embeds.)"
             )
-        if x.is_floating_point() and x.dtype != parameter.dtype and "dtype" in str(error):
+        if (
+            x.is_floating_point()
+            and x.dtype != parameter.dtype
+            and "dtype" in str(error)
+        ):
             return InputError(
                 f"{leaf.name} is of dtype {x.dtype}, the model's parameters of "
                 f"{parameter.dtype}. Write {leaf.name}.to({parameter.dtype}). ({error})"

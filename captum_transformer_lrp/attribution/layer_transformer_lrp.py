@@ -65,11 +65,11 @@ class LayerTransformerLRP(TransformerLRP, LayerGradientXActivation):
                 f"device_ids={device_ids}: DataParallel replicas are not supported. "
                 "Explain model.module on one device."
             )
-        LayerGradientXActivation.__init__(self, forward_func, layer)  # type: ignore[arg-type]
+        LayerGradientXActivation.__init__(self, forward_func, layer)
         TransformerLRP.__init__(self, forward_func, composite, **options)
 
     @log_usage(part_of_slo=True)
-    def attribute(  # type: ignore[override]
+    def attribute(
         self,
         inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],
         target: Any = None,
@@ -124,9 +124,7 @@ class LayerTransformerLRP(TransformerLRP, LayerGradientXActivation):
             for m in layers
         ]
         deltas = [
-            self.compute_convergence_delta(
-                tuple(tensors_in(result)), explained.scores
-            )
+            self.compute_convergence_delta(tuple(tensors_in(result)), explained.scores)
             for result in results
         ]
         if isinstance(self.layer, nn.Module):
@@ -177,9 +175,7 @@ def _relevance_of(explained: Explained) -> dict[int, Tensor]:
 def _arranged(captured: Any, relevance: dict[int, Tensor], inputs: bool) -> Any:
     """Return relevance in the structure in which a layer's tensors were captured."""
     if inputs:
-        found = tuple(
-            relevance[id(t)] for t in tensors_in(captured) if t.requires_grad
-        )
+        found = tuple(relevance[id(t)] for t in tensors_in(captured) if t.requires_grad)
         return found[0] if len(found) == 1 else found
     arranged = map_tensors(
         lambda t: relevance.get(id(t)) if t.is_floating_point() else None, captured

@@ -43,7 +43,9 @@ def output_tensor(output: Any, field: str | int | None) -> Tensor:
     chosen = fields.get(key)
     if not isinstance(chosen, Tensor):
         names = [k for k, v in fields.items() if isinstance(v, Tensor)]
-        near = suggestion(str(key), [str(n) for n in names]) if field is not None else ""
+        near = (
+            suggestion(str(key), [str(n) for n in names]) if field is not None else ""
+        )
         raise OutputError(
             f"the model's {type(output).__name__} has no tensor {key!r}; it has {names}."
             f"{near} Name the field to explain: output_field={names[0] if names else ''!r}."
@@ -132,7 +134,9 @@ def _check_target(output: Tensor, target: Any) -> None:
     def check(index: Any, where: str = "") -> None:
         indices = index if isinstance(index, tuple) else (index,)
         if len(indices) > len(shape) - 1:
-            fail(f"has {len(indices)} index(es){where} for {len(shape) - 1} dimension(s)")
+            fail(
+                f"has {len(indices)} index(es){where} for {len(shape) - 1} dimension(s)"
+            )
         sizes = shape[1:] if isinstance(index, tuple) else shape[-1:]
         if not isinstance(index, tuple) and len(shape) > 1:
             sizes = shape[1:2]

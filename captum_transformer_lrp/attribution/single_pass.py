@@ -160,4 +160,3 @@ def _same_random_state(prepared: Inputs) -> Any:
         torch.set_rng_state(state)
         for device, saved in states:
             torch.cuda.set_rng_state(saved, device)
-

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..propagation import Composite, composite_named
 from ..propagation.composites import epsilon_lrp
-from ..propagation.registry import Key, Row
+from ..propagation.registry import Row
 from ..propagation.trace import Trace, TracingEngine
 from ._captum import GradientAttribution, log_usage
 from .single_pass import Explained, explain_once
@@ -56,7 +56,7 @@ class TransformerLRP(GradientAttribution):
         forward_func: Callable[..., Any],
         composite: str | Composite = "attnlrp",
         *,
-        rules: Mapping[Key, Row] | None = None,
+        rules: Mapping[Any, Row] | None = None,
         output_field: str | int | None = None,
         unknown: Literal["raise", "warn", "gradient"] | None = None,
     ) -> None:

@@ -1,5 +1,6 @@
 """The engine, its rules and its registry; knows torch, not Captum."""
 
+from . import rules
 from .call import Call
 from .composites import (
     ATTN_LRP,
@@ -14,7 +15,6 @@ from .engine import Engine
 from .operators import KINDS
 from .registry import ModuleName, Predicate, Registry, registry
 from .rules import Rule
-from . import rules
 
 __all__ = [
     "ATTN_LRP",
@@ -32,4 +32,5 @@ __all__ = [
     "composite_named",
     "epsilon_lrp",
     "registry",
+    "rules",
 ]

@@ -135,7 +135,9 @@ class Call:
         """Return the arguments with relevant tensors (of these ids) replaced."""
 
         def replace(tensor: Tensor) -> Tensor:
-            if not tensor.requires_grad or (only is not None and id(tensor) not in only):
+            if not tensor.requires_grad or (
+                only is not None and id(tensor) not in only
+            ):
                 return tensor
             return function(tensor)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from ..errors import UnknownNameError, suggestion
 from .registry import Key, Row, check_key, check_row, key_name, registry
@@ -45,7 +45,7 @@ class Composite:
     """
 
     name: str
-    rows: Mapping[Key, Row]
+    rows: Mapping[Any, Row]
     source: str = ""
     unknown: Literal["raise", "warn", "gradient"] = "raise"
     carries: Literal["relevance over input", "relevance"] = "relevance over input"
@@ -62,7 +62,7 @@ class Composite:
             check_key(key, registry)
         object.__setattr__(self, "rows", dict(self.rows))
 
-    def with_rules(self, rows: Mapping[Key, Row]) -> Composite:
+    def with_rules(self, rows: Mapping[Any, Row]) -> Composite:
         """Return a copy in which ``rows`` are added or replaced.
 
         Raises:

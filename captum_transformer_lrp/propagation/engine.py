@@ -127,7 +127,7 @@ class Engine(TorchFunctionMode):
         _thread.engine = self
         try:
             self._hook_modules()
-            super().__enter__()
+            super().__enter__()  # type: ignore[no-untyped-call]
         except BaseException:
             self._leave()
             raise
@@ -136,7 +136,7 @@ class Engine(TorchFunctionMode):
     def __exit__(self, *exception: Any) -> None:
         """Stop, and take back whatever was registered."""
         try:
-            super().__exit__(*exception)
+            super().__exit__(*exception)  # type: ignore[no-untyped-call]
         finally:
             self._leave()
 
@@ -308,7 +308,9 @@ class Engine(TorchFunctionMode):
             code = current.f_code
             if code.co_argcount and code.co_varnames[0] == "self":
                 owner = current.f_locals.get("self")
-                if isinstance(owner, nn.Module) and (not found or found[-1] is not owner):
+                if isinstance(owner, nn.Module) and (
+                    not found or found[-1] is not owner
+                ):
                     found.append(owner)
             current = current.f_back
         if not found:
@@ -460,9 +462,7 @@ class Engine(TorchFunctionMode):
                     "attribution. Choose a layer that runs once."
                 )
             self.captured[id(module)] = value
-            return map_tensors(
-                lambda t: t.clone() if t.requires_grad else t, value
-            )
+            return map_tensors(lambda t: t.clone() if t.requires_grad else t, value)
 
     # ------------------------------------------------------------------ afterwards
 
@@ -480,7 +480,9 @@ class Engine(TorchFunctionMode):
             with torch._C.DisableTorchFunction():
                 seeds = torch.ones_like(scores)
                 if not self._recomputes:
-                    return torch.autograd.grad(scores, tensors, seeds, allow_unused=True)
+                    return torch.autograd.grad(
+                        scores, tensors, seeds, allow_unused=True
+                    )
             return _grad(scores, tensors, seeds, allow_unused=True)
         finally:
             self.backward = False
@@ -509,6 +511,7 @@ def _names_of(root: nn.Module) -> dict[int, str]:
 
 #: torch.autograd.grad, without handing itself to the engine as one operator
 _grad = transparent(torch.autograd.grad) or torch.autograd.grad
+
 
 def batch_norm_message(name: str) -> str:
     """Return the message for batch normalisation in training mode."""

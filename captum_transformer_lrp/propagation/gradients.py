@@ -83,9 +83,7 @@ class RatioGradient(torch.autograd.Function):
         return (gradient * ratio).to(ctx.input_dtype), None, None
 
 
-def _ratio(
-    x: Tensor, output: Tensor, slope: float | Tensor, smallest: float
-) -> Tensor:
+def _ratio(x: Tensor, output: Tensor, slope: float | Tensor, smallest: float) -> Tensor:
     """``output / x`` with its limit at 0; an infinite slope means there is none."""
     if isinstance(slope, Tensor):
         return torch.where(x == 0, slope.to(x.dtype), output / x)

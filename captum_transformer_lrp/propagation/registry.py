@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -153,7 +153,7 @@ class Registry:
         self.version += 1
 
     @contextmanager
-    def override(self, rows: Mapping[Key, Row]) -> Iterator[None]:
+    def override(self, rows: Mapping[Any, Row]) -> Iterator[None]:
         """Lay rows over every composite within a ``with`` block, in this thread only.
 
         Args:
@@ -206,7 +206,11 @@ def check_row(key: Key, row: Row) -> None:
                 f"{row!r} is no kind of operator.{suggestion(row, KINDS)}"
             )
     elif not isinstance(row, Rule):
-        hint = f" Write {row.__name__}() with parentheses." if isinstance(row, type) else ""
+        hint = (
+            f" Write {row.__name__}() with parentheses."
+            if isinstance(row, type)
+            else ""
+        )
         raise TypeError(
             f"the rule for {key_name(key)!r} is {row!r}; expected a kind "
             f"({', '.join(KINDS)}) or an instance of captum_transformer_lrp.rules.Rule."
@@ -291,10 +295,7 @@ COMPOSED_ACTIVATIONS = (
             "XIELUActivation",
         )
     ),
-    *(
-        f"timm.layers.activations.{name}"
-        for name in ("Swish", "HardMish", "QuickGELU")
-    ),
+    *(f"timm.layers.activations.{name}" for name in ("Swish", "HardMish", "QuickGELU")),
     *(
         f"timm.layers.activations_me.{name}"
         for name in ("SwishMe", "MishMe", "HardSigmoidMe", "HardSwishMe", "HardMishMe")

@@ -28,7 +28,6 @@ from .registry import (
 )
 from .rules import PlainGradient, Rule
 
-
 #: operators that draw random numbers or change a module in training mode
 STATEFUL = frozenset(
     """batch_norm scaled_dot_product_attention dropout dropout1d dropout2d dropout3d
@@ -159,10 +158,13 @@ class Table:
         cls = type(module)
         if cls not in self._classes:
             rows = (
-                self.modules.get(f"{c.__module__}.{c.__qualname__}") for c in cls.__mro__
+                self.modules.get(f"{c.__module__}.{c.__qualname__}")
+                for c in cls.__mro__
             )
             row_or_none = next((row for row in rows if row is not None), None)
-            self._classes[cls] = None if row_or_none is None else self._resolve(row_or_none)
+            self._classes[cls] = (
+                None if row_or_none is None else self._resolve(row_or_none)
+            )
         return self._classes[cls]
 
     def _resolve(self, row: Row) -> Rule | None:

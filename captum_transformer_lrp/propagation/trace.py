@@ -185,7 +185,9 @@ class TracingEngine(Engine):
             if function is None:  # setitem, copy_: moves values, nothing to measure
                 return super().apply(operator, args, kwargs, relevant)
             copied = (args[0].clone(), *args[1:])
-            outcome = self.apply(self.table.operator(function), copied, kwargs, relevant)
+            outcome = self.apply(
+                self.table.operator(function), copied, kwargs, relevant
+            )
             return args[0].copy_(outcome)
         rule = "none" if operator.rule is None else repr(operator.rule)
         index = self._begin(operator.name, operator.kind, rule, tensors)
@@ -273,4 +275,3 @@ class TracingEngine(Engine):
             sums[index] = sums[index] + total if index in sums else total
 
         tensor.register_hook(add)
-

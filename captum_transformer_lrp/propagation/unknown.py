@@ -64,7 +64,7 @@ class UnknownOperators:
 
     def report(self) -> None:
         """Raise or warn about everything noted."""
-        if not self.calls and not self.functions or self.choice == "gradient":
+        if (not self.calls and not self.functions) or self.choice == "gradient":
             return
         message = self._message()
         if self.choice == "warn":

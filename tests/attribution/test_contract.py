@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 import captum_transformer_lrp
 from captum_transformer_lrp import (
+    CPLRP,
     METHODS,
     AttnLRP,
-    CPLRP,
     EpsilonLRP,
     GradientXInput,
     LayerAttnLRP,
@@ -81,7 +81,9 @@ def test_class_contract(cls: Any) -> None:
     assert cls.__doc__ and len(cls.__doc__.splitlines()[0]) > 20
 
 
-@pytest.mark.parametrize(("cls", "captums"), [(TransformerLRP, LRP), (LayerTransformerLRP, LayerLRP)])
+@pytest.mark.parametrize(
+    ("cls", "captums"), [(TransformerLRP, LRP), (LayerTransformerLRP, LayerLRP)]
+)
 def test_positional_arguments_are_captums(cls: Any, captums: Any) -> None:
     ours = list(inspect.signature(cls.attribute.__wrapped__).parameters)
     theirs = list(inspect.signature(inspect.unwrap(captums.attribute)).parameters)
@@ -129,9 +131,7 @@ def test_additional_forward_args(cls: Any) -> None:
         return net(x) * factor
 
     factor = torch.full((1,), 3.0, dtype=torch.float64, requires_grad=True)
-    found = cls(forward).attribute(
-        X, target=1, additional_forward_args=(factor, True)
-    )
+    found = cls(forward).attribute(X, target=1, additional_forward_args=(factor, True))
     tolerance = 1e-4 if cls is EpsilonLRP else 1e-12  # its stabiliser has a scale
     assert relative(found, 3 * cls(net).attribute(X, target=1)) < tolerance
 
@@ -288,7 +288,9 @@ def test_layer_that_returns_its_input() -> None:
 
 
 def test_layer_written_over_in_place() -> None:
-    net = nn.Sequential(nn.Linear(4, 3), nn.ReLU(inplace=True), nn.Linear(3, 2)).double()
+    net = nn.Sequential(
+        nn.Linear(4, 3), nn.ReLU(inplace=True), nn.Linear(3, 2)
+    ).double()
     found = LayerAttnLRP(net, net[0]).attribute(X, target=1)
     before = net[0](X)
     assert torch.allclose(found, (before.relu() * net[2].weight[1]).detach())
@@ -309,12 +311,18 @@ def test_layer_errors() -> None:
 def test_epsilon_tends_to_the_plain_rule() -> None:
     net = model()
     expected = AttnLRP(net).attribute(X, target=1)
-    assert relative(EpsilonLRP(net, epsilon=1e-9).attribute(X, target=1), expected) < 1e-6
-    assert relative(EpsilonLRP(net, epsilon=0.3).attribute(X, target=1), expected) > 1e-3
+    assert (
+        relative(EpsilonLRP(net, epsilon=1e-9).attribute(X, target=1), expected) < 1e-6
+    )
+    assert (
+        relative(EpsilonLRP(net, epsilon=0.3).attribute(X, target=1), expected) > 1e-3
+    )
 
 
 def test_construction_errors() -> None:
-    with pytest.raises(TypeError, match="expected a torch.nn.Module or another callable"):
+    with pytest.raises(
+        TypeError, match="expected a torch.nn.Module or another callable"
+    ):
         AttnLRP("bert-base-uncased")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Did you mean 'attnlrp'"):
         TransformerLRP(model(), composite="atnlrp")

@@ -11,7 +11,7 @@ import torch
 from captum.attr import NoiseTunnel
 from torch import Tensor, nn
 
-from captum_transformer_lrp import AttnLRP, CPLRP, GradientXInput
+from captum_transformer_lrp import CPLRP, AttnLRP, GradientXInput
 from captum_transformer_lrp.errors import (
     DisconnectedError,
     InputError,
@@ -82,11 +82,15 @@ def test_a_field_of_the_output_by_name() -> None:
     with pytest.raises(OutputError, match="no tensor 'strat'.*Did you mean 'start'"):
         AttnLRP(net, output_field="strat").attribute(batch(), target=1)
     pair = AttnLRP(lambda x: (x, 2 * x), output_field=1)
-    assert torch.equal(pair.attribute(torch.ones(1, 3), target=0)[0, :1], torch.tensor([2.0]))
+    assert torch.equal(
+        pair.attribute(torch.ones(1, 3), target=0)[0, :1], torch.tensor([2.0])
+    )
     with pytest.raises(OutputError, match="Name the field to explain: output_field=0"):
         AttnLRP(lambda x: (x, 2 * x)).attribute(torch.ones(1, 3), target=0)
     with pytest.raises(OutputError, match="Leave output_field out"):
-        AttnLRP(lambda x: x, output_field="logits").attribute(torch.ones(1, 3), target=0)
+        AttnLRP(lambda x: x, output_field="logits").attribute(
+            torch.ones(1, 3), target=0
+        )
     with pytest.raises(OutputError, match="returned str"):
         AttnLRP(lambda x: "no").attribute(torch.ones(1, 3))
 
@@ -124,7 +128,10 @@ def test_identifiers_and_floats_in_one_tuple() -> None:
         ((), "empty tuple"),
         (torch.tensor([[1.0, float("nan")]]), r"1 value\(s\) that are NaN or infinite"),
         (torch.tensor([[1.0, float("inf")]]), "NaN or infinite"),
-        (torch.ones(1, 3, dtype=torch.bool), "dtype torch.bool; expected floating point"),
+        (
+            torch.ones(1, 3, dtype=torch.bool),
+            "dtype torch.bool; expected floating point",
+        ),
         (torch.ones(1, 3, dtype=torch.complex64), "complex64"),
         (torch.ones(1, 3, dtype=torch.uint8), r"for example with \.float\(\)"),
         ([1, 2, 3], "inputs is a list; expected a tensor"),
@@ -151,9 +158,9 @@ def test_integers_that_no_embedding_reads() -> None:
 
 def test_identifiers_made_float_by_a_noise_tunnel() -> None:
     with pytest.raises(InputError, match=r"inputs\.long\(\)"):
-        AttnLRP(nn.Sequential(nn.Embedding(20, 3), nn.Flatten(), nn.Linear(15, 2))).attribute(
-            IDS.float(), target=0
-        )
+        AttnLRP(
+            nn.Sequential(nn.Embedding(20, 3), nn.Flatten(), nn.Linear(15, 2))
+        ).attribute(IDS.float(), target=0)
     tunnel = NoiseTunnel(AttnLRP(nn.Sequential(nn.Embedding(20, 3), nn.Flatten())))
     with pytest.raises(Exception, match="expects input tensor|inputs|float|dtype|Long"):
         tunnel.attribute(IDS, target=0)
@@ -182,7 +189,10 @@ def test_the_models_own_errors_pass_unchanged() -> None:
 @pytest.mark.parametrize(
     ("target", "message"),
     [
-        (None, r"scores have shape \(2, 3\); expected one per example.*target=0 \.\.\. 2"),
+        (
+            None,
+            r"scores have shape \(2, 3\); expected one per example.*target=0 \.\.\. 2",
+        ),
         (3, r"target=3 is out of range: expected -3 \.\.\. 2.*shape \(2, 3\)"),
         (-4, "out of range"),
         (1.5, "not made of integers"),
@@ -203,7 +213,9 @@ def test_wrong_targets(target: Any, message: str) -> None:
 
 def test_a_class_index_for_scores_per_token() -> None:
     net = tiny()
-    with pytest.raises(TargetError, match=r"target=\(position, 1\), such as \(-1, 1\)|tuple"):
+    with pytest.raises(
+        TargetError, match=r"target=\(position, 1\), such as \(-1, 1\)|tuple"
+    ):
         AttnLRP(lambda x: net.head(net.embedding(x))).attribute(IDS, target=1)
 
 

@@ -15,11 +15,10 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from captum_transformer_lrp import (
-    AttnLRP,
     CPLRP,
+    AttnLRP,
     GradientXInput,
     TransformerLRP,
-    registry,
     rules,
 )
 from captum_transformer_lrp.errors import (
@@ -86,7 +85,9 @@ def test_exception_inside_a_module_with_a_rule() -> None:
     model = nn.Sequential(nn.Linear(3, 3), Fails())
     before = state_of(model)
     with pytest.raises(KeyError, match="inside"):
-        TransformerLRP(model, rules={Fails: rules.Identity()}).attribute(torch.ones(1, 3))
+        TransformerLRP(model, rules={Fails: rules.Identity()}).attribute(
+            torch.ones(1, 3)
+        )
     assert torch.is_grad_enabled()
     assert_same_state(before, state_of(model))
 
@@ -327,7 +328,10 @@ def test_in_place_on_what_a_rule_returned() -> None:
         return (functional.layer_norm(z, (3,)) + z).sum(1)
 
     x = torch.randn(4, 3).double()
-    assert relative(AttnLRP(model).attribute(x), AttnLRP(out_of_place).attribute(x)) < 1e-12
+    assert (
+        relative(AttnLRP(model).attribute(x), AttnLRP(out_of_place).attribute(x))
+        < 1e-12
+    )
 
 
 def test_multi_head_attention_is_opened() -> None:
@@ -359,7 +363,9 @@ def test_transformer_encoder_layer_of_torch() -> None:
     x = torch.randn(2, 5, 8).double()
     lrp = CPLRP(lambda x: layer(x).mean(1))
     assert lrp.trace(x, target=0).conservation_error < 1e-10
-    assert torch.isfinite(AttnLRP(lambda x: layer(x).mean(1)).attribute(x, target=0)).all()
+    assert torch.isfinite(
+        AttnLRP(lambda x: layer(x).mean(1)).attribute(x, target=0)
+    ).all()
 
 
 # ------------------------------------------------------------------- unknown operators

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from captum_transformer_lrp import (
-    AttnLRP,
     CPLRP,
+    AttnLRP,
     Composite,
     GradientXInput,
     ModuleName,
@@ -101,7 +101,9 @@ def test_register_an_operator(clean: None) -> None:
 
 
 def test_duplicates_raise(clean: None) -> None:
-    with pytest.raises(DuplicateRuleError, match="'gelu' is registered already, as 'act"):
+    with pytest.raises(
+        DuplicateRuleError, match="'gelu' is registered already, as 'act"
+    ):
         registry.register("gelu", rules.Identity())
     registry.register(SpelledOut, "activation")
     with pytest.raises(DuplicateRuleError, match="replace=True"):
@@ -148,9 +150,9 @@ def test_precedence_from_names_to_kinds() -> None:
 
 def test_module_names_are_patterns_within_one_model() -> None:
     model = nn.Sequential(net(), nn.GELU(), nn.Linear(2, 2).double())
-    found = TransformerLRP(
-        model, rules={ModuleName("?.1"): rules.Identity()}
-    ).trace(X, target=0)
+    found = TransformerLRP(model, rules={ModuleName("?.1"): rules.Identity()}).trace(
+        X, target=0
+    )
     assert [r.operator for r in found if r.module == "0.1"] == ["SpelledOut"]
     # the same by a function of the model, which has no names of its own
     by_function = TransformerLRP(
@@ -209,7 +211,9 @@ def test_a_composite_of_ones_own() -> None:
 
 def test_a_module_rule_that_does_not_fit_says_so() -> None:
     with pytest.raises(TypeError, match=r"Identity\(\) was given to Linear.*\(2, 3\)"):
-        TransformerLRP(net(), rules={nn.Linear: rules.Identity()}).attribute(X, target=0)
+        TransformerLRP(net(), rules={nn.Linear: rules.Identity()}).attribute(
+            X, target=0
+        )
 
 
 def test_registries_are_independent() -> None:

@@ -198,8 +198,10 @@ CASES = [
     Case(
         "layer norm, divided by its deviation",
         ATTN_LRP,
-        lambda x: (x - x.mean(-1, keepdim=True))
-        / (x.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt(),
+        lambda x: (
+            (x - x.mean(-1, keepdim=True))
+            / (x.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+        ),
         (draw(2, 3, 4),),
         lambda x, r: oracle.layer_norm(x, None, None, r, eps=1e-5),
     ),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from captum_transformer_lrp import AttnLRP, Composite, CPLRP, TransformerLRP, rules
+from captum_transformer_lrp import CPLRP, AttnLRP, Composite, TransformerLRP, rules
 from captum_transformer_lrp.attribution.single_pass import explain_once
 from captum_transformer_lrp.propagation import ATTN_LRP, Call, Rule
 from tests.helpers import relative, tiny
@@ -102,7 +102,10 @@ class Positive(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, relevance: Tensor) -> tuple[Tensor, None]:
         x, weight = ctx.saved_tensors
-        z = x.clamp(min=0) @ weight.clamp(min=0).T + x.clamp(max=0) @ weight.clamp(max=0).T
+        z = (
+            x.clamp(min=0) @ weight.clamp(min=0).T
+            + x.clamp(max=0) @ weight.clamp(max=0).T
+        )
         share = relevance / z
         of_positive = x.clamp(min=0) * (share @ weight.clamp(min=0))
         return of_positive + x.clamp(max=0) * (share @ weight.clamp(max=0)), None
@@ -181,7 +184,9 @@ def test_attention_maps_can_be_tapped_in_fused_attention() -> None:
     )  # fmt: skip
     (tap,) = explained.engine.taps
     assert tap.name == "attention" and tap.tensor.shape == (2, 4, 5, 5)
-    scores = (q @ k.mT / 3**0.5).masked_fill(~torch.ones(5, 5).tril().bool(), -torch.inf)
+    scores = (q @ k.mT / 3**0.5).masked_fill(
+        ~torch.ones(5, 5).tril().bool(), -torch.inf
+    )
     assert relative(tap.tensor.detach(), scores.softmax(-1)) < 1e-12
     gradient = explained.gradients[-1]
     assert gradient is not None
