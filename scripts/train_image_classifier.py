@@ -436,18 +436,27 @@ def model_card(
     model_args: dict[str, Any],
     classes: list[str],
     seed: int,
+    minutes: float,
 ) -> str:
     """The text of the folder's ``README.md``; all figures come from this run."""
     start = (
-        f"{figures.copied} tensors came from another vision transformer trained on the "
-        "same data (`--start-from`); it had seen the held-out pictures, so their "
-        "accuracy may be flattering. The test pictures were new to both."
+        f"{figures.copied} tensors came from another vision transformer "
+        "(`--start-from`). If that one had\nlearned from all 50,000 training "
+        "pictures, it had seen the held-out ones, whose\naccuracy may then be flattering."
         if figures.copied
         else "It was trained from random weights."
     )
+    clock = (
+        f"\nThe schedule ran by the clock (`--minutes {minutes:g}`), so the run cannot "
+        "be repeated exactly."
+        if figures.epochs < 0.99 * recipe.epochs
+        else ""
+    )
     size = f"{model_args['img_size']}x{model_args['img_size']}"
     settings = "\n".join(
-        f"| {key} | {value} |" for key, value in asdict(recipe).items()
+        f"| {key} | {value} |"
+        for key, value in asdict(recipe).items()
+        if key != "epochs"
     )
     arguments = "\n".join(f"| {key} | {value} |" for key, value in model_args.items())
     return f"""# image-classifier
@@ -512,7 +521,7 @@ terms first, and cite Krizhevsky (2009).
 ## Training
 
 {figures.epochs:.2f} epochs in {figures.seconds:.0f} s on {figures.device} \
-({figures.threads} thread(s) of the host), seed {seed}.
+({figures.threads} thread(s) of the host), seed {seed}.{clock}
 {start}
 Muon trains the matrices of the blocks, AdamW the rest; pictures are shifted and
 flipped.
@@ -527,6 +536,8 @@ To train it again, from the root of the repository:
 python scripts/train_image_classifier.py --data <folder with cifar10_train_jpeg.npz \
 and cifar10_test_jpeg.npz> --output <folder>
 ```
+
+`--start-from` takes the `model.safetensors` of this folder too, to train on.
 
 ## Intended use
 
@@ -629,7 +640,9 @@ def main() -> None:
         device=arguments.device,
         copied=len(copied),
     )
-    card = model_card(figures, recipe, model_args, classes, arguments.seed)
+    card = model_card(
+        figures, recipe, model_args, classes, arguments.seed, arguments.minutes
+    )
     (arguments.output / "README.md").write_text(card)
     for key, value in asdict(figures).items():
         print(f"{key}: {value}")

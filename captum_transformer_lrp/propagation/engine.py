@@ -218,10 +218,7 @@ class Engine(TorchFunctionMode):
             return function(*args, **kwargs)
         if operator.in_place:
             return self._in_place(operator, args, kwargs, relevant)
-        position = operator.inplace_position
-        if position is not None and (
-            kwargs.get("inplace") or (len(args) > position and args[position])
-        ):
+        if operator.asked_in_place(args, kwargs):
             assert operator.twin is not None
             return self.reenter(operator.twin, *args, **kwargs)
         call = Call(

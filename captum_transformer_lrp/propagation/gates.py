@@ -20,7 +20,7 @@ _TRANSPARENT = tuple(
     )
 )
 _PIECEWISE_LINEAR = ("ReluBackward", "LeakyReluBackward", "PreluKernelBackward")
-_MAXIMUM_STEPS = 16
+_MAXIMUM_STEPS = 64
 
 
 def gate_strength(tensor: Any) -> int:
@@ -50,9 +50,7 @@ def is_sum_of(total: Tensor, parts: Any) -> bool:
     """Whether ``total`` is a sum over ``parts``, up to reshaping and a constant."""
     if not isinstance(parts, Tensor) or parts.grad_fn is None:
         return False
-    made = parts.grad_fn
-    while type(made).__name__.startswith("CloneBackward"):
-        made = made.next_functions[0][0]
+    made = _maker(parts.grad_fn)
     node: Any = total.grad_fn
     for _ in range(_MAXIMUM_STEPS):
         if node is None:
@@ -60,8 +58,15 @@ def is_sum_of(total: Tensor, parts: Any) -> bool:
         name = type(node).__name__.rstrip("0123456789")
         parents = [parent for parent, _ in node.next_functions if parent is not None]
         if name == "SumBackward":
-            return len(parents) == 1 and parents[0] is made
+            return len(parents) == 1 and _maker(parents[0]) is made
         if name not in _TRANSPARENT or len(parents) != 1:
             return False
         node = parents[0]
     return False
+
+
+def _maker(node: Any) -> Any:
+    """Return the node that made the values, behind copies and aliases of them."""
+    while type(node).__name__.startswith(("CloneBackward", "ViewBackward", "AliasB")):
+        node = node.next_functions[0][0]
+    return node

@@ -23,7 +23,7 @@ KINDS: dict[str, str] = {
     "activation": "elementwise non-linearity of one tensor",
     "softmax": "normalised exponentials",
     "attention": "fused scaled dot product attention",
-    "normalization": "layer, group, instance and root-mean-square normalisation",
+    "normalization": "layer, group, instance, batch and root-mean-square normalisation",
     "rescaling": "multiplies each element by a factor that counts as a constant",
     "normalizer": "reciprocals that normalise something else",
     "variance": "mean of squares around the mean",
@@ -63,8 +63,8 @@ OPERATORS: dict[str, frozenset[str]] = {
         to_padded_tensor nested_tensor to_dense _to_copy _unsafe_view
     """),
     "additive": _names("""
-        add sub subtract rsub neg negative sum nansum mean nanmean cumsum batch_norm
-        native_batch_norm avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d
+        add sub subtract rsub neg negative sum nansum mean nanmean cumsum
+        avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d
         adaptive_avg_pool2d adaptive_avg_pool3d lp_pool1d lp_pool2d interpolate
         upsample upsample_nearest upsample_bilinear index_add scatter_add
         scatter_reduce segment_reduce trace diff fold col2im dropout dropout1d dropout2d
@@ -96,7 +96,7 @@ OPERATORS: dict[str, frozenset[str]] = {
         softmin logsumexp special_logsumexp gumbel_softmax logcumsumexp
     """),
     "attention": _names("scaled_dot_product_attention"),
-    "normalization": _names("layer_norm group_norm instance_norm rms_norm"),
+    "normalization": _names("layer_norm group_norm instance_norm rms_norm batch_norm"),
     "normalizer": _names("rsqrt reciprocal"),
     "variance": _names("var var_mean"),
     "lookup": _names("embedding"),
@@ -106,7 +106,6 @@ OPERATORS: dict[str, frozenset[str]] = {
 SPELLINGS: dict[str, str] = {
     "special_expit": "sigmoid",
     "expit": "sigmoid",
-    "hardswish_": "hardswish",
     "arcsin": "asin",
     "arccos": "acos",
     "arctan": "atan",

@@ -85,6 +85,14 @@ class Operator:
         self.twin = transparent(function)
 
 
+    def asked_in_place(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether a python function was called with ``inplace=True``."""
+        position = self.inplace_position
+        if position is None:
+            return False
+        return bool(kwargs.get("inplace") or args[position : position + 1] == (True,))
+
+
 class Table:
     """The rows in force, from the most to the least specific.
 

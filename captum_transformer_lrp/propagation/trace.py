@@ -177,7 +177,12 @@ class TracingEngine(Engine):
     ) -> Any:
         """Apply the rule between aliases of the inputs and a copy of the output."""
         tensors = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
-        opened = operator.rule is None and operator.twin is not None
+        opened = operator.twin is not None and (
+            operator.rule is None or operator.asked_in_place(args, kwargs)
+        )
+        if opened and operator.rule is not None and not self.backward:
+            assert operator.twin is not None
+            return self.reenter(operator.twin, *args, **kwargs)
         if self.backward or opened:
             return super().apply(operator, args, kwargs, relevant)
         if operator.in_place:

@@ -46,6 +46,7 @@ class Case:
 
 W, B = draw(5, 4), draw(5)
 W4, B4 = draw(4), draw(4)
+MEAN, VARIANCE = draw(4), draw(4).exp()
 MASK = torch.tensor([0.0, 0.0, -torch.inf, 0.0], dtype=torch.float64)
 
 
@@ -226,6 +227,15 @@ CASES = [
         lambda x, r: oracle.layer_norm(x, None, None, r, eps=1e-5),
     ),
     Case(
+        "batch norm of one example with a transposed gradient",
+        ATTN_LRP,
+        lambda x: (
+            functional.batch_norm(x, MEAN, VARIANCE, W4, B4).flatten(2).transpose(1, 2)
+        ),
+        (draw(1, 4, 3, 3),),
+        lambda x, r: _affine(x, r),
+    ),
+    Case(
         "rms norm",
         ATTN_LRP,
         lambda x: functional.rms_norm(x, (4,), W4, 1e-6),
@@ -262,6 +272,14 @@ CASES = [
         lambda a, b, r: oracle.add(a, b, r, epsilon=0.1),
     ),
 ]
+
+
+def _affine(x: Any, relevance: Any) -> Any:
+    scale = (W4 / (VARIANCE + 1e-5).sqrt()).numpy()
+    shift = (B4 - MEAN * W4 / (VARIANCE + 1e-5).sqrt()).numpy()
+    tokens = x.reshape(1, 4, 9).transpose(0, 2, 1)
+    found = oracle.linear(tokens, np.diag(scale), shift, relevance)
+    return found.transpose(0, 2, 1).reshape(x.shape)
 
 
 def _through_the_mask(x: Any, relevance: Any) -> Any:

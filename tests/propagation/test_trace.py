@@ -60,6 +60,8 @@ def test_records_name_modules_and_print_and_export() -> None:
 def test_trace_of_in_place_and_masked_models() -> None:
     def model(x: Tensor) -> Tensor:
         y = functional.silu(x.clone(), inplace=True)
+        y = y + functional.relu(x + 1, inplace=True)
+        y = functional.hardswish(y, inplace=True)
         y += x
         y *= 2.0
         y.mul_(torch.tanh(x))

@@ -21,8 +21,9 @@ class ConstantScale(Rule):
 
     For LayerNorm, GroupNorm and InstanceNorm ``y = (x - mean(x)) / std * w + b`` with
     ``std`` held fixed (Ali et al., arXiv 2202.07304, Sec. 3.2); for RMSNorm, which has
-    no mean, the identity rule of AttnLRP (arXiv 2402.05602, Prop. 3.4). Shapes: those
-    of the operator. Conserves up to what the bias absorbs.
+    no mean, the identity rule of AttnLRP (arXiv 2402.05602, Prop. 3.4). BatchNorm is
+    linear in evaluation already. Shapes: those of the operator. Conserves up to what
+    the bias (and a running mean) absorbs.
     """
 
     inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
@@ -31,7 +32,7 @@ class ConstantScale(Rule):
         """Rebuild the normalisation as a linear function.
 
         Raises:
-            NotImplementedError: for an operator that is none of the four.
+            NotImplementedError: for an operator that is none of these.
         """
         x = call.argument(0, "input")
         if not carries_relevance(x):
@@ -49,7 +50,7 @@ class ConstantScale(Rule):
 
 
 def _affine(call: Call) -> tuple[Tensor | None, Tensor | None]:
-    if call.operator == "instance_norm":
+    if call.operator in ("instance_norm", "batch_norm"):
         start = 3 if isinstance(call.function, types.FunctionType) else 1
         return (
             call.argument(start, "weight"),
@@ -90,7 +91,8 @@ def _layer_norm(call: Call, x: Tensor, weight: Tensor | None) -> Tensor:
         output, _, rstd = torch.native_layer_norm(t, shape, weight, bias, eps)
         return output, rstd
 
-    return LinearizedNorm.apply(x, evaluate, weight, None, dims, True)
+    result: Tensor = LinearizedNorm.apply(x, evaluate, weight, None, dims, True)
+    return result
 
 
 def _rms_norm(call: Call, x: Tensor, weight: Tensor | None) -> Tensor:
@@ -103,7 +105,8 @@ def _rms_norm(call: Call, x: Tensor, weight: Tensor | None) -> Tensor:
         rstd = wide.square().mean(dims, keepdim=True).add_(tiny).rsqrt_()
         return call.function(t, *call.args[1:], **_rest(call)), rstd
 
-    return LinearizedNorm.apply(x, evaluate, weight, None, dims, False)
+    result: Tensor = LinearizedNorm.apply(x, evaluate, weight, None, dims, False)
+    return result
 
 
 def _group_norm(call: Call, x: Tensor, weight: Tensor | None) -> Tensor:
@@ -113,9 +116,34 @@ def _group_norm(call: Call, x: Tensor, weight: Tensor | None) -> Tensor:
 
 def _instance_norm(call: Call, x: Tensor, weight: Tensor | None) -> Tensor:
     if not call.argument(5, "use_input_stats", True):
-        return call.run()  # running statistics are constants already
+        output: Tensor = call.run()  # running statistics are constants already
+        return output
     eps = call.argument(7, "eps", 1e-5)
     return _channel_norm(call, x, weight, x.shape[1], eps)
+
+
+def _batch_norm(call: Call, x: Tensor, weight: Tensor | None) -> Tensor:
+    """Batch normalisation, by its running statistics or those of the batch.
+
+    Written out, because torch's own backward pass is wrong on the CPU for one example
+    whose gradient arrives transposed (seen with torch 2.15).
+    """
+    eps = call.argument(7, "eps", 1e-5)
+    of_batch = call.argument(5, "training", False)
+    python = isinstance(call.function, types.FunctionType)
+    running = call.argument(2 if python else 4, "running_var")
+    dims = (0, *range(2, x.dim()))
+
+    def evaluate(t: Tensor) -> tuple[Tensor, Tensor]:
+        output = call.function(t, *call.args[1:], **_rest(call))
+        if of_batch:
+            return output, _reciprocal_std(t, dims, eps)
+        return output, (running + eps).rsqrt().reshape(1, -1, *([1] * (x.dim() - 2)))
+
+    if weight is not None:
+        weight = weight.reshape(-1, *([1] * (x.dim() - 2)))
+    result: Tensor = LinearizedNorm.apply(x, evaluate, weight, None, dims, of_batch)
+    return result
 
 
 def _channel_norm(
@@ -129,7 +157,8 @@ def _channel_norm(
 
     if weight is not None:
         weight = weight.reshape(-1, *([1] * (x.dim() - 2)))
-    return LinearizedNorm.apply(x, evaluate, weight, grouped, (-1,), True)
+    result: Tensor = LinearizedNorm.apply(x, evaluate, weight, grouped, (-1,), True)
+    return result
 
 
 def _reciprocal_std(x: Tensor, dims: tuple[int, ...], eps: float) -> Tensor:
@@ -147,4 +176,5 @@ _NORMS = {
     "rms_norm": _rms_norm,
     "group_norm": _group_norm,
     "instance_norm": _instance_norm,
+    "batch_norm": _batch_norm,
 }
