@@ -442,7 +442,8 @@ def model_card(
     start = (
         f"{figures.copied} tensors came from another vision transformer "
         "(`--start-from`). If that one had\nlearned from all 50,000 training "
-        "pictures, it had seen the held-out ones, whose\naccuracy may then be flattering."
+        "pictures, it had seen the held-out ones, whose\n"
+        "accuracy may then be flattering."
         if figures.copied
         else "It was trained from random weights."
     )

@@ -98,7 +98,9 @@ def state_of(model: nn.Module) -> Any:
         "versions": [p._version for p in model.parameters()],
         "modes": [m.training for m in model.modules()],
         "attributes": [sorted(m.__dict__) for m in model.modules()],
-        "forwards": [m.forward.__func__ for m in model.modules()],
+        "forwards": [
+            getattr(m.forward, "__func__", m.forward) for m in model.modules()
+        ],
         "hooks": [
             [
                 len(getattr(m, name))

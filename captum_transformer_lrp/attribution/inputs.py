@@ -116,10 +116,10 @@ def prepare_inputs(inputs: Any, additional_forward_args: Any) -> Inputs:
     """Make inputs ready for one pass.
 
     Args:
-        inputs (Tensor, tuple of Tensor, or Mapping): float tensors are explained element
-            by element, int64 and int32 tensors as identifiers, one score each. Of a
-            mapping, the known keys (:data:`KNOWN_KEYS`) are explained and the rest is
-            passed on by keyword; where ``attention_mask`` is 0, relevance is 0.
+        inputs (Tensor, tuple of Tensor, or Mapping): float tensors are explained
+            element by element, int64 and int32 tensors as identifiers, one score each.
+            Of a mapping, the known keys (:data:`KNOWN_KEYS`) are explained and the rest
+            is passed on by keyword; where ``attention_mask`` is 0, relevance is 0.
         additional_forward_args (Any): further positional arguments, as Captum takes
             them; tensors are detached.
 
@@ -155,8 +155,9 @@ def _prepare_mapping(inputs: Mapping[str, Any], additional_forward_args: Any) ->
         lists = [k for k in KNOWN_KEYS if inputs.get(k) is not None]
         if lists:
             raise InputError(
-                f"inputs[{lists[0]!r}] is a {type(inputs[lists[0]]).__name__}; expected "
-                'a tensor. Call the tokenizer or processor with return_tensors="pt".'
+                f"inputs[{lists[0]!r}] is a {type(inputs[lists[0]]).__name__}; "
+                "expected a tensor. Call the tokenizer or processor with "
+                'return_tensors="pt".'
             )
         raise InputError(
             f"inputs is a mapping with the keys {sorted(map(str, inputs))}; expected "
@@ -183,8 +184,8 @@ def _prepare_mapping(inputs: Mapping[str, Any], additional_forward_args: Any) ->
 def _leaf(name: str, given: Any) -> Leaf:
     if not isinstance(given, Tensor):
         raise InputError(
-            f"{name} is a {type(given).__name__}; expected a tensor, a tuple of tensors, "
-            "or the mapping that a tokenizer or image processor returns."
+            f"{name} is a {type(given).__name__}; expected a tensor, a tuple of "
+            "tensors, or the mapping that a tokenizer or image processor returns."
         )
     if given.numel() == 0:
         raise InputError(
@@ -210,8 +211,9 @@ def _leaf(name: str, given: Any) -> Leaf:
         )
         return Leaf(name, given, ones, given.detach().clone())
     raise InputError(
-        f"{name} is of dtype {given.dtype}; expected floating point (embeddings, pixels) "
-        "or int64 / int32 (token identifiers). Convert it, for example with .float()."
+        f"{name} is of dtype {given.dtype}; expected floating point (embeddings, "
+        "pixels) or int64 / int32 (token identifiers). Convert it, for example with "
+        ".float()."
     )
 
 

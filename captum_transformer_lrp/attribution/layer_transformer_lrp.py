@@ -83,8 +83,13 @@ class LayerTransformerLRP(TransformerLRP, LayerGradientXActivation):
         r"""Return the relevance at each layer.
 
         Args:
-            inputs, target, additional_forward_args, return_convergence_delta, verbose:
-                as for :meth:`TransformerLRP.attribute`.
+            inputs (Tensor, tuple of Tensor, or Mapping): as for
+                :meth:`TransformerLRP.attribute`.
+            target (int, tuple, Tensor or list, optional): which score. Default: None
+            additional_forward_args (Any, optional): passed on. Default: None
+            return_convergence_delta (bool, optional): also return score minus sum of
+                relevance. Default: False
+            verbose (bool, optional): print the trace. Default: False
             attribute_to_layer_input (bool, optional): read relevance off at what goes
                 into the layer instead of what comes out. Default: False
             grad_kwargs (None, optional): accepted where Captum's wrappers pass it on.

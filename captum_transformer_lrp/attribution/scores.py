@@ -35,9 +35,9 @@ def output_tensor(output: Any, field: str | int | None) -> Tensor:
     fields = _fields(output)
     if fields is None:
         raise OutputError(
-            f"the forward function returned {type(output).__name__}; expected a tensor, "
-            "or a ModelOutput, mapping or tuple of tensors from which output_field "
-            "chooses one."
+            f"the forward function returned {type(output).__name__}; expected a "
+            "tensor, or a ModelOutput, mapping or tuple of tensors from which "
+            "output_field chooses one."
         )
     key = "logits" if field is None else field
     chosen = fields.get(key)
@@ -47,8 +47,9 @@ def output_tensor(output: Any, field: str | int | None) -> Tensor:
             suggestion(str(key), [str(n) for n in names]) if field is not None else ""
         )
         raise OutputError(
-            f"the model's {type(output).__name__} has no tensor {key!r}; it has {names}."
-            f"{near} Name the field to explain: output_field={names[0] if names else ''!r}."
+            f"the model's {type(output).__name__} has no tensor {key!r}; it has "
+            f"{names}.{near} Name the field to explain: "
+            f"output_field={names[0] if names else ''!r}."
         )
     return chosen
 
@@ -82,7 +83,7 @@ def select_scores(output: Tensor, target: Any, *, examples: int) -> Tensor:
         score for the whole batch.
 
     Raises:
-        TargetError: if the target is missing, out of range, or of a wrong type or length.
+        TargetError: if the target is missing, out of range, or of a wrong type.
         OutputError: if a score is NaN or infinite.
     """
     if not output.is_floating_point():
@@ -100,8 +101,8 @@ def select_scores(output: Tensor, target: Any, *, examples: int) -> Tensor:
     if output.dim() and output.numel() != output.shape[0]:
         raise TargetError(
             f"the model's scores have shape {tuple(output.shape)}"
-            f"{'' if target is None else f' after target={target!r}'}; expected one per "
-            f"example. Pass {_wanted(output, target)}."
+            f"{'' if target is None else f' after target={target!r}'}; expected one "
+            f"per example. Pass {_wanted(output, target)}."
         )
     scores = output.reshape(-1) if output.dim() else output
     if not all(map(math.isfinite, scores.detach().reshape(-1).tolist())):

@@ -51,13 +51,15 @@ def explain_once(
 
     Args:
         forward_func (Callable): the model or a function of it.
-        inputs, target, additional_forward_args: as Captum takes them, and mappings.
+        inputs (Tensor, tuple of Tensor, or Mapping): what is explained.
+        target (int, tuple, Tensor or list): as Captum takes it.
+        additional_forward_args (Any): further positional arguments.
         composite (Composite): the rules.
         output_field (str, int or None): see :func:`~.scores.output_tensor`.
         unknown (str or None): what to do with operators without a rule.
         make_engine (Callable): the engine's class.
-        wanted (Callable): called after the forward pass with the engine; returns further
-            tensors whose gradients are computed.
+        wanted (Callable): called after the forward pass with the engine; returns
+            further tensors whose gradients are computed.
         engine_options (Any): passed on to the engine.
 
     Raises:
@@ -93,8 +95,8 @@ def explain_once(
         gradients = _go_back(engine, scores, tensors, prepared)
     if engine.dropout_seen:
         warnings.warn(
-            "dropout was active while the model was explained: the relevance is that of "
-            "one random draw. Call model.eval() to explain the deterministic model.",
+            "dropout was active while the model was explained: the relevance is that "
+            "of one random draw. Call model.eval() to explain the deterministic model.",
             DropoutWarning,
             stacklevel=4,
         )
@@ -124,9 +126,10 @@ def _go_back(
     for leaf, gradient in zip(prepared.leaves, gradients, strict=False):
         if gradient is None and leaf.is_identifier and not engine.identifiers.read:
             raise InputError(
-                f"{leaf.name} holds integers of shape {tuple(leaf.given.shape)}, but no "
-                "embedding of the model looked them up. Integer inputs are explained as "
-                "token identifiers; pass pixels and other numbers as floating point."
+                f"{leaf.name} holds integers of shape {tuple(leaf.given.shape)}, but "
+                "no embedding of the model looked them up. Integer inputs are "
+                "explained as token identifiers; pass pixels and other numbers as "
+                "floating point."
             )
     return gradients
 
@@ -135,8 +138,9 @@ def _disconnected(engine: Engine, prepared: Inputs) -> LRPError:
     names = ", ".join(leaf.name for leaf in prepared.leaves)
     if prepared.identifiers() and not engine.identifiers.read:
         return InputError(
-            f"{names}: integers that no embedding of the model looked up. Integer inputs "
-            "are explained as token identifiers; pass other numbers as floating point."
+            f"{names}: integers that no embedding of the model looked up. Integer "
+            "inputs are explained as token identifiers; pass other numbers as floating "
+            "point."
         )
     return DisconnectedError(
         f"the score does not depend on {names} through operators that "

@@ -62,8 +62,8 @@ class TransformerLRP(GradientAttribution):
     ) -> None:
         if not callable(forward_func):
             raise TypeError(
-                f"{type(self).__name__} got a {type(forward_func).__name__}; expected a "
-                "torch.nn.Module or another callable that returns scores."
+                f"{type(self).__name__} got a {type(forward_func).__name__}; expected "
+                "a torch.nn.Module or another callable that returns scores."
             )
         GradientAttribution.__init__(self, forward_func)
         self.composite = composite_named(composite)
@@ -118,7 +118,8 @@ class TransformerLRP(GradientAttribution):
             NotImplementedError: always.
         """
         raise NotImplementedError(
-            f"attribute_future is not implemented for {self.get_name()}; call attribute."
+            f"attribute_future is not implemented for {self.get_name()}; call "
+            "attribute."
         )
 
     @log_usage(part_of_slo=True)
@@ -153,7 +154,8 @@ class TransformerLRP(GradientAttribution):
         Returns:
             *Tensor* or *tuple[Tensor, ...]* of **attributions**, of the shapes of the
             inputs, detached; a mapping with several known entries gives a dictionary.
-            With ``return_convergence_delta`` a pair with **delta**, shape ``(examples,)``.
+            With ``return_convergence_delta`` a pair with **delta**, shape
+            ``(examples,)``.
 
         Raises:
             InputError: if an input is empty, not finite, or of a dtype or device that
@@ -187,7 +189,9 @@ class TransformerLRP(GradientAttribution):
         ``attribute``.
 
         Args:
-            inputs, target, additional_forward_args: as for :meth:`attribute`.
+            inputs (Tensor, tuple of Tensor, or Mapping): what is explained.
+            target (int, tuple, Tensor or list, optional): which score. Default: None
+            additional_forward_args (Any, optional): passed on. Default: None
 
         Returns:
             Trace: a table, one record per operator call, in order of execution.

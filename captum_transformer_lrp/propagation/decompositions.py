@@ -26,8 +26,8 @@ def scaled_dot_product_attention(
 
     Arguments and shapes are those of
     :func:`torch.nn.functional.scaled_dot_product_attention`. ``record`` is called with
-    ``"attention"`` and the pattern, shape ``(..., heads, queries, keys)``, after dropout,
-    and returns what multiplies the value.
+    ``"attention"`` and the pattern, shape ``(..., heads, queries, keys)``, after
+    dropout, and returns what multiplies the value.
     """
     if enable_gqa:
         groups = query.shape[-3] // key.shape[-3]

@@ -118,8 +118,9 @@ class Engine(TorchFunctionMode):
         if torch.is_inference_mode_enabled():
             raise ModelStateError(
                 "relevance cannot be propagated inside torch.inference_mode(), where "
-                "torch records nothing to go back through. Leave the block, or wrap the "
-                "call in `with torch.inference_mode(False):`. torch.no_grad() is fine."
+                "torch records nothing to go back through. Leave the block, or wrap "
+                "the call in `with torch.inference_mode(False):`. torch.no_grad() is "
+                "fine."
             )
         self._outer = getattr(_thread, "engine", None)
         if self._outer is not None:
@@ -344,8 +345,8 @@ class Engine(TorchFunctionMode):
         name = _names_of(root).get(id(module)) or type(module).__name__
         if isinstance(module, torch.jit.ScriptModule):
             raise ModelStateError(
-                f"the module {name!r} is a TorchScript module, whose operators cannot be "
-                "seen. Explain the python model from which it was scripted or traced."
+                f"the module {name!r} is a TorchScript module, whose operators cannot "
+                "be seen. Explain the python model that was scripted or traced."
             )
         if isinstance(module, OptimizedModule):
             self.compiled = True
@@ -468,9 +469,9 @@ class Engine(TorchFunctionMode):
     ) -> tuple[Tensor | None, ...]:
         """Return the modified gradients of the sum of scores, None where unconnected.
 
-        Called inside the engine, and seen by it where the model hooks into what autograd
-        saves: a checkpointed model computes parts of itself again on the way back,
-        which must meet the same rules.
+        Called inside the engine, and seen by it where the model hooks into what
+        autograd saves: a checkpointed model computes parts of itself again on the way
+        back, which must meet the same rules.
         """
         self.backward = True
         try:

@@ -30,7 +30,7 @@ def gate_strength(tensor: Any) -> int:
     parent and only reshape, cast, mask, scale or shift it, to the activation that made
     it: ``2 * sigmoid(g)[:, None]`` is as much a gate as ``sigmoid(g)``.
     """
-    node = tensor.grad_fn if isinstance(tensor, Tensor) else None
+    node: Any = tensor.grad_fn if isinstance(tensor, Tensor) else None
     for _ in range(_MAXIMUM_STEPS):
         if node is None:
             return 0

@@ -41,12 +41,12 @@ OPERATORS: dict[str, frozenset[str]] = {
         view view_as reshape reshape_as transpose swapaxes swapdims permute movedim
         moveaxis t T mT H mH adjoint squeeze unsqueeze expand expand_as broadcast_to
         broadcast_tensors flatten unflatten ravel contiguous clone to type type_as float
-        double half bfloat16 long int short cpu cuda narrow select getitem index_select gather take
-        take_along_dim masked_select split split_with_sizes tensor_split hsplit vsplit
-        dsplit chunk unsafe_chunk unsafe_split unbind cat concat concatenate stack
-        hstack vstack dstack column_stack row_stack tile repeat repeat_interleave roll
-        flip fliplr flipud rot90 unfold as_strided diagonal diag diag_embed
-        diagonal_scatter
+        double half bfloat16 long int short cpu cuda narrow select getitem index_select
+        gather take take_along_dim masked_select split split_with_sizes tensor_split
+        hsplit vsplit dsplit chunk unsafe_chunk unsafe_split unbind cat concat
+        concatenate stack hstack vstack dstack column_stack row_stack tile repeat
+        repeat_interleave roll flip fliplr flipud rot90 unfold as_strided diagonal diag
+        diag_embed diagonal_scatter
         tril triu where masked_fill masked_scatter index_fill index_copy scatter
         select_scatter slice_scatter index_put setitem copy pad constant_pad_nd
         pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle im2col
@@ -77,9 +77,9 @@ OPERATORS: dict[str, frozenset[str]] = {
     """),
     "product": _names("""
         mul multiply matmul mm bmm mv dot vdot inner outer ger einsum linear bilinear
-        linalg_vecdot linalg_matmul addmm baddbmm addbmm addmv addr addcmul conv1d conv2d
-        conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution conv_tbc
-        tensordot kron grouped_mm _grouped_mm cross linalg_cross chain_matmul
+        linalg_vecdot linalg_matmul addmm baddbmm addbmm addmv addr addcmul conv1d
+        conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution
+        conv_tbc tensordot kron grouped_mm _grouped_mm cross linalg_cross chain_matmul
         linalg_multi_dot
     """),
     "quotient": _names("div divide true_divide addcdiv"),

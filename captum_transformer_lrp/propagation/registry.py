@@ -10,7 +10,7 @@ register its kind, or a rule of its own::
     registry.register("my_ops::gelu", "activation")               # an operator
     registry.register(MyActivation, "activation")                 # a module class
     registry.register("my_package.nn.MyGate", rules.Detach())     # without importing it
-    registry.register(Predicate(lambda m: hasattr(m, "is_gate"), "gates"), rules.Detach())
+    registry.register(Predicate(lambda m: hasattr(m, "gate"), "gates"), rules.Detach())
 
     with registry.override({"softmax": rules.Detach()}):          # for a while
         AttnLRP(model).attribute(...)
@@ -196,8 +196,8 @@ def check_row(key: Key, row: Row) -> None:
         isinstance(key, type) and issubclass(key, nn.Module)
     ):
         raise TypeError(
-            f"a rule was given for {key!r}; expected the name of an operator or kind, a "
-            "torch.nn.Module class or its qualified name, Predicate(...) or "
+            f"a rule was given for {key!r}; expected the name of an operator or kind, "
+            "a torch.nn.Module class or its qualified name, Predicate(...) or "
             "ModuleName(...)."
         )
     if isinstance(row, str):
@@ -276,9 +276,9 @@ def _rounds_to_float32(module: nn.Module) -> bool:
 ROUNDING_RMS_NORM = Predicate(_rounds_to_float32, "RMSNorm in a float64 model")
 PYTHON_GELU = Predicate(_computes_gelu_in_python, "gelu spelled out by transformers")
 
-#: Modules whose activation reaches the engine in pieces (``gelu_new`` is mul, pow, tanh,
-#: add) or not at all (functions with a backward pass of their own): named by class,
-#: because their operators cannot be seen or would not tell that they belong together.
+#: Modules whose activation reaches the engine in pieces (``gelu_new`` is mul, pow,
+#: tanh, add) or not at all (functions with a backward pass of their own): named by
+#: class, because their operators cannot be seen or would not tell that they belong together.
 COMPOSED_ACTIVATIONS = (
     *(
         f"transformers.activations.{name}"

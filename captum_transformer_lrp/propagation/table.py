@@ -49,7 +49,8 @@ class Operator:
         in_place (bool): it overwrites its first argument.
         out_of_place (Callable | None): the operator that returns a new tensor instead.
         inplace_position (int | None): where a python function takes ``inplace``.
-        twin (Callable | None): its transparent twin, see :func:`.operators.transparent`.
+        twin (Callable | None): its transparent twin, see
+    :func:`.operators.transparent`.
     """
 
     __slots__ = (
@@ -83,7 +84,6 @@ class Operator:
         self.out_of_place = out_of_place(self.name) if self.in_place else None
         self.inplace_position = inplace_argument(function)
         self.twin = transparent(function)
-
 
     def asked_in_place(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether a python function was called with ``inplace=True``."""

@@ -100,8 +100,8 @@ class UnknownOperators:
             for name in self.functions
         ]
         lines.append(
-            f"Kinds: {', '.join(KINDS)}. Or pass unknown='gradient' to take torch's own "
-            "gradient for them, or unknown='warn' to do so with a warning."
+            f"Kinds: {', '.join(KINDS)}. Or pass unknown='gradient' to take torch's "
+            "own gradient for them, or unknown='warn' to do so with a warning."
         )
         return "\n".join(lines)
 

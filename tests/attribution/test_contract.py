@@ -302,9 +302,9 @@ def test_layer_errors() -> None:
     with pytest.raises(ValueError, match="layer Linear did not run"):
         LayerAttnLRP(net, unused).attribute(X, target=1)
     shared = nn.Linear(4, 4).double()
-    with pytest.raises(ValueError, match="'0' runs more than once"):
+    with pytest.raises(ValueError, match=r"'0' runs more than once"):
         LayerAttnLRP(nn.Sequential(shared, shared), shared).attribute(X, target=1)
-    with pytest.raises(TypeError, match="expected a torch.nn.Module or a list"):
+    with pytest.raises(TypeError, match=r"expected a torch.nn.Module or a list"):
         LayerAttnLRP(net, "encoder")  # type: ignore[arg-type]
 
 
@@ -321,7 +321,7 @@ def test_epsilon_tends_to_the_plain_rule() -> None:
 
 def test_construction_errors() -> None:
     with pytest.raises(
-        TypeError, match="expected a torch.nn.Module or another callable"
+        TypeError, match=r"expected a torch.nn.Module or another callable"
     ):
         AttnLRP("bert-base-uncased")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="Did you mean 'attnlrp'"):

@@ -79,7 +79,7 @@ def test_a_field_of_the_output_by_name() -> None:
     net = masked()
     found = AttnLRP(net, output_field="start").attribute(batch(), target=1)
     assert relative(found, 2 * AttnLRP(net).attribute(batch(), target=1)) < 1e-12
-    with pytest.raises(OutputError, match="no tensor 'strat'.*Did you mean 'start'"):
+    with pytest.raises(OutputError, match=r"no tensor 'strat'.*Did you mean 'start'"):
         AttnLRP(net, output_field="strat").attribute(batch(), target=1)
     pair = AttnLRP(lambda x: (x, 2 * x), output_field=1)
     assert torch.equal(
@@ -162,7 +162,9 @@ def test_identifiers_made_float_by_a_noise_tunnel() -> None:
             nn.Sequential(nn.Embedding(20, 3), nn.Flatten(), nn.Linear(15, 2))
         ).attribute(IDS.float(), target=0)
     tunnel = NoiseTunnel(AttnLRP(nn.Sequential(nn.Embedding(20, 3), nn.Flatten())))
-    with pytest.raises(Exception, match="expects input tensor|inputs|float|dtype|Long"):
+    with pytest.raises(
+        Exception, match=r"expects input tensor|inputs|float|dtype|Long"
+    ):
         tunnel.attribute(IDS, target=0)
 
 
@@ -220,9 +222,9 @@ def test_a_class_index_for_scores_per_token() -> None:
 
 
 def test_scores_that_are_not_finite_or_not_float() -> None:
-    with pytest.raises(OutputError, match="NaN or infinite before anything"):
+    with pytest.raises(OutputError, match=r"NaN or infinite before anything"):
         AttnLRP(lambda x: x.sum(1) / 0).attribute(torch.ones(2, 3))
-    with pytest.raises(OutputError, match="dtype torch.int64"):
+    with pytest.raises(OutputError, match=r"dtype torch.int64"):
         AttnLRP(lambda x: x.argmax(1)).attribute(torch.ones(2, 3))
 
 

@@ -305,7 +305,8 @@ def llama(
     rules = r.method_rules(method)
     weights = Weights(state)
     mask = _additive_mask(attention_mask)
-    eps, theta = config["rms_norm_eps"], config["rope_parameters"]["rope_theta"]
+    eps = config["rms_norm_eps"]
+    theta = config.get("rope_parameters", config)["rope_theta"]  # before 5: at the top
     heads, key_heads = config["num_attention_heads"], config["num_key_value_heads"]
 
     def head_norm(x: Array, name: str) -> Layer:

@@ -1,4 +1,4 @@
-"""The engine leaves the model alone, sees every spelling, and is never silently wrong."""
+"""The engine leaves the model alone, sees every spelling, is never silently wrong."""
 
 from __future__ import annotations
 
@@ -260,12 +260,14 @@ def test_one_embedding_read_twice_adds_up() -> None:
         (lambda a, b: torch.relu(a) ** 2 + b, lambda a, b: a.relu().square() + b,
          lambda a, b: a.clone().relu_().pow(2) + b,
          lambda a, b: torch.square(functional.relu(a, inplace=False)) + b),
-        (lambda a, b: 2 - a + b, lambda a, b: -(a - 2) + b, lambda a, b: torch.rsub(a, 2) + b),
+        (lambda a, b: 2 - a + b, lambda a, b: -(a - 2) + b,
+         lambda a, b: torch.rsub(a, 2) + b),
         (lambda a, b: torch.rsqrt(a.abs()) * b, lambda a, b: a.abs() ** -0.5 * b,
          lambda a, b: b / a.abs().sqrt(), lambda a, b: (1 / a.abs().sqrt()) * b,
          lambda a, b: a.abs().sqrt().reciprocal() * b),
-        (lambda a, b: a @ b.T, lambda a, b: torch.mm(a, b.T), lambda a, b: a.matmul(b.mT),
-         lambda a, b: functional.linear(a, b), lambda a, b: torch.einsum("ik,jk->ij", a, b),
+        (lambda a, b: a @ b.T, lambda a, b: torch.mm(a, b.T),
+         lambda a, b: a.matmul(b.mT), lambda a, b: functional.linear(a, b),
+         lambda a, b: torch.einsum("ik,jk->ij", a, b),
          lambda a, b: torch.addmm(torch.zeros(()).double(), a, b.t()),
          lambda a, b: torch.bmm(a[None], b.T[None])[0]),
     ],
@@ -350,7 +352,7 @@ def test_multi_head_attention_is_opened() -> None:
     for weights in (True, False):
         for method in (AttnLRP, CPLRP):
             found = method(
-                lambda x: attention(x, x, x, need_weights=weights)[0].sum(1)
+                lambda x, w=weights: attention(x, x, x, need_weights=w)[0].sum(1)
             ).attribute(x, target=3)
             expected = method(lambda x: Written()(x).sum(1)).attribute(x, target=3)
             assert relative(found, expected) < 1e-12
@@ -419,7 +421,7 @@ class Hidden(nn.Module):
 def test_autograd_functions_are_found_in_the_graph() -> None:
     """They never reach the mode; without a look at the graph they would pass unseen."""
     model, x = nn.Sequential(nn.Linear(3, 2), Hidden()), torch.ones(1, 3)
-    with pytest.raises(UnknownOperatorError, match="autograd function .*Doubling"):
+    with pytest.raises(UnknownOperatorError, match=r"autograd function .*Doubling"):
         AttnLRP(model).attribute(x, target=0)
     found = AttnLRP(model, rules={Hidden: rules.Identity()}).attribute(x, target=0)
     expected = AttnLRP(lambda x: 2 * model[0](x)).attribute(x, target=0)

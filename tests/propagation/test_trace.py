@@ -90,7 +90,7 @@ def test_modules_treated_as_one_operator_are_one_record() -> None:
     assert trace.conservation_error < 1e-12
 
 
-# ------------------------------------------- room for methods that carry relevance itself
+# --------------------------------------- room for methods that carry relevance itself
 
 
 class Positive(torch.autograd.Function):
@@ -131,8 +131,8 @@ class Through(Rule):
 def test_a_table_may_carry_relevance_itself() -> None:
     composite = Composite(
         "z+",
-        {"linear": ZPlus(), "activation": Through(), "structural": rules.PlainGradient(),
-         "lookup": rules.PlainGradient()},
+        {"linear": ZPlus(), "activation": Through(),
+         "structural": rules.PlainGradient(), "lookup": rules.PlainGradient()},
         carries="relevance",
         unknown="gradient",
     )  # fmt: skip

@@ -129,8 +129,8 @@ class Power(Rule):
         if carries_relevance(exponent):
             raise TypeError(
                 f"{call.operator}: the exponent depends on the explained inputs, for "
-                "which no rule is known. Write it as exp(exponent * log(base)), or give "
-                "the module around it a rule."
+                "which no rule is known. Write it as exp(exponent * log(base)), or "
+                "give the module around it a rule."
             )
         if not carries_relevance(x):
             return call.run()

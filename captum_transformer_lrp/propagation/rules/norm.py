@@ -66,8 +66,8 @@ def _affine_outside(call: Call, weight: Tensor | None, bias: Tensor | None) -> T
     size = call.argument(1, "normalized_shape")
     if call.operator not in ("layer_norm", "rms_norm"):
         raise NotImplementedError(
-            f"{call.operator} with a weight that depends on the explained inputs has no "
-            "rule. Give the module around it PlainGradient()."
+            f"{call.operator} with a weight that depends on the explained inputs has "
+            "no rule. Give the module around it PlainGradient()."
         )
     if call.operator == "layer_norm":
         eps = call.argument(4, "eps", 1e-5)
