@@ -278,7 +278,8 @@ PYTHON_GELU = Predicate(_computes_gelu_in_python, "gelu spelled out by transform
 
 #: Modules whose activation reaches the engine in pieces (``gelu_new`` is mul, pow,
 #: tanh, add) or not at all (functions with a backward pass of their own): named by
-#: class, because their operators cannot be seen or would not tell that they belong together.
+#: class, because their operators cannot be seen or would not tell that they belong
+#: together.
 COMPOSED_ACTIVATIONS = (
     *(
         f"transformers.activations.{name}"
