@@ -203,12 +203,18 @@ class TransformerLRP(GradientAttribution):
         assert isinstance(engine, TracingEngine)
         relevance = _relevance(explained)
         tensors = relevance.values() if isinstance(relevance, Mapping) else relevance
-        tensors = (tensors,) if isinstance(tensors, Tensor) else tensors
+        tensors = (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
+        sums = [float(t.double().sum()) for t in tensors]
+        to_identifiers = sum(
+            total
+            for total, leaf in zip(sums, explained.inputs.leaves, strict=True)
+            if leaf.is_identifier
+        )
         return Trace(
             method=self.composite.name,
             score=float(explained.scores.double().sum()),
-            relevance=float(sum(t.double().sum() for t in tensors)),
-            records=engine.finished_records(),
+            relevance=sum(sums),
+            records=engine.finished_records(to_identifiers),
         )
 
     def _explain(

@@ -29,6 +29,12 @@ _ELEMENTWISE = frozenset(
     """add sub rsub mul remainder fmod floor_divide clamp clamp_min clamp_max clip where
     masked_fill __mod__ __floordiv__ minimum maximum abs""".split()
 )
+#: may put constants between identifiers
+_MIXES = frozenset(
+    """cat concat concatenate stack hstack vstack pad constant_pad_nd tril triu scatter
+    index_fill index_copy masked_scatter slice_scatter select_scatter index_put
+    """.split()
+)
 
 
 class Identifiers:
@@ -47,6 +53,7 @@ class Identifiers:
         self.active = bool(pairs)
         self.additive = additive
         self.read = False
+        self.mixed = False  # constants stand between identifiers
         self.dtype = torch.float32
 
     def of(self, value: Any) -> Tensor | None:
@@ -75,6 +82,15 @@ class Identifiers:
             table = kwargs.get("weight", table)
             if isinstance(table, Tensor) and table.is_floating_point():
                 return True, self._look_up(operator, function, args, kwargs, followed)
+        if name in ("setitem", "copy") and isinstance(args[0], Tensor):
+            target = args[0]
+            before = self.of(target)
+            output = function(*args, **kwargs)
+            if not target.is_floating_point():
+                moved = self._plain_ones(target) if before is None else before.clone()
+                function(moved, *map_tensors(self._as_ones, args[1:]), **kwargs)
+                self._follow(target, self._with_constants(moved))
+            return True, output
         if operator.in_place:
             return False, None
         if name in _CASTS:
@@ -92,6 +108,14 @@ class Identifiers:
             return True, output
         if operator.kind == "structural":
             output = function(*args, **kwargs)
+            source = args[0] if args else None
+            if not any(id(t) in self._ones for t in tensors_in(source)):
+                # identifiers as the index of a table of integers: still one for one
+                ones = self.of(followed[0])
+                assert ones is not None
+                if isinstance(output, Tensor) and output.shape == ones.shape:
+                    self._follow(output, ones)
+                return True, output
             if not all(
                 isinstance(t, Tensor) and not t.is_floating_point()
                 for t in tensors_in(output)
@@ -103,7 +127,8 @@ class Identifiers:
             )
             for ids, ones in zip(tensors_in(output), tensors_in(moved), strict=True):
                 if ones.requires_grad:
-                    self._follow(ids, ones)
+                    exact = name not in _MIXES
+                    self._follow(ids, ones if exact else self._with_constants(ones))
             return True, output
         return False, None
 
@@ -113,10 +138,17 @@ class Identifiers:
         if ones is not None:
             return ones
         if tensor.dtype in (torch.int64, torch.int32, torch.int16, torch.uint8):
-            any_ones = next(iter(self._ones.values()))[1]
-            if tensor.dim() and tensor.shape == any_ones.shape:
-                return torch.ones_like(tensor, dtype=any_ones.dtype)
+            return self._plain_ones(tensor)
         return tensor
+
+    def _plain_ones(self, tensor: Tensor) -> Tensor:
+        like = next(iter(self._ones.values()))[1]
+        return torch.ones_like(tensor, dtype=like.dtype)
+
+    def _with_constants(self, ones: Tensor) -> Tensor:
+        """Return ones where constants were put between identifiers: they count 1."""
+        self.mixed = True
+        return ones - ones.detach() + 1
 
     def _follow(self, ids: Any, ones: Tensor | None) -> None:
         if isinstance(ids, Tensor) and ones is not None:

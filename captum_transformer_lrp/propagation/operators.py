@@ -21,6 +21,7 @@ KINDS: dict[str, str] = {
     "quotient": "divides; linear when the denominator carries no relevance",
     "power": "raises to a power",
     "activation": "elementwise non-linearity of one tensor",
+    "exponential": "exponentials: weights of a softmax written out, decay of a state",
     "softmax": "normalised exponentials",
     "attention": "fused scaled dot product attention",
     "normalization": "layer, group, instance, batch and root-mean-square normalisation",
@@ -82,15 +83,18 @@ OPERATORS: dict[str, frozenset[str]] = {
         conv_tbc tensordot kron grouped_mm _grouped_mm cross linalg_cross chain_matmul
         linalg_multi_dot
     """),
-    "quotient": _names("div divide true_divide addcdiv"),
+    "quotient": _names("""
+        div divide true_divide addcdiv linalg_solve linalg_solve_triangular
+    """),
     "power": _names("pow square float_power"),
     "activation": _names("""
         gelu silu mish tanh sigmoid softplus hardswish hardsigmoid hardtanh relu6 elu
         celu selu softsign tanhshrink softshrink hardshrink threshold logsigmoid sqrt
-        exp exp2 expm1 log log2 log10 log1p sin cos tan sinh cosh asin acos atan asinh
+        expm1 log log2 log10 log1p sin cos tan sinh cosh asin acos atan asinh
         acosh atanh sinc erf erfc erfinv clamp clip clamp_min clamp_max logit
-        special_erf special_expm1 special_log1p special_exp2
+        special_erf special_expm1 special_log1p
     """),
+    "exponential": _names("exp exp2 special_exp2"),
     "softmax": _names("""
         softmax _softmax special_softmax log_softmax _log_softmax special_log_softmax
         softmin logsumexp special_logsumexp gumbel_softmax logcumsumexp

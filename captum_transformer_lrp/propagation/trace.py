@@ -150,8 +150,14 @@ class TracingEngine(Engine):
         self._starts: set[int] = set()
         self._times_value = self.composite.carries != "relevance"
 
-    def finished_records(self) -> tuple[Record, ...]:
-        """Return the records with their sums, after the backward pass."""
+    def finished_records(self, to_identifiers: float) -> tuple[Record, ...]:
+        """Return the records with their sums, after the backward pass.
+
+        Args:
+            to_identifiers (float): the relevance that arrived at integer inputs.
+        """
+        if self.identifiers.mixed:
+            self._balance_identifiers(to_identifiers)
 
         def total(sums: dict[int, Tensor], index: int) -> float:
             return float(sums[index]) if index in sums else 0.0
@@ -166,6 +172,17 @@ class TracingEngine(Engine):
                 ),
             )
             for record in self._records
+        )
+
+    def _balance_identifiers(self, to_identifiers: float) -> None:
+        """Record what went to constants that the model put between identifiers."""
+        received = sum(float(self._received.get(i, 0.0)) for i in self._starts)
+        index = len(self._records)
+        self._records.append(
+            Record(index, "", "constant identifiers", "lookup", "absorbed", (), ())
+        )
+        self._received[index] = torch.tensor(
+            received - to_identifiers, dtype=torch.float64
         )
 
     def apply(
@@ -260,7 +277,8 @@ class TracingEngine(Engine):
             shapes.append(tuple(tensor.shape))
             if not tensor.requires_grad:
                 return tensor
-            twin = tensor.view_as(tensor) if view else tensor.clone()
+            keep = view and tensor._is_view()  # writes into it reach its base
+            twin = tensor.view_as(tensor) if keep else tensor.clone()
             self._measure(twin, self._received, index)
             return twin
 
@@ -273,10 +291,10 @@ class TracingEngine(Engine):
         value = tensor.detach().clone() if self._times_value else None
 
         def add(gradient: Tensor) -> None:
-            relevance = gradient.double()
+            relevance = gradient.conj() if gradient.is_complex() else gradient.double()
             if value is not None:  # a masked -inf with no gradient has no relevance
                 relevance = torch.where(gradient == 0, 0.0, relevance * value)
-            total = relevance.sum()
+            total = relevance.sum().real.double()
             sums[index] = sums[index] + total if index in sums else total
 
         tensor.register_hook(add)

@@ -232,6 +232,42 @@ def test_identifiers_are_followed_to_the_embedding(
     assert torch.allclose(found, expected, atol=1e-6)
 
 
+def test_constants_between_identifiers_count_but_belong_to_no_one() -> None:
+    """As encoder-decoders do: a start token and the identifiers, shifted by one."""
+    weight = torch.randn(20, 4).double()
+    vector = torch.randn(5, 4).double()
+
+    def by_writing(ids: Tensor) -> Tensor:
+        shifted = ids.new_zeros(ids.shape)
+        shifted[:, 1:] = ids[:, :-1].clone()
+        shifted[:, 0] = 2
+        return (functional.embedding(shifted, weight) * vector).sum((1, 2))
+
+    def by_concatenation(ids: Tensor) -> Tensor:
+        start = torch.full_like(ids[:, :1], 2)
+        shifted = torch.cat([start, ids[:, :-1]], 1)
+        return (functional.embedding(shifted, weight) * vector).sum((1, 2))
+
+    expected = (weight[IDS[:, :-1]] * vector[1:]).sum(-1)
+    for model in (by_writing, by_concatenation):
+        found = AttnLRP(model).attribute(IDS)
+        assert torch.allclose(found[:, :-1], expected) and not found[:, -1].any()
+        trace = AttnLRP(model).trace(IDS)
+        assert trace.score == pytest.approx(model(IDS).sum().item())
+        assert trace.conservation_error < 1e-12
+        start = (weight[2] * vector[0]).sum().item() * len(IDS)
+        assert trace.absorbed == pytest.approx(start)
+
+
+def test_identifiers_that_go_through_a_table_of_integers() -> None:
+    weight, table = torch.randn(20, 4).double(), torch.arange(19, -1, -1)
+
+    def model(ids: Tensor) -> Tensor:
+        return functional.embedding(table[ids], weight).sum((1, 2))
+
+    assert torch.allclose(AttnLRP(model).attribute(IDS), weight[19 - IDS].sum(-1))
+
+
 def test_one_embedding_read_twice_adds_up() -> None:
     weight = torch.randn(20, 4)
 

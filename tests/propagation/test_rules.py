@@ -87,7 +87,6 @@ CASES = [
             ("tanh", torch.tanh),
             ("sigmoid", torch.sigmoid),
             ("softplus", functional.softplus),
-            ("exp", torch.exp),
             ("hardswish", functional.hardswish),
             ("relu6", functional.relu6),
             ("elu", functional.elu),
@@ -146,6 +145,13 @@ CASES = [
         lambda x: (x + MASK).softmax(-1),
         (draw(2, 3, 4),),
         lambda x, r: _through_the_mask(x, r),
+    ),
+    Case(
+        "softmax, written out",
+        ATTN_LRP,
+        lambda x: (e := x.exp()) / e.sum(-1, keepdim=True),
+        (draw(2, 3, 4),),
+        oracle.softmax_attnlrp,
     ),
     Case(
         "matrix product",

@@ -152,6 +152,14 @@ class GatedProduct(Rule):
         return UniformProduct()(call)
 
 
+#: where operators other than a division take what they divide by
+_DENOMINATOR = {
+    "addcdiv": (2, "tensor2"),
+    "linalg_solve": (0, "A"),
+    "linalg_solve_triangular": (0, "A"),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class ConstantDenominator(Rule):
     """In ``numerator / denominator`` the denominator is a constant.
@@ -171,14 +179,14 @@ class ConstantDenominator(Rule):
 
     def __call__(self, call: Call) -> Any:
         """Run the call with the denominator detached."""
-        position, name = (2, "tensor2") if call.operator == "addcdiv" else (1, "other")
+        position, name = _DENOMINATOR.get(call.operator, (1, "other"))
         denominator = call.argument(position, name)
         if not isinstance(denominator, Tensor) or not denominator.requires_grad:
             return call.run()
         numerator = call.argument(0, "input")
         if self.own_sum == "gradient" and is_sum_of(denominator, numerator):
             return call.run()
-        if denominator is numerator:  # x / x: only once a constant
+        if denominator is numerator and position:  # x / x: only once a constant
             return call.run_with(
                 (call.args[0], denominator.detach(), *call.args[2:]), call.kwargs
             )
