@@ -815,8 +815,8 @@ Stanford Sentiment Treebank, binary, without neutral texts: {labelled:,} phrases
 sentences of the training trees, among them copies with contractions joined
 ("do n't" as "don't").{more}
 Training texts that equal a dev or test sentence were left out. Nothing was trained on
-dev or test sentences; the recipe was revised once after an earlier one, which fitted
-the training sentences too closely, had been measured on them (dev 80.05%).
+dev or test sentences, but earlier recipes were measured on them: the first reached
+80.05% on dev, without recombined sentences; half as many epochs gave 82.45%.
 
 * R. Socher, A. Perelygin, J. Wu, J. Chuang, C. Manning, A. Ng, C. Potts: Recursive Deep
   Models for Semantic Compositionality Over a Sentiment Treebank. EMNLP 2013.
@@ -885,7 +885,7 @@ def parse_arguments() -> argparse.Namespace:
         "WordPiece tokenizer, or 'none' to train on the labels alone",
     )
     parser.add_argument("--output", type=Path, required=True, help="folder to write")
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument(
         "--recombined",
         type=int,

@@ -84,6 +84,7 @@ class Engine(TorchFunctionMode):
         self.identifiers = Identifiers(
             identifiers, additive=composite.carries == "relevance"
         )
+        self._follows = self.identifiers.active
         self.root = root
         self.captured: dict[int, Any] = {}
         self.taps: list[Tap] = []
@@ -166,9 +167,9 @@ class Engine(TorchFunctionMode):
         operator = self._operators.get(func)
         if operator is None:
             operator = self.table.operator(func)
-        if operator.metadata or self._paused or not torch.is_grad_enabled():
+        if operator.metadata or self._paused or not _is_grad_enabled():
             return func(*args, **kwargs) if kwargs else func(*args)
-        if self.identifiers.active:
+        if self._follows:
             handled, output = self.identifiers.meet(operator, func, args, kwargs or {})
             if handled:
                 return self.started(operator, args, output)
@@ -190,8 +191,8 @@ class Engine(TorchFunctionMode):
             args = _without_foreign_leaves(args)
             if kwargs:
                 kwargs = {k: _without_foreign_leaf(v) for k, v in kwargs.items()}
-        if not self._recomputes and _saved_tensor_hooks(True) is not None:
-            self._recomputes = True
+        if operator.multiplies and not self._recomputes:
+            self._recomputes = _saved_tensor_hooks(True) is not None
         if (
             relevant == 0
             or self._suspended
@@ -499,6 +500,8 @@ class Engine(TorchFunctionMode):
         self.unknown.report()
 
 
+_is_grad_enabled = torch.is_grad_enabled
+#: what a checkpoint without re-entry installs; asked wherever the model multiplies
 _saved_tensor_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 _SPECIAL = (nn.modules.batchnorm._BatchNorm, torch.jit.ScriptModule, OptimizedModule)
 
@@ -519,6 +522,9 @@ def batch_norm_message(name: str) -> str:
     )
 
 
+_PLAIN_TYPES = frozenset({int, float, bool, str, torch.dtype, torch.device})
+
+
 def _without_foreign_leaf(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach() if value.requires_grad and value.is_leaf else value
@@ -537,7 +543,12 @@ def _without_foreign_leaves(values: Any) -> Any:
             break
     else:
         return values
-    detached = [_without_foreign_leaf(value) for value in values]
+    detached = [
+        value
+        if value is None or value.__class__ in _PLAIN_TYPES
+        else _without_foreign_leaf(value)
+        for value in values
+    ]
     if hasattr(values, "_fields"):
         return type(values)(*detached)
     return type(values)(detached)

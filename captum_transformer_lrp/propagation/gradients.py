@@ -37,6 +37,28 @@ def scale_gradient(x: Tensor, factor: float) -> Tensor:
     return alias
 
 
+class ScaledGradients(torch.autograd.Function):
+    """Aliases of several tensors, the gradient into each scaled by its own factor.
+
+    One node where :func:`scale_gradient` would take one for each tensor.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, factors: tuple[float, ...], *tensors: Tensor) -> Any:
+        """Return the aliases."""
+        ctx.factors = factors
+        return tuple(tensor.view_as(tensor) for tensor in tensors)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Scale each gradient."""
+        return None, *(
+            None if gradient is None else gradient * factor
+            for gradient, factor in zip(gradients, ctx.factors, strict=True)
+        )
+
+
 def scale_output_gradient(output: Tensor, factor: float | Tensor) -> Tensor:
     """Scale the gradient that ``output`` hands to the operator that made it.
 

@@ -44,6 +44,7 @@ class Operator:
         kind (str | None): its kind.
         rule (Rule | None): the rule of the composite; None if it has none.
         metadata (bool): it carries no relevance whatever happens.
+        multiplies (bool): it is of kind ``"product"``.
         plain (bool): its rule is torch's own gradient.
         plain_for_one (bool): it is so with one relevant argument.
         in_place (bool): it overwrites its first argument.
@@ -59,6 +60,7 @@ class Operator:
         "inplace_position",
         "kind",
         "metadata",
+        "multiplies",
         "name",
         "out_of_place",
         "plain",
@@ -78,6 +80,7 @@ class Operator:
         self.kind, self.rule = table.for_operator(self.name)
         stateful = self.name in STATEFUL
         self.plain = isinstance(self.rule, PlainGradient) and not stateful
+        self.multiplies = self.kind == "product"
         self.plain_for_one = (
             self.rule is not None and self.rule.plain_for_one and not stateful
         )

@@ -18,12 +18,12 @@ from ..errors import (
 )
 from .call import tensors_in
 from .composites import Composite
-from .gradients import LinearizedNorm, RatioGradient
+from .gradients import LinearizedNorm, RatioGradient, ScaledGradients
 from .operators import KINDS
 
 CHOICES = ("raise", "warn", "gradient")
 
-_OURS = (RatioGradient, LinearizedNorm)
+_OURS = (RatioGradient, LinearizedNorm, ScaledGradients)
 #: autograd functions of torch itself that only move tensors between devices
 _MOVES = ("torch.nn.parallel.",)
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..call import Call, carries_relevance
 from ..decompositions import scaled_dot_product_attention
-from ..gradients import scale_gradient
+from ..gradients import ScaledGradients
 from .base import Rule
 
 _NAMES = ("query", "key", "value", "attn_mask")
@@ -45,15 +45,20 @@ class UniformAttention(Rule):
         pattern = has_query or has_key or carries_relevance(mask)
         outer = 0.5 if pattern and carries_relevance(value) else 1.0
         inner = outer * (0.5 if has_query and has_key else 1.0)
-        return _run(
-            call,
-            [
-                _scaled(query, inner),
-                _scaled(key, inner),
-                _scaled(value, outer),
-                _scaled(mask, outer),
-            ],
-        )
+        operands = [query, key, value, mask]
+        factors = (inner, inner, outer, outer)
+        scaled = [
+            i
+            for i, operand in enumerate(operands)
+            if factors[i] != 1 and carries_relevance(operand)
+        ]
+        if scaled:
+            aliases = ScaledGradients.apply(
+                tuple(factors[i] for i in scaled), *(operands[i] for i in scaled)
+            )
+            for i, alias in zip(scaled, aliases, strict=True):
+                operands[i] = alias
+        return _run(call, operands)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,9 +103,3 @@ class DecomposedAttention(Rule):
                 *call.args, **call.kwargs, record=record
             )
         )
-
-
-def _scaled(operand: Any, factor: float) -> Any:
-    if factor == 1 or not carries_relevance(operand):
-        return operand
-    return scale_gradient(operand, factor)

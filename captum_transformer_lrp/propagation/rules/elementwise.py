@@ -34,9 +34,12 @@ class Identity(Rule):
             return self._module(call)
         if not carries_relevance(x):  # clamp(constant, min=relevant): rare, exact
             return call.run()
+        function = call.function
+        if len(call.args) == 1 and not call.kwargs:
+            slope_there = slope_at_zero(function, (), {})
+            return RatioGradient.apply(x, function, slope_there)
         rest = call.args[1:]
         kwargs = {k: v for k, v in call.kwargs.items() if k != "input"}
-        function = call.function
         slope: float | Tensor
         if any(True for _ in tensors_in((rest, kwargs))):
             slope = _slope_elementwise(x, lambda t: function(t, *rest, **kwargs))
