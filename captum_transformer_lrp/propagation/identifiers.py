@@ -29,6 +29,10 @@ _ELEMENTWISE = frozenset(
     """add sub rsub mul remainder fmod floor_divide clamp clamp_min clamp_max clip where
     masked_fill __mod__ __floordiv__ minimum maximum abs""".split()
 )
+#: take indices after their source
+_INDEXES = frozenset(
+    "getitem index_select gather take take_along_dim repeat_interleave".split()
+)
 #: may put constants between identifiers
 _MIXES = frozenset(
     """cat concat concatenate stack hstack vstack pad constant_pad_nd tril triu scatter
@@ -82,13 +86,14 @@ class Identifiers:
             table = kwargs.get("weight", table)
             if isinstance(table, Tensor) and table.is_floating_point():
                 return True, self._look_up(operator, function, args, kwargs, followed)
-        if name in ("setitem", "copy") and isinstance(args[0], Tensor):
+        if name == "setitem" and isinstance(args[0], Tensor):
             target = args[0]
             before = self.of(target)
             output = function(*args, **kwargs)
             if not target.is_floating_point():
                 moved = self._plain_ones(target) if before is None else before.clone()
-                function(moved, *map_tensors(self._as_ones, args[1:]), **kwargs)
+                *index, value = args[1:]
+                function(moved, *index, map_tensors(self._as_ones, value), **kwargs)
                 self._follow(target, self._with_constants(moved))
             return True, output
         if operator.in_place:
@@ -121,10 +126,15 @@ class Identifiers:
                 for t in tensors_in(output)
             ):
                 return True, output
-            moved = function(
-                *map_tensors(self._as_ones, args),
-                **map_tensors(self._as_ones, kwargs),
-            )
+            if name in _INDEXES:  # what follows the source are indices: as they are
+                moved = function(
+                    map_tensors(self._as_ones, source), *args[1:], **kwargs
+                )
+            else:
+                moved = function(
+                    *map_tensors(self._as_ones, args),
+                    **map_tensors(self._as_ones, kwargs),
+                )
             for ids, ones in zip(tensors_in(output), tensors_in(moved), strict=True):
                 if ones.requires_grad:
                     exact = name not in _MIXES

@@ -95,8 +95,9 @@ class UnknownOperators:
             for name in names
         ]
         lines += [
-            f'  registry.register("package.module.Class", "activation")  # the module '
-            f"class that calls {name}"
+            f'  registry.register("{name}", rules.PlainGradient())  # its own '
+            "gradient; or give the module class that calls it a kind, if it is one "
+            "function"
             for name in self.functions
         ]
         lines.append(

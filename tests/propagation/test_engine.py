@@ -19,6 +19,7 @@ from captum_transformer_lrp import (
     AttnLRP,
     GradientXInput,
     TransformerLRP,
+    registry,
     rules,
 )
 from captum_transformer_lrp.errors import (
@@ -210,6 +211,8 @@ def test_the_batch_does_not_matter(method: Any) -> None:
         lambda w, i: functional.embedding(i.to(torch.int32).clamp(min=0), w),
         lambda w, i: functional.embedding(i.masked_fill(i == 3, 0), w),
         lambda w, i: functional.embedding(torch.cat([i[:, :2], i[:, 2:]], 1), w),
+        lambda w, i: functional.embedding(i[:, torch.tensor([0, 1, 2, 3, 4])], w),
+        lambda w, i: functional.embedding(i.gather(1, torch.arange(5).expand(2, 5)), w),
         lambda w, i: torch.stack(
             [functional.embedding(c, w) for c in i.unbind(1)], dim=1
         ),
@@ -462,6 +465,16 @@ def test_autograd_functions_are_found_in_the_graph() -> None:
     found = AttnLRP(model, rules={Hidden: rules.Identity()}).attribute(x, target=0)
     expected = AttnLRP(lambda x: 2 * model[0](x)).attribute(x, target=0)
     assert torch.allclose(found, expected)
+
+
+def test_an_autograd_function_may_keep_its_own_gradient() -> None:
+    model, x = nn.Sequential(nn.Linear(3, 2), Hidden()), torch.ones(1, 3)
+    name = f"{__name__}.Doubling"
+    with pytest.raises(UnknownOperatorError, match=rf'register\("{name}", rules.Plain'):
+        AttnLRP(model).attribute(x, target=0)
+    with registry.override({name: rules.PlainGradient()}):
+        found = AttnLRP(model).attribute(x, target=0)
+    assert torch.allclose(found, (2 * x * model[0].weight[0]).detach())
 
 
 def test_constant_unknown_operators_do_not_matter() -> None:
