@@ -115,10 +115,11 @@ def state_of(model: nn.Module) -> Any:
             ]
             for m in model.modules()
         ],
-        "global hooks": [
-            len(getattr(nn.modules.module, name))
-            for name in ("_global_forward_hooks", "_global_forward_pre_hooks")
-        ],
+        "global hooks": {
+            name: list(hooks)
+            for name, hooks in vars(nn.modules.module).items()
+            if name.startswith("_global_") and isinstance(hooks, dict)
+        },
         "modes on the stack": torch.overrides._get_current_function_mode_stack(),
         "random": torch.get_rng_state(),
     }

@@ -590,6 +590,9 @@ class _Again:
 _lock = threading.Lock()
 _users = 0
 _global_handles: list[Any] = []
+_hooks_with_kwargs: dict[int, bool] = getattr(
+    nn.modules.module, "_global_forward_hooks_with_kwargs", {}
+)
 
 
 def _acquire_global_hooks() -> None:
@@ -613,7 +616,10 @@ def _release_global_hooks() -> None:
         _users -= 1
         if _users == 0:
             while _global_handles:
-                _global_handles.pop().remove()
+                handle = _global_handles.pop()
+                handle.remove()
+                # torch forgets this entry when it removes a hook (seen in 2.8 to 2.15)
+                _hooks_with_kwargs.pop(handle.id, None)
 
 
 def _before_module(module: nn.Module, args: Any) -> Any:
