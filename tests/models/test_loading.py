@@ -48,7 +48,7 @@ def test_text_classifier_from_a_folder(tmp_path):
     ("config", "activation"),
     [
         ({"problem_type": "multi_label_classification"}, "sigmoid"),
-        ({"num_labels": 1}, "none"),
+        ({"id2label": {0: "score"}, "label2id": {"score": 0}}, "none"),
         ({"problem_type": "regression"}, "none"),
     ],
 )

@@ -135,7 +135,8 @@ def check(model: nn.Module, x: Tensor, target: Any, tolerance: float = 1e-6) -> 
     output = getattr(output, "logits", output)
     scores = output[:, target[0], target[1]] if output.dim() == 3 else output[:, target]
     trace = CPLRP(model).trace(x, target=target)
-    assert trace.score == pytest.approx(scores.sum().item(), rel=1e-9)
+    # some families compute parts of a float64 model in float32
+    assert trace.score == pytest.approx(scores.sum().item(), rel=1e-6)
     assert trace.conservation_error < tolerance
     found, delta = CPLRP(model).attribute(
         x, target=target, return_convergence_delta=True
