@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from .passes import Passes, Share, Switch
+
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
     """Yield the tensors in nested lists, tuples and dictionaries, in order."""
@@ -54,6 +56,8 @@ def carries_relevance(value: Any) -> bool:
 
 class Seeing(Protocol):
     """What a call needs of the engine that made it."""
+
+    passes: Passes
 
     def reenter(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run python code so that the operators in it are seen one by one."""
@@ -147,6 +151,19 @@ class Call:
         """Run python code whose operators meet the rules of the method in turn."""
         assert self._engine is not None
         return self._engine.reenter(function, *args)
+
+    def switch(self, output: Tensor, share: Share | None, *operands: Tensor) -> Tensor:
+        """Return ``output``, behind which relevance and gradient go two ways.
+
+        Args:
+            output (Tensor): with torch's own gradient, which is left alone.
+            share (Callable or None): takes the relevance of ``output``, and returns
+                that of each operand, or None for none; None lets nothing past.
+            operands (Tensor): the inputs that receive relevance.
+        """
+        assert self._engine is not None
+        alias: Tensor = Switch.apply(self._engine.passes, share, output, *operands)
+        return alias
 
     def tap(self, name: str, tensor: Tensor) -> Tensor:
         """Mark a tensor whose own gradient a method reads, such as an attention map.

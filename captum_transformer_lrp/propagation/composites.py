@@ -7,19 +7,25 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..errors import UnknownNameError, suggestion
-from .registry import Key, Row, check_key, check_row, key_name, registry
+from .registry import RMS_NORM, Key, Row, check_key, check_row, key_name, registry
 from .rules import (
+    Absorb,
     ConstantDenominator,
     ConstantFactor,
     ConstantPattern,
     ConstantScale,
+    DecomposedAttention,
     Detach,
     Epsilon,
     GatedProduct,
     HalfGradient,
     Identity,
+    PassOn,
     PlainGradient,
+    PositiveProduct,
+    PositiveSum,
     Power,
+    ProportionalSum,
     UniformAttention,
     UniformProduct,
 )
@@ -152,6 +158,39 @@ GRADIENT_X_INPUT = Composite(
     {},
     source="Shrikumar et al. 2016, arXiv 1605.01713",
     unknown="gradient",
+)
+
+#: linear functions of degree one with positive weights, and others that only pass on
+_PASSES = (
+    "neg negative relu leaky_relu prelu rrelu abs absolute dropout dropout1d dropout2d "
+    "dropout3d alpha_dropout feature_dropout feature_alpha_dropout native_dropout"
+)
+_STOPS = "norm linalg_norm linalg_vector_norm vector_norm std std_mean round floor ceil"
+
+TRANSFORMER_ATTRIBUTION = Composite(
+    "Transformer attribution",
+    {
+        "lookup": PlainGradient(),
+        "structural": PlainGradient(),
+        "product": PositiveProduct(),
+        "additive": PositiveSum(),
+        **dict.fromkeys(("add", "sub", "subtract", "rsub"), ProportionalSum()),
+        **dict.fromkeys(_PASSES.split(), PassOn()),
+        **dict.fromkeys(_STOPS.split(), Absorb()),
+        "activation": PassOn(),
+        "power": PassOn(),
+        "exponential": PassOn(),
+        "softmax": PassOn(),
+        "attention": DecomposedAttention(),
+        "normalization": PassOn(),
+        "rescaling": PassOn(),
+        "quotient": PassOn(),
+        "normalizer": Absorb(),
+        "variance": Absorb(),
+        RMS_NORM: PassOn(),
+    },
+    source="Chefer, Gur, Wolf, CVPR 2021, arXiv 2012.09838",
+    carries="relevance",
 )
 
 COMPOSITES: dict[str, Composite] = {

@@ -28,6 +28,7 @@ from .call import Call, map_tensors, tensors_in
 from .composites import Composite
 from .identifiers import Identifiers
 from .operators import transparent
+from .passes import Passes, Switch
 from .rules import PlainGradient, Rule
 from .table import STATEFUL, Operator, table_for
 from .unknown import UnknownOperators, foreign_functions
@@ -66,6 +67,8 @@ class Engine(TorchFunctionMode):
 
     #: whether every operator must go through :meth:`apply`, even the plain ones
     measures: ClassVar[bool] = False
+    #: kinds of operators that go through :meth:`apply` without a relevant argument
+    starts_at: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
         self,
@@ -88,9 +91,11 @@ class Engine(TorchFunctionMode):
         self.root = root
         self.captured: dict[int, Any] = {}
         self.taps: list[Tap] = []
+        self.passes = Passes()
         self.dropout_seen = False
         self.backward = False
         self._operators = self.table.operators
+        self._switches = composite.carries == "relevance"
         self._capture = {id(module): module for module in capture}
         self._capture_inputs = capture_inputs
         self._suspended = 0  # inside a module that keeps torch's own gradient
@@ -193,8 +198,10 @@ class Engine(TorchFunctionMode):
                 kwargs = {k: _without_foreign_leaf(v) for k, v in kwargs.items()}
         if operator.multiplies and not self._recomputes:
             self._recomputes = _saved_tensor_hooks(True) is not None
+        if operator.in_place and relevant and self._switches:
+            self._give_own_memory(args[0])
         if (
-            relevant == 0
+            (relevant == 0 and operator.kind not in self.starts_at)
             or self._suspended
             or (operator.plain and not self.measures)
             or (relevant == 1 and operator.plain_for_one and not self.measures)
@@ -267,6 +274,20 @@ class Engine(TorchFunctionMode):
             relevant,
         )
         return target.copy_(outcome)
+
+    def _give_own_memory(self, target: Any) -> None:
+        """Part an alias from the output behind it, before the model writes into it."""
+        if not isinstance(target, Tensor):
+            return
+        base = target._base
+        if base is not None and Switch.made(base.grad_fn):
+            raise ModelStateError(
+                f"{self.module_path() or 'the model'} writes into a part of a tensor "
+                f"that {self.composite.name} still needs. Write into a copy: "
+                "x = x.clone(); x[...] = y."
+            )
+        if Switch.made(target.grad_fn):
+            target.data = target.detach().clone()
 
     def _without_rule(
         self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -466,23 +487,35 @@ class Engine(TorchFunctionMode):
     # ------------------------------------------------------------------ afterwards
 
     def gradients(
-        self, scores: Tensor, tensors: list[Tensor]
+        self,
+        scores: Tensor,
+        tensors: list[Tensor],
+        *,
+        relevance: bool | None = None,
+        keep_graph: bool = False,
     ) -> tuple[Tensor | None, ...]:
         """Return the modified gradients of the sum of scores, None where unconnected.
+
+        Args:
+            scores (Tensor): one for each example.
+            tensors (list of Tensor): in the graph.
+            relevance (bool, optional): what goes back past the switches: relevance, or
+                torch's gradient. Default: what the composite carries
+            keep_graph (bool, optional): go back through it again. Default: False
 
         Called inside the engine, and seen by it where the model hooks into what
         autograd saves: a checkpointed model computes parts of itself again on the way
         back, which must meet the same rules.
         """
         self.backward = True
+        self.passes.relevance = self._switches if relevance is None else relevance
+        options = {"allow_unused": True, "retain_graph": keep_graph}
         try:
             with torch._C.DisableTorchFunction():
                 seeds = torch.ones_like(scores)
                 if not self._recomputes:
-                    return torch.autograd.grad(
-                        scores, tensors, seeds, allow_unused=True
-                    )
-            return _grad(scores, tensors, seeds, allow_unused=True)
+                    return torch.autograd.grad(scores, tensors, seeds, **options)
+            return _grad(scores, tensors, seeds, **options)
         finally:
             self.backward = False
 

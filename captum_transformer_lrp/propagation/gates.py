@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from .gradients import RatioGradient
+from .passes import Switch
 
 #: graph nodes that reshape, cast, mask or scale one tensor and nothing else
 _TRANSPARENT = tuple(
@@ -70,3 +71,53 @@ def _maker(node: Any) -> Any:
     while type(node).__name__.startswith(("CloneBackward", "ViewBackward", "AliasB")):
         node = node.next_functions[0][0]
     return node
+
+
+def attention_behind(tensor: Tensor) -> bool:
+    """Whether a tensor is an attention pattern: a softmax, at most mixed over heads.
+
+    Followed back like a gate, and through one linear layer (talking heads).
+    """
+    node: Any = tensor.grad_fn
+    mixed = False
+    for _ in range(_MAXIMUM_STEPS):
+        if node is None:
+            return False
+        name = type(node).__name__.rstrip("0123456789")
+        if name == "SoftmaxBackward":
+            return True
+        parents = _parents(node)
+        if name in _LINEAR and not mixed:
+            mixed = True
+        elif name not in _TRANSPARENT and not Switch.made(node):
+            return False
+        if len(parents) != 1:
+            return False
+        node = parents[0]
+    return False
+
+
+def is_product(tensor: Tensor) -> bool:
+    """Whether a tensor is a product of two factors that both carry relevance."""
+    node: Any = tensor.grad_fn
+    for _ in range(_MAXIMUM_STEPS):
+        if node is None:
+            return False
+        if Switch.made(node) and node.operands > 1:
+            name = type(node.next_functions[0][0]).__name__
+            return not name.startswith("Add")
+        parents = _parents(node)
+        name = type(node).__name__.rstrip("0123456789")
+        if len(parents) != 1 or not (name in _TRANSPARENT or Switch.made(node)):
+            return False
+        node = parents[0]
+    return False
+
+
+def _parents(node: Any) -> list[Any]:
+    """Return the relevant parents of a node; of a switch, the operator alone."""
+    parents = [parent for parent, _ in node.next_functions if parent is not None]
+    return parents[:1] if Switch.made(node) else parents
+
+
+_LINEAR = ("AddmmBackward", "MmBackward", "LinearBackward", "ConvolutionBackward")

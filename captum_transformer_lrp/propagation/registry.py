@@ -261,19 +261,25 @@ def _computes_gelu_in_python(module: nn.Module) -> bool:
     return "python" in getattr(getattr(module, "act", None), "__name__", "")
 
 
+def _is_rms_norm(module: nn.Module) -> bool:
+    """Whether a module normalises by the root mean square, told by its class name."""
+    return type(module).__name__.endswith(("RMSNorm", "RmsNorm", "T5LayerNorm"))
+
+
 def _rounds_to_float32(module: nn.Module) -> bool:
     """Whether an RMSNorm module of a float64 model computes in float32 inside.
 
     Hugging Face's do, whatever their dtype: relevance would be rounded to seven digits
     in a model whose other operators keep sixteen.
     """
-    if not type(module).__name__.endswith(("RMSNorm", "T5LayerNorm")):
+    if not _is_rms_norm(module):
         return False
     weight = module._parameters.get("weight")
     return weight is not None and weight.dtype == torch.float64
 
 
 ROUNDING_RMS_NORM = Predicate(_rounds_to_float32, "RMSNorm in a float64 model")
+RMS_NORM = Predicate(_is_rms_norm, "RMSNorm")
 PYTHON_GELU = Predicate(_computes_gelu_in_python, "gelu spelled out by transformers")
 
 #: Modules whose activation reaches the engine in pieces (``gelu_new`` is mul, pow,

@@ -20,10 +20,11 @@ from .call import tensors_in
 from .composites import Composite
 from .gradients import LinearizedNorm, RatioGradient, ScaledGradients
 from .operators import KINDS
+from .passes import Switch
 
 CHOICES = ("raise", "warn", "gradient")
 
-_OURS = (RatioGradient, LinearizedNorm, ScaledGradients)
+_OURS = (RatioGradient, LinearizedNorm, ScaledGradients, Switch)
 #: autograd functions of torch itself that only move tensors between devices
 _MOVES = ("torch.nn.parallel.",)
 

@@ -2,6 +2,7 @@
 
 from .attention import ConstantPattern, DecomposedAttention, UniformAttention
 from .base import Rule
+from .carried import Absorb, PassOn
 from .elementwise import ConstantFactor, Identity, Power
 from .linear import (
     ConstantDenominator,
@@ -13,8 +14,11 @@ from .linear import (
     UniformProduct,
 )
 from .norm import ConstantScale
+from .positive import PositiveProduct, PositiveSum, ZBox
+from .residual import ProportionalSum
 
 __all__ = [
+    "Absorb",
     "ConstantDenominator",
     "ConstantFactor",
     "ConstantPattern",
@@ -25,9 +29,14 @@ __all__ = [
     "GatedProduct",
     "HalfGradient",
     "Identity",
+    "PassOn",
     "PlainGradient",
+    "PositiveProduct",
+    "PositiveSum",
     "Power",
+    "ProportionalSum",
     "Rule",
     "UniformAttention",
     "UniformProduct",
+    "ZBox",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from ..call import Call, map_tensors, tensors_in
@@ -86,12 +87,30 @@ _ADDEND: dict[str, tuple[int, str]] = {
 }
 
 
+def addend_of(call: Call) -> Any:
+    """Return what a product operator adds to the product: a bias, or None."""
+    place = _ADDEND.get(call.operator)
+    return None if place is None else call.argument(*place)
+
+
+def without_addend(call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a product operator that then adds nothing."""
+    addend = addend_of(call)
+    if not isinstance(addend, Tensor):
+        return call.args, call.kwargs
+    # a bias may be left out, the first argument of addmm may not
+    nothing = None if _ADDEND[call.operator][0] else torch.zeros_like(addend)
+    args = tuple(nothing if a is addend else a for a in call.args)
+    kwargs = {k: nothing if a is addend else a for k, a in call.kwargs.items()}
+    return args, kwargs
+
+
 def _relevant_factors(call: Call) -> tuple[list[Tensor], bool]:
     """Return the factors that carry relevance, and whether an addend does too."""
     relevant = [t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad]
-    if call.operator not in _ADDEND:
+    addend = addend_of(call)
+    if addend is None:
         return relevant, False
-    addend = call.argument(*_ADDEND[call.operator])
     factors = [t for t in relevant if t is not addend]
     return factors, len(factors) < len(relevant)
 

@@ -1,0 +1,107 @@
+"""An engine that sees the attention maps of a model where its operators make them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor
+
+from .decompositions import scaled_dot_product_attention
+from .engine import Engine
+from .gates import attention_behind
+from .table import Operator
+
+
+class AttentionMap(NamedTuple):
+    """What one attention operator multiplied its values with.
+
+    Attributes:
+        module (str): name of the module whose code ran.
+        tensor (Tensor): in the graph, as the model had it: ``(examples, heads, queries,
+            keys)``, or ``(examples * heads, queries, keys)``.
+        transposed (bool): the last two dimensions are keys and queries.
+    """
+
+    module: str
+    tensor: Tensor
+    transposed: bool
+
+
+class AttentionEngine(Engine):
+    """Records every attention map; arguments as for :class:`~.engine.Engine`.
+
+    A map is a factor of a matrix product that comes out of a softmax. Fused attention
+    is taken apart for it. Maps that depend on no explained input (a decoder's learned
+    queries) are made to require a gradient, so that theirs can be read too.
+    """
+
+    measures: ClassVar[bool] = True
+    starts_at: ClassVar[frozenset[str]] = frozenset({"softmax", "attention"})
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.maps: list[AttentionMap] = []
+
+    def apply(
+        self,
+        operator: Operator,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        relevant: int,
+    ) -> Any:
+        """Apply the rule of an operator; look for attention maps."""
+        if operator.kind == "attention":
+            return self.reenter(scaled_dot_product_attention, *args, **kwargs)
+        if operator.kind == "softmax" and not relevant:
+            with torch._C.DisableTorchFunction():
+                return operator.function(*args, **kwargs).requires_grad_().clone()
+        if operator.kind == "product" and not self.backward:
+            args = self._record_maps(operator, args)
+        return super().apply(operator, args, kwargs, relevant)
+
+    def _record_maps(
+        self, operator: Operator, args: tuple[Any, ...]
+    ) -> tuple[Any, ...]:
+        places = _FACTORS.get(operator.name)
+        if places is None:
+            return args
+        for place, transposed in places(args):
+            factor = args[place] if place < len(args) else None
+            if (
+                isinstance(factor, Tensor)
+                and factor.requires_grad
+                and factor.dim() >= 3
+                and attention_behind(factor)
+            ):
+                factor = factor.view_as(factor)
+                self.maps.append(AttentionMap(self.module_path(), factor, transposed))
+                return (*args[:place], factor, *args[place + 1 :])
+        return args
+
+
+Places = Callable[[tuple[Any, ...]], list[tuple[int, bool]]]
+
+
+def _einsum(args: tuple[Any, ...]) -> list[tuple[int, bool]]:
+    """Find the factors whose last or last but one dimension is summed over."""
+    if not isinstance(args[0], str) or len(args) != 3:
+        return []
+    inputs, _, output = args[0].replace(" ", "").partition("->")
+    found = []
+    for place, letters in enumerate(inputs.split(","), start=1):
+        if letters[-1:] not in output and letters[-2:-1] in output:
+            found.append((place, False))
+        elif letters[-2:-1] not in output and letters[-1:] in output:
+            found.append((place, True))
+    return found
+
+
+#: where products take factors that may be a map, and whether it is transposed there
+_FACTORS: dict[str, Places] = {
+    "einsum": _einsum,
+    "matmul": lambda args: [(0, False), (1, True)],
+    "bmm": lambda args: [(0, False), (1, True)],
+    "baddbmm": lambda args: [(1, False), (2, True)],
+}

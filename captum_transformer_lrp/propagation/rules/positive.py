@@ -1,0 +1,266 @@
+"""Rules that carry relevance through products: z+, halves, and the z-box."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ..call import Call, carries_relevance, map_tensors, tensors_in
+from ..passes import Switch, divide
+from .base import Rule
+from .carried import fit_to
+from .linear import addend_of, without_addend
+
+
+@dataclass(frozen=True, kw_only=True)
+class PositiveProduct(Rule):
+    """z+ for what is linear, even halves for a product of two relevant factors.
+
+    Chefer et al. (CVPR 2021, arXiv 2012.09838), Eq. 4 as their code has it: with
+    ``Z = x+ W+ + x- W-``, the sum of all positive contributions, ``R_in = x+ (R/Z W+) +
+    x- (R/Z W-)``, biases ignored. For ``A B`` with both factors relevant, ``S = R / (A
+    B)``, ``R_A = A (S B^T) / 2`` and ``R_B = B (A^T S) / 2``. A multiplication element
+    by element with constants passes relevance on. Conserves where ``Z > 0``, and
+    ``A B != 0``.
+
+    Z needs one product, not two: ``x+ W+ + x- W- = (x W + |x| |W|) / 2``.
+
+    Args:
+        joint (bool, optional): one denominator for both signs; if False, each sign has
+            its own, as in the papers' "LRP" baselines, which hand on twice the
+            relevance. Default: True
+    """
+
+    joint: bool = True
+    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
+
+    def __call__(self, call: Call) -> Any:
+        """Run the call; on the way back, share relevance by positive contributions."""
+        addend = addend_of(call)
+        if carries_relevance(addend):
+            return call.decompose(_with_addend_outside, call, addend)
+        factors = [t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad]
+        if call.operator in _ELEMENTWISE:
+            lasting = [t for t in factors if not Switch.absorbs(t)]
+            if len(lasting) == 1:
+                return call.switch(call.run(), fit_to(lasting[0].shape), lasting[0])
+        output = call.run()
+        if len(factors) > 1:
+            return call.switch(output, _halves(call, factors), *factors)
+        weight = call.argument(1, "weight")
+        if self.joint and call.operator == "linear" and not weight.requires_grad:
+            return call.switch(output, _linear(call, weight, output), *factors)
+        return call.switch(output, _multilinear(call, factors[0], self.joint), *factors)
+
+
+#: products of one element with one element
+_ELEMENTWISE = frozenset({"mul", "multiply"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PositiveSum(Rule):
+    """z+ for sums, means and other functions that are linear with positive weights.
+
+    ``R_i = w_i x_i+ R / sum(w x+)``. For ``mean`` this shares relevance by the positive
+    values that were averaged.
+    """
+
+    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
+
+    def __call__(self, call: Call) -> Any:
+        """Run the call; on the way back, share relevance by positive values."""
+        output = call.run()
+        relevant = [t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad]
+        if not isinstance(output, Tensor) or not output.requires_grad:
+            return output
+        if len(relevant) != 1 or output.is_complex() or relevant[0].is_complex():
+            raise TypeError(
+                f"PositiveSum() was given to {call.operator!r} with {len(relevant)} "
+                "relevant inputs; it knows real functions of one. Give the operator a "
+                "rule of its own."
+            )
+        return call.switch(output, _multilinear(call, relevant[0], True), relevant[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class ZBox(Rule):
+    """z-box for the layer that reads the pixels, ``otherwise`` for all other layers.
+
+    Montavon et al. 2017 (arXiv 1512.02479), as in Chefer et al.'s "full" LRP: with the
+    lowest and highest value L and H of each example, ``Z = W x - W+ L - W- H`` and
+    ``R_in = x (S W) - L (S W+) - H (S W-)``, ``S = R / Z``. Which layer reads the
+    pixels is seen in the graph: its input is the explained input.
+
+    Args:
+        otherwise (Rule, optional): for layers behind it. Default: PositiveProduct()
+        epsilon (float, optional): added to Z, as the authors do. Default: 1e-9
+    """
+
+    otherwise: Rule = PositiveProduct()
+    epsilon: float = 1e-9
+    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
+
+    def __call__(self, call: Call) -> Any:
+        """Run the call; at the pixels, share relevance by distance from the box."""
+        x = call.argument(0, "input")
+        weight = call.argument(1, "weight")
+        if not (
+            carries_relevance(x)
+            and isinstance(weight, Tensor)
+            and not weight.requires_grad
+            and reads_an_input(x)
+        ):
+            return self.otherwise(call)
+        (_, _, *rest), kwargs = without_addend(call)
+        pixels, epsilon = x.data, self.epsilon
+        dims = tuple(range(1, x.dim()))
+
+        def share(relevance: Tensor) -> list[Tensor | None]:
+            low = pixels.amin(dims, keepdim=True).expand_as(pixels)
+            high = pixels.amax(dims, keepdim=True).expand_as(pixels)
+            parts = (
+                (pixels, weight),
+                (low, weight.clamp(min=0)),
+                (high, weight.clamp(max=0)),
+            )
+            with torch.enable_grad():
+                leaves = [p.clone().requires_grad_() for p, _ in parts]
+                terms = [
+                    call.run_with((leaf, w, *rest), kwargs)
+                    for leaf, (_, w) in zip(leaves, parts, strict=True)
+                ]
+                z = terms[0] - terms[1] - terms[2] + epsilon
+                s = divide(relevance, z.detach())
+                found = torch.autograd.grad(z, leaves, s)
+            at, below, above = (p * g for (p, _), g in zip(parts, found, strict=True))
+            return [at + below + above]
+
+        return call.switch(call.run(), share, x)
+
+
+def reads_an_input(tensor: Tensor) -> bool:
+    """Whether a tensor is an explained input, at most copied or reshaped."""
+    node: Any = tensor.grad_fn
+    while node is not None:
+        name = type(node).__name__.rstrip("0123456789")
+        if name == "AccumulateGrad":
+            return True
+        if name not in _MOVES:
+            return False
+        node = node.next_functions[0][0]
+    return False
+
+
+_MOVES = frozenset(
+    f"{name}Backward"
+    for name in """Clone ToCopy View UnsafeView ReshapeAlias Unsqueeze Squeeze Transpose
+    Permute Expand Alias Slice Select ConstantPadNd Unfold""".split()
+)
+
+
+def _positive(tensor: Tensor) -> Tensor:
+    return tensor.clamp(min=0)
+
+
+def _negative(tensor: Tensor) -> Tensor:
+    return tensor.clamp(max=0)
+
+
+def _ratio(relevance: Tensor, twice: Tensor, total: Tensor) -> Tensor:
+    """Return ``relevance / twice``, and 0 where ``twice`` is 0 but for rounding.
+
+    ``twice = x W + |x| |W|`` is twice the sum of the positive contributions. Where
+    there are none, its two parts cancel up to the rounding of ``total = |x| |W|``.
+    """
+    smallest = total.mul(16 * torch.finfo(total.dtype).eps)
+    return torch.where(twice <= smallest, 0, relevance / twice)
+
+
+def _linear(call: Call, weight: Tensor, output: Tensor) -> Any:
+    """z+ of ``functional.linear`` with a constant weight: three products."""
+    x, bias = call.argument(0, "input").data, call.argument(2, "bias")
+    output = output.data
+
+    def share(relevance: Tensor) -> list[Tensor | None]:
+        size, strength = x.abs(), weight.abs()
+        total = functional.linear(size, strength)
+        z = output + total if bias is None else (output - bias).add_(total)
+        s = _ratio(relevance, z, total)
+        return [(s @ weight).mul_(x).addcmul_(s @ strength, size)]
+
+    return share
+
+
+def _multilinear(call: Call, x: Tensor, joint: bool) -> Any:
+    """z+ of any function that is linear in ``x``, by torch's own derivative."""
+    args, kwargs = without_addend(call)
+    source = x.data
+
+    def graph(change: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Return a leaf for ``x`` and the output, every factor changed alike."""
+        leaf = change(source).clone().requires_grad_()
+
+        def replace(tensor: Tensor) -> Tensor:
+            if tensor is x:
+                return leaf
+            constant = tensor.detach()
+            return change(constant) if tensor.is_floating_point() else constant
+
+        replaced = map_tensors(replace, args), map_tensors(replace, kwargs)
+        return leaf, call.run_with(*replaced)
+
+    def contribution(leaf: Tensor, z: Tensor, s: Tensor) -> Tensor:
+        (gradient,) = torch.autograd.grad(z, leaf, s)
+        return leaf.detach() * gradient
+
+    @torch.enable_grad()
+    def share(relevance: Tensor) -> list[Tensor | None]:
+        if joint:
+            plain, strong = graph(Tensor.detach), graph(Tensor.abs)
+            total = strong[1].detach()
+            s = _ratio(relevance, plain[1].detach() + total, total)
+            return [contribution(*plain, s) + contribution(*strong, s)]
+        found = torch.zeros_like(source)
+        for sign in (_positive, _negative):
+            leaf, z = graph(sign)
+            found += contribution(leaf, z, divide(relevance, z.detach()))
+        return [found]
+
+    return share
+
+
+def _halves(call: Call, factors: list[Tensor]) -> Any:
+    """Half of the relevance to each of two factors, by torch's own derivative."""
+    args, kwargs = without_addend(call)
+    sources = [t.data for t in factors]
+
+    @torch.enable_grad()
+    def share(relevance: Tensor) -> list[Tensor | None]:
+        leaves = [t.clone().requires_grad_() for t in sources]
+        places = {id(t): leaf for t, leaf in zip(factors, leaves, strict=True)}
+
+        def replace(tensor: Tensor) -> Tensor:
+            return places.get(id(tensor), tensor.detach())
+
+        replaced = map_tensors(replace, args), map_tensors(replace, kwargs)
+        product = call.run_with(*replaced)
+        s = divide(relevance, product.detach())
+        found = torch.autograd.grad(product, leaves, s, allow_unused=True)
+        return [
+            None if g is None else t * g / len(factors)
+            for t, g in zip(sources, found, strict=True)
+        ]
+
+    return share
+
+
+def _with_addend_outside(call: Call, addend: Tensor) -> Any:
+    """Return the product plus its addend, as two operators."""
+    args, kwargs = without_addend(call)
+    beta = kwargs.pop("beta", 1)
+    return call.run_with(args, kwargs) + (addend if beta == 1 else addend * beta)
