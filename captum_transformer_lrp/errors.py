@@ -31,6 +31,10 @@ class DisconnectedError(LRPError, RuntimeError):
     """No relevance can reach the inputs: the score does not depend on them."""
 
 
+class AttentionError(LRPError, ValueError):
+    """The model's attention cannot be mapped to its inputs."""
+
+
 class UnknownOperatorError(LRPError, RuntimeError):
     """The model uses differentiable operators for which the composite has no rule."""
 

@@ -22,6 +22,7 @@ KNOWN_KEYS = (
     "pixel_values_videos",
     "input_features",
     "input_values",
+    "visual_feats",
 )
 _IDENTIFIERS = (torch.int64, torch.int32)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import DisconnectedError, DropoutWarning, InputError, LRPError
 from ..propagation import Composite, Engine
+from ..propagation.precision import Raised
 from .inputs import Inputs, prepare_inputs, why_it_failed
 from .scores import output_tensor, select_scores
 
@@ -67,6 +68,51 @@ def explain_once(
             these classes.
         DisconnectedError: if no input can receive relevance.
     """
+    with run_once(
+        forward_func,
+        inputs,
+        additional_forward_args,
+        composite=composite,
+        unknown=unknown,
+        make_engine=make_engine,
+        **engine_options,
+    ) as (engine, prepared, output):
+        scores = engine_scores(engine, prepared, output, target, output_field)
+        with torch._C.DisableTorchFunction():
+            further = [] if wanted is None else wanted(engine)
+        del output
+        tensors = [*(leaf.leaf for leaf in prepared.leaves), *further]
+        gradients = _go_back(engine, scores, tensors, prepared)
+    return Explained(prepared, scores.detach(), gradients, engine)
+
+
+@contextmanager
+def run_once(
+    forward_func: Callable[..., Any],
+    inputs: Any,
+    additional_forward_args: Any,
+    *,
+    composite: Composite,
+    unknown: str | None,
+    make_engine: Callable[..., Engine] = Engine,
+    dtype: torch.dtype | None = None,
+    **engine_options: Any,
+) -> Iterator[tuple[Engine, Inputs, Any]]:
+    """Run the model under a composite; within the block, go back through its graph.
+
+    Args:
+        forward_func (Callable): the model or a function of it.
+        inputs (Tensor, tuple of Tensor, or Mapping): what is explained.
+        additional_forward_args (Any): further positional arguments.
+        composite (Composite): the rules.
+        unknown (str or None): what to do with operators without a rule.
+        make_engine (Callable): the engine's class.
+        dtype (torch.dtype, optional): compute in this dtype at least. Default: None
+        engine_options (Any): passed on to the engine.
+
+    Yields:
+        The engine, the inputs, and what the model returned.
+    """
     root = forward_func if isinstance(forward_func, nn.Module) else None
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
@@ -83,24 +129,45 @@ def explain_once(
         if engine.compiled:  # run compiled parts eagerly, so that they are seen
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(engine)
-        output = _run(forward_func, prepared)
-        with torch._C.DisableTorchFunction():
-            scores = select_scores(
-                output_tensor(output, output_field), target, examples=prepared.examples
-            )
-            engine.check(scores)
-            further = [] if wanted is None else wanted(engine)
-        del output
-        tensors = [*(leaf.leaf for leaf in prepared.leaves), *further]
-        gradients = _go_back(engine, scores, tensors, prepared)
+        with nullcontext() if dtype is None else Raised(dtype):
+            output = _run(forward_func, prepared)
+        yield engine, prepared, output
     if engine.dropout_seen:
         warnings.warn(
             "dropout was active while the model was explained: the relevance is that "
             "of one random draw. Call model.eval() to explain the deterministic model.",
             DropoutWarning,
-            stacklevel=4,
+            stacklevel=6,
         )
-    return Explained(prepared, scores.detach(), gradients, engine)
+
+
+def engine_scores(
+    engine: Engine,
+    prepared: Inputs,
+    output: Any,
+    target: Any,
+    output_field: str | int | None,
+) -> Tensor:
+    """Return the explained score of each example, and check the way to it.
+
+    Raises:
+        TargetError, OutputError, UnknownOperatorError: see these classes.
+    """
+    with torch._C.DisableTorchFunction():
+        scores = select_scores(
+            output_tensor(output, output_field), target, examples=prepared.examples
+        )
+        engine.check(scores)
+    return scores
+
+
+def check_callable(method: object, forward_func: Any) -> None:
+    """Raise TypeError if a method was given something that cannot be called."""
+    if not callable(forward_func):
+        raise TypeError(
+            f"{type(method).__name__} got a {type(forward_func).__name__}; expected "
+            "a torch.nn.Module or another callable that returns scores."
+        )
 
 
 def _run(forward_func: Callable[..., Any], prepared: Inputs) -> Any:

@@ -13,7 +13,7 @@ from ..propagation.composites import epsilon_lrp
 from ..propagation.registry import Row
 from ..propagation.trace import Trace, TracingEngine
 from ._captum import GradientAttribution, log_usage
-from .single_pass import Explained, explain_once
+from .single_pass import Explained, check_callable, explain_once
 
 
 class TransformerLRP(GradientAttribution):
@@ -60,11 +60,7 @@ class TransformerLRP(GradientAttribution):
         output_field: str | int | None = None,
         unknown: Literal["raise", "warn", "gradient"] | None = None,
     ) -> None:
-        if not callable(forward_func):
-            raise TypeError(
-                f"{type(self).__name__} got a {type(forward_func).__name__}; expected "
-                "a torch.nn.Module or another callable that returns scores."
-            )
+        check_callable(self, forward_func)
         GradientAttribution.__init__(self, forward_func)
         self.composite = composite_named(composite)
         if rules:

@@ -11,6 +11,7 @@ from torch import Tensor
 from .decompositions import scaled_dot_product_attention
 from .engine import Engine
 from .gates import attention_behind
+from .streams import streams_of
 from .table import Operator
 
 
@@ -35,6 +36,11 @@ class AttentionEngine(Engine):
     A map is a factor of a matrix product that comes out of a softmax. Fused attention
     is taken apart for it. Maps that depend on no explained input (a decoder's learned
     queries) are made to require a gradient, so that theirs can be read too.
+
+    Attributes:
+        maps (list of AttentionMap): in order of execution.
+        grids (dict): for the leaf that a stream starts from (its id), the spatial shape
+            that convolutions had given it before the first map.
     """
 
     measures: ClassVar[bool] = True
@@ -43,6 +49,8 @@ class AttentionEngine(Engine):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.maps: list[AttentionMap] = []
+        self.starts: list[Tensor] = []
+        self.grids: dict[int, tuple[int, ...]] = {}
 
     def apply(
         self,
@@ -54,12 +62,23 @@ class AttentionEngine(Engine):
         """Apply the rule of an operator; look for attention maps."""
         if operator.kind == "attention":
             return self.reenter(scaled_dot_product_attention, *args, **kwargs)
+        if operator.kind is None and operator.twin is not None:
+            return self.reenter(operator.twin, *args, **kwargs)
         if operator.kind == "softmax" and not relevant:
-            with torch._C.DisableTorchFunction():
-                return operator.function(*args, **kwargs).requires_grad_().clone()
-        if operator.kind == "product" and not self.backward:
-            args = self._record_maps(operator, args)
-        return super().apply(operator, args, kwargs, relevant)
+            return self._start(operator.function(*args, **kwargs))
+        if operator.kind != "product" or self.backward:
+            return super().apply(operator, args, kwargs, relevant)
+        output = super().apply(
+            operator, self._record_maps(operator, args), kwargs, relevant
+        )
+        if operator.name.startswith("conv") and not self.maps and output.requires_grad:
+            self.grids[streams_of(output)[0]] = tuple(output.shape[2:])
+        return output
+
+    def _start(self, pattern: Tensor) -> Tensor:
+        with torch._C.DisableTorchFunction():
+            self.starts.append(pattern.requires_grad_())
+            return pattern.clone()
 
     def _record_maps(
         self, operator: Operator, args: tuple[Any, ...]

@@ -120,4 +120,5 @@ def _parents(node: Any) -> list[Any]:
     return parents[:1] if Switch.made(node) else parents
 
 
-_LINEAR = ("AddmmBackward", "MmBackward", "LinearBackward", "ConvolutionBackward")
+#: with one relevant parent: a linear layer
+_LINEAR = tuple(f"{n}Backward" for n in ("Addmm", "Mm", "Bmm", "Linear", "Convolution"))

@@ -25,9 +25,9 @@ class ProportionalSum(Rule):
     receive more than there is. (The code sums over the whole batch, which it takes to
     be one example.)
 
-    A constant summand of more than one dimension, a position embedding, takes its
-    share. A bias, and what is added to attention scores (a mask, relative positions),
-    takes nothing. Conserves where ``a + b != 0`` for two relevant summands.
+    A constant summand of more than one dimension (a position embedding, a class token)
+    takes its share. A bias, and what is added to attention scores (a mask, relative
+    positions), takes nothing. Conserves where ``a + b != 0`` for two relevant summands.
 
     Args:
         rescale (bool, optional): if False, by contribution only, as in the papers'
@@ -92,6 +92,4 @@ class ProportionalSum(Rule):
 
 def _takes_a_share(constant: Any) -> bool:
     """Whether a constant summand is more than a number or a bias."""
-    if not isinstance(constant, Tensor):
-        return False
-    return sum(size > 1 for size in constant.shape) > 1
+    return isinstance(constant, Tensor) and constant.dim() > 1 and constant.numel() > 1

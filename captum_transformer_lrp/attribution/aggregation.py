@@ -1,0 +1,127 @@
+"""From the attention maps of all layers to one map: plain tensor functions.
+
+One algorithm serves all methods of the family. A method says what each layer
+contributes (a matrix of queries x keys), and the layers are then composed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+Stream = TypeVar("Stream", bound=Hashable)
+Relations = dict[tuple[Stream, Stream], Tensor]
+
+
+@dataclass(frozen=True)
+class Contribution:
+    """What one attention operator adds.
+
+    Attributes:
+        queries (Hashable): the stream of tokens that ask.
+        keys (Hashable): the stream of tokens that answer.
+        matrix (Tensor): shape ``(examples, queries, keys)``, not negative.
+    """
+
+    queries: Hashable
+    keys: Hashable
+    matrix: Tensor
+
+
+def compose(
+    steps: Iterable[Sequence[Contribution]],
+    *,
+    normalize_rows: bool = False,
+    normalize_relations: bool = True,
+    accumulate: bool = True,
+) -> Relations[Hashable]:
+    """Return how much each token of each stream draws on each token of each other.
+
+    Within a stream ``s`` a layer ``A`` multiplies: ``R_st <- R_st + A R_st`` for all
+    ``t``, from ``R_ss = I`` and ``R_st = 0``; this is attention rollout (Abnar and
+    Zuidema 2020), transformer attribution (Chefer et al., CVPR 2021, Eq. 14) and rules
+    5 and 6 of generic attention (Chefer et al., ICCV 2021). Between streams (queries of
+    ``s``, keys of ``q``) rules 10 and 11: ``R_sq <- R_sq + N(R_ss)^T A N(R_qq)`` and
+    ``R_ss <- R_ss + A R_qs``, with ``N(R) = (R - I) / rowsum + I`` (Eq. 8 and 9).
+
+    Args:
+        steps (iterable of sequences of Contribution): in order of execution; the
+            contributions of one step are computed from the same relations, as the two
+            directions of co-attention are.
+        normalize_rows (bool, optional): divide the rows of ``I + A`` by their sums,
+            within a stream. Default: False
+        normalize_relations (bool, optional): apply ``N`` between streams.
+            Default: True
+        accumulate (bool, optional): multiply ``A`` with the relations of both streams
+            between streams; if False, ``R_sq <- R_sq + A``. Default: True
+
+    Returns:
+        dict: ``(s, q)`` to a tensor of shape ``(examples, tokens of s, tokens of q)``.
+    """
+    relations: Relations[Hashable] = {}
+    for step in steps:
+        for c in step:
+            _start(relations, c.queries, c.matrix, c.matrix.shape[-2])
+            _start(relations, c.keys, c.matrix, c.matrix.shape[-1])
+        old = dict(relations)
+        for c in step:
+            s, q, a = c.queries, c.keys, c.matrix
+            if s == q:
+                if normalize_rows:
+                    a = a + _identity(a)
+                    a = a / a.sum(-1, keepdim=True)
+                for (row, column), relation in old.items():
+                    if row == s:
+                        moved = a @ relation
+                        _add(
+                            relations,
+                            (s, column),
+                            moved - relation if normalize_rows else moved,
+                        )
+                continue
+            for (row, column), relation in old.items():
+                if row == q and column != q:
+                    _add(relations, (s, column), a @ relation)
+            if accumulate:
+                first, last = old[s, s], old[q, q]
+                if normalize_relations:
+                    first, last = _normalized(first), _normalized(last)
+                a = first.transpose(-2, -1) @ (a @ last)
+            _add(relations, (s, q), a)
+    return relations
+
+
+def _start(
+    relations: Relations[Hashable], stream: Hashable, like: Tensor, tokens: int
+) -> None:
+    known = relations.get((stream, stream))
+    if known is None:
+        identity = torch.eye(tokens, dtype=like.dtype, device=like.device)
+        relations[stream, stream] = identity.expand(like.shape[0], -1, -1)
+    elif known.shape[-1] != tokens:
+        raise ValueError(
+            f"one stream has {known.shape[-1]} tokens in one layer and {tokens} in "
+            "another; expected as many in all layers."
+        )
+
+
+def _add(
+    relations: Relations[Hashable], key: tuple[Hashable, Hashable], value: Tensor
+) -> None:
+    relations[key] = relations[key] + value if key in relations else value
+
+
+def _identity(like: Tensor) -> Tensor:
+    return torch.eye(like.shape[-1], dtype=like.dtype, device=like.device)
+
+
+def _normalized(relation: Tensor) -> Tensor:
+    """Return ``(R - I) / rowsum + I`` (ICCV 2021, Eq. 8 and 9); empty rows stay 0."""
+    identity = _identity(relation)
+    own = relation - identity
+    sums = own.sum(-1, keepdim=True)
+    return torch.where(sums == 0, 0, own / sums) + identity

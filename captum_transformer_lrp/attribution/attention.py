@@ -1,0 +1,590 @@
+"""Attributions from attention: Chefer et al. 2021, and what is compared with it."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import AttentionError
+from ..propagation import Composite
+from ..propagation.composites import GRADIENT_X_INPUT, TRANSFORMER_ATTRIBUTION
+from ._captum import GradientAttribution, LayerAttribution, log_usage
+from .aggregation import Relations, compose
+from .attention_maps import AttentionLayer, Seen, seen
+from .attention_readout import (
+    MOST_PREFIX_TOKENS,
+    chosen_rows,
+    contributions,
+    read_out,
+)
+from .inputs import Leaf
+from .single_pass import check_callable
+
+OwnToken = Literal["minimum", "zero", "keep"]
+
+
+class AttentionAttribution(GradientAttribution):
+    r"""Base of the methods that compose attention maps to one map of the input.
+
+    Attention maps are taken where the operators make them, fused or not, in any model;
+    the model is neither changed nor asked for its attentions. Which token the score is
+    read from (a class token, the last token, the mean of all) is seen in the gradient.
+
+    Args:
+        forward_func (Callable): the model, or any function of it.
+        start_layer (int, optional): the first layer that counts, of each sequence of
+            tokens; negative from the end. Default: 0
+        normalize_rows (bool, optional): divide the rows of ``I + A`` by their sums.
+            Default: what the method's authors do where one token of one sequence is
+            read out, see the class; else False
+        rows (int, sequence of int or Tensor, optional): the token whose row is read, or
+            one for each example, if the one found is not wanted. Default: None
+        own_token (str, optional): what becomes of the token whose row is read, in a
+            text: ``"minimum"`` of the row (0, where padding gets none), ``"zero"``, or
+            ``"keep"``. Default: what the method's authors do, see the class; with
+            several sequences of tokens ``"zero"``
+        between (str, optional): how two sequences of tokens relate: by the ``"rules"``
+            of :class:`GenericAttention`, or by the ``"last"`` map between them alone,
+            as in the baselines of its paper. Default: ``"rules"``
+        prefix_tokens (int, optional): how many tokens stand before the patches of an
+            image. Default: as many as are left over
+        upsample (bool, optional): for images, interpolate the map to the pixels.
+            Default: False
+        dtype (torch.dtype, optional): compute in this dtype at least, such as
+            ``torch.float64``; the model is left as it is. Default: the model's
+        output_field (str or int, optional): which field of a ``ModelOutput`` or tuple
+            holds the scores. Default: a tensor itself, else ``"logits"``
+        unknown (str, optional): for operators without a rule: ``"raise"``, ``"warn"``
+            or ``"gradient"``. Default: ``"raise"``
+    """
+
+    name: ClassVar[str] = "AttentionAttribution"
+    composite: ClassVar[Composite] = GRADIENT_X_INPUT
+    needs_relevance: ClassVar[bool] = False
+    #: defaults for texts and for all else
+    normalizes_rows: ClassVar[tuple[bool, bool]] = (False, False)
+    own: ClassVar[OwnToken] = "keep"
+    #: whether the layers are composed, with an identity for the residual
+    composes: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Any],
+        *,
+        start_layer: int = 0,
+        normalize_rows: bool | None = None,
+        rows: int | Sequence[int] | Tensor | None = None,
+        own_token: OwnToken | None = None,
+        between: Literal["rules", "last"] = "rules",
+        prefix_tokens: int | None = None,
+        upsample: bool = False,
+        dtype: torch.dtype | None = None,
+        output_field: str | int | None = None,
+        unknown: Literal["raise", "warn", "gradient"] | None = None,
+    ) -> None:
+        check_callable(self, forward_func)
+        if own_token not in (None, "minimum", "zero", "keep"):
+            raise ValueError(
+                f"own_token={own_token!r}; expected 'minimum', 'zero' or 'keep'."
+            )
+        if between not in ("rules", "last"):
+            raise ValueError(f"between={between!r}; expected 'rules' or 'last'.")
+        GradientAttribution.__init__(self, forward_func)
+        self.start_layer = start_layer
+        self.normalize_rows = normalize_rows
+        self.rows = rows
+        self.own_token = own_token
+        self.between = between
+        self.prefix_tokens = prefix_tokens
+        self.upsample = upsample
+        self.dtype = dtype
+        self.output_field = output_field
+        self.unknown = unknown
+
+    @classmethod
+    def get_name(cls) -> str:
+        """Return the name of the method."""
+        return cls.name
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """False: a map is made of attention, not of inputs."""
+        return False
+
+    def has_convergence_delta(self) -> bool:
+        """False: a map does not sum to the score."""
+        return False
+
+    @log_usage(part_of_slo=True)
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],
+        target: Any = None,
+        additional_forward_args: Any = None,
+    ) -> Any:
+        r"""Return one score per token or patch.
+
+        Args:
+            inputs (Tensor, tuple of Tensor, or Mapping): as for
+                :meth:`TransformerLRP.attribute`.
+            target (int, tuple, Tensor or list, optional): which score, as in Captum.
+                Default: None
+            additional_forward_args (Any, optional): passed on. Default: None
+
+        Returns:
+            *Tensor* or *tuple[Tensor, ...]* of **attributions**, detached: for token
+            identifiers and embeddings ``(examples, tokens)``; for images ``(examples,
+            1, rows, columns)`` of patches, or of pixels with ``upsample``, as
+            :meth:`captum.attr.LayerAttribution.interpolate` takes and returns them. A
+            mapping with several known entries gives a dictionary.
+
+        Raises:
+            AttentionError: if the model has no attention, or its attention cannot be
+                mapped to an input; the message says why.
+            InputError, TargetError, OutputError, UnknownOperatorError, ModelStateError:
+                as :meth:`TransformerLRP.attribute`.
+        """
+        return self.attribute_targets(inputs, [target], additional_forward_args)[0]
+
+    def attribute_targets(
+        self,
+        inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],
+        targets: Sequence[Any],
+        additional_forward_args: Any = None,
+    ) -> list[Any]:
+        """Return the attributions for several targets, from one forward pass.
+
+        Args:
+            inputs (Tensor, tuple of Tensor, or Mapping): as for :meth:`attribute`.
+            targets (sequence): each as for :meth:`attribute`.
+            additional_forward_args (Any, optional): passed on. Default: None
+
+        Returns:
+            list: for each target what :meth:`attribute` returns.
+        """
+        found = []
+        with self._seen(inputs, additional_forward_args) as model:
+            for number, target in enumerate(targets, start=1):
+                layers = model.go_back(target, last=number == len(targets))
+                found.append(self._attributions(model, layers))
+        return found
+
+    def layers(
+        self,
+        inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],
+        target: Any = None,
+        additional_forward_args: Any = None,
+    ) -> tuple[AttentionLayer, ...]:
+        """Return the attention map of every layer and head, with what went back.
+
+        For those who want to look: plain tensors, in order of execution.
+
+        Args:
+            inputs (Tensor, tuple of Tensor, or Mapping): as for :meth:`attribute`.
+            target (int, tuple, Tensor or list, optional): which score. Default: None
+            additional_forward_args (Any, optional): passed on. Default: None
+        """
+        with self._seen(inputs, additional_forward_args) as model:
+            return model.go_back(target)
+
+    def _seen(
+        self, inputs: Any, additional_forward_args: Any
+    ) -> AbstractContextManager[Seen]:
+        return seen(
+            self.forward_func,
+            inputs,
+            additional_forward_args,
+            composite=self.composite,
+            unknown=self.unknown,
+            output_field=self.output_field,
+            relevance=self.needs_relevance,
+            dtype=self.dtype,
+        )
+
+    @abstractmethod
+    def contribution(self, layer: AttentionLayer) -> Tensor:
+        """Return what one layer contributes, shape ``(examples, queries, keys)``."""
+
+    def _attributions(self, model: Seen, layers: tuple[AttentionLayer, ...]) -> Any:
+        weights = read_out(layers)
+        if self.rows is not None:
+            weights = chosen_rows(weights, self.rows)
+        several = {s: bool(((w > 0).sum(-1) > 1).any()) for s, w in weights.items()}
+        values = []
+        for leaf in model.inputs.leaves:
+            text, stream = _is_text(leaf), id(leaf.leaf)
+            alone = {layer.queries for layer in layers} == {stream}
+            normalize = self.normalize_rows
+            if normalize is None:  # as the authors of BERT's and ViT's conventions
+                normalize = self.normalizes_rows[0 if text else 1] and (
+                    alone and not (text and several[stream])
+                )
+            relations, last = self._relations(layers, normalize)
+            rows = _rows(relations, last, weights, stream)
+            if rows is None:
+                raise AttentionError(
+                    f"the attention from which the score is read does not reach "
+                    f"{leaf.name} as tokens of its own. Pass it on in "
+                    "additional_forward_args, or use AttnLRP."
+                )
+            own = weights.get(stream) if last.get(stream) == stream else None
+            if own is not None and several[stream] and self.composes and not normalize:
+                rows = rows - own  # what each token has of itself, by the residual
+            if text:
+                token = self.own_token or (self.own if alone else "zero")
+                values.append(self._text(leaf, rows, own, token))
+            else:
+                values.append(self._image(leaf, rows, model.grids.get(stream)))
+        return model.inputs.restore(tuple(values))
+
+    def _relations(
+        self, layers: tuple[AttentionLayer, ...], normalize: bool
+    ) -> tuple[Relations[Hashable], dict[int, Hashable]]:
+        counted = _from_layer(layers, self.start_layer)
+        within = [x for x in layers if self.between == "rules" or x.queries == x.keys]
+        steps, last = contributions(
+            within,
+            lambda layer: (
+                self.contribution(layer)
+                if layer in counted
+                else torch.zeros_like(layer.attention[:, 0])
+            ),
+        )
+        relations = compose(steps, normalize_rows=normalize)
+        if self.between == "last":
+            for x in layers:
+                if x.queries != x.keys and x.used:
+                    pair = last.get(x.queries, x.queries), last.get(x.keys, x.keys)
+                    relations[pair] = self.contribution(x)
+                    last.setdefault(x.queries, x.queries)
+        return relations, last
+
+    def _text(
+        self, leaf: Leaf, rows: Tensor, weights: Tensor | None, own: OwnToken
+    ) -> Tensor:
+        shape = leaf.given.shape
+        if rows.shape != shape[:2]:
+            raise AttentionError(
+                f"{leaf.name} has {shape[1] if len(shape) > 1 else 0} tokens, but the "
+                f"layers attend to {rows.shape[1]}; which are which is not known. Use "
+                "AttnLRP for this model."
+            )
+        if weights is not None and own != "keep":
+            own_token = (weights > 0) & ((weights > 0).sum(-1, keepdim=True) == 1)
+            lowest = rows.amin(-1, keepdim=True) if own == "minimum" else 0.0
+            rows = torch.where(own_token, lowest, rows)
+        if leaf.keep is not None:
+            keep = leaf.keep.reshape(leaf.keep.shape[:2]).bool()
+            rows = torch.where(keep, rows, 0)
+        return rows.detach()
+
+    def _image(self, leaf: Leaf, rows: Tensor, grid: tuple[int, ...] | None) -> Tensor:
+        tokens = rows.shape[1]
+        spatial = tuple(leaf.given.shape[2:])
+        grid = grid or _grid_of(tokens, spatial, self.prefix_tokens)
+        prefix = None if grid is None else tokens - math.prod(grid)
+        if (
+            grid is None
+            or prefix is None
+            or (self.prefix_tokens is None and not 0 <= prefix <= MOST_PREFIX_TOKENS)
+            or (self.prefix_tokens is not None and prefix < self.prefix_tokens)
+        ):
+            raise AttentionError(
+                f"the layers attend to {tokens} tokens, which do not make up a grid "
+                f"over {leaf.name} of shape {tuple(leaf.given.shape)}"
+                f"{'' if grid is None else f' with {grid} patches'}. Say how many "
+                "tokens stand before the patches: prefix_tokens=1."
+            )
+        start = prefix if self.prefix_tokens is None else self.prefix_tokens
+        patches = rows[:, start : start + math.prod(grid)].detach()
+        found = patches.reshape(patches.shape[0], 1, *grid)
+        if self.upsample:
+            mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(grid)]
+            size = spatial[-len(grid) :]
+            found = LayerAttribution.interpolate(found, size, mode)
+        return found
+
+
+def _is_text(leaf: Leaf) -> bool:
+    """Whether an input is tokens: identifiers, or embeddings of three dimensions."""
+    return leaf.is_identifier or leaf.given.dim() == 3
+
+
+def _rows(
+    relations: Relations[Hashable],
+    last: dict[int, Hashable],
+    weights: dict[int, Tensor],
+    stream: int,
+) -> Tensor | None:
+    """Return the rows that are read out, over the tokens of one input."""
+    total: Tensor | None = None
+    for queries, weight in weights.items():
+        relation = relations.get((last[queries], stream))
+        if relation is not None:
+            row = torch.einsum("bq,bqk->bk", weight, relation)
+            total = row if total is None else total + row
+    return total
+
+
+def _from_layer(
+    layers: tuple[AttentionLayer, ...], start: int
+) -> tuple[AttentionLayer, ...]:
+    """Return the layers from number ``start`` on, counted within each stream."""
+    if start == 0:
+        return layers
+    kept: list[AttentionLayer] = []
+    counts: dict[int, int] = {}
+    for layer in layers:
+        counts[layer.queries] = counts.get(layer.queries, 0) + 1
+    seen_of: dict[int, int] = {}
+    for layer in layers:
+        number = seen_of.get(layer.queries, 0)
+        seen_of[layer.queries] = number + 1
+        total = counts[layer.queries]
+        first = start if start >= 0 else total + start
+        if not 0 <= first < total:
+            raise ValueError(
+                f"start_layer={start} is out of range: expected {-total} ... "
+                f"{total - 1}."
+            )
+        if number >= first:
+            kept.append(layer)
+    return tuple(kept)
+
+
+def _grid_of(
+    tokens: int, spatial: tuple[int, ...], prefix: int | None
+) -> tuple[int, ...] | None:
+    """Return the grid that fits an image's shape, if no convolution has told it."""
+    if len(spatial) != 2:
+        return None
+    tried = range(MOST_PREFIX_TOKENS + 1) if prefix is None else (prefix,)
+    for number in tried:
+        patches = tokens - number
+        rows = round(math.sqrt(max(patches, 0) * spatial[0] / spatial[1]))
+        if rows and patches % rows == 0:
+            columns = patches // rows
+            if rows * spatial[1] == columns * spatial[0]:
+                return rows, columns
+    return None
+
+
+def _positive_mean(maps: Tensor) -> Tensor:
+    """Average the positive part over heads: ``(e, heads, q, k)`` to ``(e, q, k)``."""
+    return maps.clamp(min=0).mean(1)
+
+
+def _relevance(layer: AttentionLayer) -> Tensor:
+    assert layer.relevance is not None
+    return layer.relevance
+
+
+class CheferLRP(AttentionAttribution):
+    r"""Transformer attribution: gradient times relevance of every attention map.
+
+    Chefer, Gur, Wolf, CVPR 2021, arXiv 2012.09838, Eq. 13 and 14: each layer
+    contributes ``mean_h (grad A * R^A)+``, where ``R^A`` is the LRP relevance of the
+    attention map for the target's one-hot; the layers are composed as ``C = (I + A_L)
+    ... (I + A_1)``, and the row of the token that is read out is the map. Texts follow
+    the authors' BERT (rows normalised, the class token set to the row's minimum),
+    images their ViT (no normalisation, patches only). Between several sequences of
+    tokens the rules of :class:`GenericAttention` hold. One forward pass, then one
+    backward pass for the gradient and one for relevance.
+
+    In float32 the relevance pass divides by sums that may be close to 0; on models
+    without training the maps change by 1e-2 and more. ``dtype=torch.float64`` computes
+    everything in float64 and leaves the model as it is.
+
+    Arguments as for :class:`AttentionAttribution`.
+    """
+
+    name: ClassVar[str] = "Transformer attribution"
+    composite: ClassVar[Composite] = TRANSFORMER_ATTRIBUTION
+    needs_relevance: ClassVar[bool] = True
+    normalizes_rows: ClassVar[tuple[bool, bool]] = (True, False)
+    own: ClassVar[OwnToken] = "minimum"
+
+    def contribution(self, layer: AttentionLayer) -> Tensor:
+        """Return ``mean_h (grad A * R^A)+`` (Eq. 13)."""
+        return _positive_mean(layer.gradient * _relevance(layer))
+
+
+class LRPRollout(AttentionAttribution):
+    """Rollout of relevance without the gradient: an ablation of Chefer et al. 2021.
+
+    Each layer contributes ``mean_h (R^A)+``; composed as in :class:`CheferLRP`, rows
+    not normalised. Arguments as for :class:`AttentionAttribution`.
+    """
+
+    name: ClassVar[str] = "LRP rollout"
+    composite: ClassVar[Composite] = TRANSFORMER_ATTRIBUTION
+    needs_relevance: ClassVar[bool] = True
+
+    def contribution(self, layer: AttentionLayer) -> Tensor:
+        """Return ``mean_h (R^A)+``."""
+        return _positive_mean(_relevance(layer))
+
+
+class GenericAttention(AttentionAttribution):
+    """Generic attention explainability: gradient times attention.
+
+    Chefer, Gur, Wolf, ICCV 2021, arXiv 2103.15679: each layer contributes ``mean_h
+    (grad A * A)+`` (Eq. 5), composed within a sequence by rules 6 and 7, between
+    sequences (co-attention, encoder and decoder) by rules 8 to 11. One forward and one
+    backward pass. Arguments as for :class:`AttentionAttribution`.
+    """
+
+    name: ClassVar[str] = "Generic attention"
+
+    def contribution(self, layer: AttentionLayer) -> Tensor:
+        """Return ``mean_h (grad A * A)+`` (Eq. 5)."""
+        return _positive_mean(layer.gradient * layer.attention)
+
+
+class AttentionRollout(AttentionAttribution):
+    """Attention rollout: the same for every target.
+
+    Abnar and Zuidema, ACL 2020, arXiv 2005.00928: ``C = norm(I + A_L) ... norm(I +
+    A_1)`` with ``A`` the mean over heads. The target is used only to see which token is
+    read out. Arguments as for :class:`AttentionAttribution`.
+    """
+
+    name: ClassVar[str] = "Attention rollout"
+    own: ClassVar[OwnToken] = "zero"
+    normalizes_rows: ClassVar[tuple[bool, bool]] = (True, True)
+
+    def contribution(self, layer: AttentionLayer) -> Tensor:
+        """Return the mean over heads, of its positive part where heads were mixed."""
+        return _positive_mean(layer.attention)
+
+
+class SingleLayer(AttentionAttribution):
+    """Base of the methods that look at one layer: no composition.
+
+    Args:
+        forward_func (Callable): the model, or any function of it.
+        layer (int, optional): its number among the layers of the tokens that are read
+            out; negative from the end. Default: -1
+        options (Any): as for :class:`AttentionAttribution`.
+    """
+
+    composes: ClassVar[bool] = False
+
+    def __init__(
+        self, forward_func: Callable[..., Any], *, layer: int = -1, **options: Any
+    ) -> None:
+        super().__init__(forward_func, **options)
+        self.layer = layer
+
+    def _relations(
+        self, layers: tuple[AttentionLayer, ...], normalize: bool
+    ) -> tuple[Relations[Hashable], dict[int, Hashable]]:
+        relations: Relations[Hashable] = {}
+        last: dict[int, Hashable] = {}
+        for stream in dict.fromkeys(layer.queries for layer in layers):
+            for keys in dict.fromkeys(
+                x.keys for x in layers if x.queries == stream and x.used
+            ):
+                own = [x for x in layers if (x.queries, x.keys) == (stream, keys)]
+                own = [x for x in own if x.used] or own
+                if not -len(own) <= self.layer < len(own):
+                    raise ValueError(
+                        f"layer={self.layer} is out of range: expected {-len(own)} ... "
+                        f"{len(own) - 1}."
+                    )
+                relations[stream, keys] = self.contribution(own[self.layer])
+            last[stream] = stream
+        return relations, last
+
+
+class RawAttention(SingleLayer):
+    """The attention of one layer, averaged over heads.
+
+    Arguments as for :class:`SingleLayer`.
+    """
+
+    name: ClassVar[str] = "Raw attention"
+    own: ClassVar[OwnToken] = "zero"
+
+    def contribution(self, layer: AttentionLayer) -> Tensor:
+        """Return the mean over heads."""
+        return layer.attention.mean(1)
+
+
+class AttentionXGradient(SingleLayer):
+    """Attention times gradient of one layer: ``mean_h (grad A * A)+``.
+
+    Arguments as for :class:`SingleLayer`.
+    """
+
+    name: ClassVar[str] = "Attention x gradient"
+    own: ClassVar[OwnToken] = "zero"
+
+    def contribution(self, layer: AttentionLayer) -> Tensor:
+        """Return ``mean_h (grad A * A)+``."""
+        return _positive_mean(layer.gradient * layer.attention)
+
+
+class AttentionGradCAM(SingleLayer):
+    """Grad-CAM on the attention of one layer, as Chefer et al. 2021 compare with.
+
+    Each head's row is weighted with the mean of its gradient over the keys other than
+    the token that is read out, averaged over heads, and cut off below 0 (Selvaraju et
+    al. 2017, arXiv 1610.02391, Eq. 2). Not scaled to [0, 1]. Arguments as for
+    :class:`SingleLayer`.
+    """
+
+    name: ClassVar[str] = "Attention Grad-CAM"
+    own: ClassVar[OwnToken] = "zero"
+
+    def contribution(self, layer: AttentionLayer) -> Tensor:
+        """Return ``(mean_h w_h A_h)+``, with ``w_h`` the mean gradient of each row."""
+        gradient = layer.gradient
+        others = torch.ones_like(gradient[:, :1, :1])
+        read = gradient.abs().sum((1, 3)) > 0
+        if gradient.shape[-2] == gradient.shape[-1]:
+            single = read.sum(-1, keepdim=True) == 1
+            others = (~(read & single)).to(gradient.dtype)[:, None, None]
+        weight = (gradient * others).sum(-1, keepdim=True) / others.sum(-1, True)
+        return (layer.attention * weight).mean(1).clamp(min=0)
+
+
+class PartialLRP(SingleLayer):
+    """LRP relevance of one layer's attention map: ``mean_h (R^A)+``.
+
+    The "partial LRP" baseline (Voita et al. 2019, arXiv 1905.09418, as in Chefer et al.
+    2021), and with ``times_gradient`` an ablation of transformer attribution.
+
+    Args:
+        forward_func (Callable): the model, or any function of it.
+        times_gradient (bool, optional): multiply with the gradient. Default: False
+        options (Any): as for :class:`SingleLayer`.
+    """
+
+    name: ClassVar[str] = "Partial LRP"
+    own: ClassVar[OwnToken] = "zero"
+    composite: ClassVar[Composite] = TRANSFORMER_ATTRIBUTION
+    needs_relevance: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Any],
+        *,
+        times_gradient: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(forward_func, **options)
+        self.times_gradient = times_gradient
+
+    def contribution(self, layer: AttentionLayer) -> Tensor:
+        """Return ``mean_h (R^A)+``, or ``mean_h (grad A * R^A)+``."""
+        relevance = _relevance(layer)
+        if self.times_gradient:
+            relevance = relevance * layer.gradient
+        return _positive_mean(relevance)

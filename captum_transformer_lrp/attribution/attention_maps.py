@@ -1,0 +1,182 @@
+"""The attention maps of one forward pass, with their gradients and relevance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import AttentionError
+from ..propagation import Composite
+from ..propagation.attention_engine import AttentionEngine, AttentionMap
+from ..propagation.streams import depends_on, streams_of
+from .inputs import Inputs
+from .single_pass import engine_scores, run_once
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionLayer:
+    """One attention operator of the model and what went back through its map.
+
+    Attributes:
+        module (str): name of the module whose code ran.
+        attention (Tensor): the map A, shape ``(examples, heads, queries, keys)``.
+        gradient (Tensor): of the score at A, of the same shape; 0 where the score does
+            not depend on it.
+        relevance (Tensor or None): of A, of the same shape, if it was asked for.
+        queries (int): the stream of tokens that ask; see
+            :func:`captum_transformer_lrp.propagation.streams.streams_of`.
+        keys (int): the stream of tokens that answer.
+        step (int): layers of one step do not depend on one another.
+        used (bool): the score depends on this map.
+    """
+
+    module: str
+    attention: Tensor
+    gradient: Tensor
+    relevance: Tensor | None
+    queries: int
+    keys: int
+    step: int
+    used: bool
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A model that ran once, its graph still there to go back through.
+
+    Attributes:
+        inputs (Inputs): what is explained.
+        grids (dict): stream -> spatial shape before the first map.
+        go_back (Callable): takes a target, and returns the layers for it.
+    """
+
+    inputs: Inputs
+    grids: dict[int, tuple[int, ...]]
+    go_back: Callable[..., tuple[AttentionLayer, ...]]
+
+
+@contextmanager
+def seen(
+    forward_func: Callable[..., Any],
+    inputs: Any,
+    additional_forward_args: Any,
+    *,
+    composite: Composite,
+    unknown: str | None,
+    output_field: str | int | None,
+    relevance: bool,
+    dtype: torch.dtype | None,
+) -> Iterator[Seen]:
+    """Run the model once; within the block, go back for any number of targets.
+
+    Args:
+        forward_func (Callable): the model or a function of it.
+        inputs (Tensor, tuple of Tensor, or Mapping): what is explained.
+        additional_forward_args (Any): passed on.
+        composite (Composite): the rules of the relevance pass.
+        unknown (str or None): what to do with operators without a rule.
+        output_field (str, int or None): which field holds the scores.
+        relevance (bool): go back a second time, with relevance.
+        dtype (torch.dtype or None): compute in this dtype at least.
+
+    Raises:
+        AttentionError: if the model has no attention map that can be used.
+    """
+    with run_once(
+        forward_func,
+        inputs,
+        additional_forward_args,
+        composite=composite,
+        unknown=unknown,
+        make_engine=AttentionEngine,
+        dtype=dtype,
+    ) as (engine, prepared, output):
+        assert isinstance(engine, AttentionEngine)
+        if not engine.maps:
+            raise AttentionError(
+                "the model has no attention map: no softmax is multiplied with values "
+                "that depend on the inputs. Methods of this family need attention; "
+                "AttnLRP explains any model."
+            )
+        maps = [m.tensor for m in engine.maps]
+        shapes = [_heads(m, prepared.examples) for m in engine.maps]
+        streams = [streams_of(m) for m in maps]
+        steps = _steps(maps, streams)
+
+        def go_back(target: Any, *, last: bool = True) -> tuple[AttentionLayer, ...]:
+            scores = engine_scores(engine, prepared, output, target, output_field)
+            gradients = _or_nothing(
+                engine, scores, maps, relevance=False, keep_graph=relevance or not last
+            )
+            carried: Sequence[Tensor | None] = [None] * len(maps)
+            if relevance:
+                carried = _or_nothing(
+                    engine, scores, maps, relevance=True, keep_graph=not last
+                )
+            layers = []
+            for m, arrange, stream, step, gradient, r in zip(
+                engine.maps, shapes, streams, steps, gradients, carried, strict=True
+            ):
+                zero = torch.zeros_like(m.tensor, requires_grad=False)
+                layers.append(
+                    AttentionLayer(
+                        m.module,
+                        arrange(m.tensor.detach()),
+                        arrange(zero if gradient is None else gradient),
+                        arrange(zero if r is None else r) if relevance else None,
+                        stream[0],
+                        stream[1],
+                        step,
+                        gradient is not None and bool(gradient.any()),
+                    )
+                )
+            return tuple(layers)
+
+        with torch._C.DisableTorchFunction():
+            yield Seen(prepared, engine.grids, go_back)
+
+
+def _or_nothing(
+    engine: AttentionEngine, scores: Tensor, maps: list[Tensor], **options: Any
+) -> tuple[Tensor | None, ...]:
+    if not scores.requires_grad:
+        return tuple(None for _ in maps)
+    return engine.gradients(scores, maps, **options)
+
+
+def _heads(m: AttentionMap, examples: int) -> Callable[[Tensor], Tensor]:
+    """Return what arranges a map as (examples, heads, queries, keys)."""
+    shape = m.tensor.shape
+    grouped = shape[0] == examples or (m.tensor.dim() == 3 and shape[0] % examples == 0)
+    if not grouped:
+        raise AttentionError(
+            f"{m.module} attends within windows: its attention map has shape "
+            f"{tuple(shape)} for {examples} example(s), and which tokens a window "
+            "holds is not known. Use AttnLRP for this model."
+        )
+
+    def arrange(tensor: Tensor) -> Tensor:
+        tensor = tensor.reshape(examples, -1, *shape[-2:])
+        return tensor.transpose(-2, -1) if m.transposed else tensor
+
+    return arrange
+
+
+def _steps(maps: list[Tensor], streams: list[tuple[int, int]]) -> list[int]:
+    """Number the maps so that the two directions of co-attention share a number."""
+    steps: list[int] = []
+    for i, (queries, keys) in enumerate(streams):
+        together = (
+            i > 0
+            and queries != keys
+            and streams[i - 1] == (keys, queries)
+            and (i < 2 or steps[i - 2] != steps[i - 1])
+            and not depends_on(maps[i], maps[i - 1])
+        )
+        steps.append(steps[-1] if together else i)
+    return steps
