@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from .passes import Passes, Share, Switch
+from .passes import Kept, Passes, Share, Switch
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -164,6 +164,11 @@ class Call:
         assert self._engine is not None
         alias: Tensor = Switch.apply(self._engine.passes, share, output, *operands)
         return alias
+
+    def keep(self, tensor: Tensor) -> Kept:
+        """Return the values of a tensor for the way back, whatever is written later."""
+        assert self._engine is not None
+        return self._engine.passes.keep(tensor)
 
     def tap(self, name: str, tensor: Tensor) -> Tensor:
         """Mark a tensor whose own gradient a method reads, such as an attention map.

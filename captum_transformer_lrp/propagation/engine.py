@@ -28,7 +28,7 @@ from .call import Call, map_tensors, tensors_in
 from .composites import Composite
 from .identifiers import Identifiers
 from .operators import transparent
-from .passes import Passes, Switch
+from .passes import Passes
 from .rules import PlainGradient, Rule
 from .table import STATEFUL, Operator, table_for
 from .unknown import UnknownOperators, foreign_functions
@@ -198,8 +198,10 @@ class Engine(TorchFunctionMode):
                 kwargs = {k: _without_foreign_leaf(v) for k, v in kwargs.items()}
         if operator.multiplies and not self._recomputes:
             self._recomputes = _saved_tensor_hooks(True) is not None
-        if operator.in_place and relevant and self._switches:
-            self._give_own_memory(args[0])
+        if self._switches and (
+            operator.in_place or operator.asked_in_place(args, kwargs or {})
+        ):
+            self.passes.before_writing(args[0])
         if (
             (relevant == 0 and operator.kind not in self.starts_at)
             or self._suspended
@@ -274,20 +276,6 @@ class Engine(TorchFunctionMode):
             relevant,
         )
         return target.copy_(outcome)
-
-    def _give_own_memory(self, target: Any) -> None:
-        """Part an alias from the output behind it, before the model writes into it."""
-        if not isinstance(target, Tensor):
-            return
-        base = target._base
-        if base is not None and Switch.made(base.grad_fn):
-            raise ModelStateError(
-                f"{self.module_path() or 'the model'} writes into a part of a tensor "
-                f"that {self.composite.name} still needs. Write into a copy: "
-                "x = x.clone(); x[...] = y."
-            )
-        if Switch.made(target.grad_fn):
-            target.data = target.detach().clone()
 
     def _without_rule(
         self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]

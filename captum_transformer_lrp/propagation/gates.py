@@ -98,20 +98,53 @@ def attention_behind(tensor: Tensor) -> bool:
 
 
 def is_product(tensor: Tensor) -> bool:
-    """Whether a tensor is a product of two factors that both carry relevance."""
+    """Whether a tensor is a product of two relevant factors, at most squashed."""
     node: Any = tensor.grad_fn
     for _ in range(_MAXIMUM_STEPS):
         if node is None:
             return False
+        name = _operator_of(node)
         if Switch.made(node) and node.operands > 1:
-            name = type(node.next_functions[0][0]).__name__
-            return not name.startswith("Add")
+            return not name.startswith(("Add", "Sub", "Rsub"))
         parents = _parents(node)
-        name = type(node).__name__.rstrip("0123456789")
-        if len(parents) != 1 or not (name in _TRANSPARENT or Switch.made(node)):
+        known = name in _TRANSPARENT or name in _SQUASHES or Switch.made(node)
+        if len(parents) != 1 or not known or name in _LINEAR:
             return False
         node = parents[0]
     return False
+
+
+def is_absorbed(tensor: Tensor) -> bool:
+    """Whether a tensor is a constant for relevance, though not for the gradient.
+
+    No way leads back from it to a leaf but through a rule that absorbs.
+    """
+    pending: list[Any] = [tensor.grad_fn]
+    for _ in range(_MAXIMUM_STEPS):
+        if not pending:
+            return True
+        node = pending.pop()
+        if Switch.made(node):
+            pending += [parent for parent, _ in node.next_functions[1:]]
+        else:
+            parents = [parent for parent, _ in node.next_functions if parent]
+            if not parents:
+                return False
+            pending += parents
+    return False
+
+
+def _operator_of(node: Any) -> str:
+    """Return the name of a node; of a switch, that of the operator before it."""
+    if Switch.made(node):
+        node = node.next_functions[0][0]
+    return type(node).__name__.rstrip("0123456789")
+
+
+#: bound attention scores, as soft-capping does
+_SQUASHES = tuple(
+    f"{n}Backward" for n in ("Tanh", "Sigmoid", "Clamp", "ClampMin", "ClampMax")
+)
 
 
 def _parents(node: Any) -> list[Any]:

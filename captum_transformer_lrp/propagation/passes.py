@@ -10,8 +10,8 @@ straight to the operator's inputs.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -22,7 +22,20 @@ from torch.autograd.function import once_differentiable
 Share = Callable[[Tensor], Sequence["Tensor | None"]]
 
 
-@dataclass
+class Kept:
+    """Values that a share needs on the way back, as they were.
+
+    Attributes:
+        tensor (Tensor): without a gradient; memory is shared with the model's tensor
+            until the model is about to write into it.
+    """
+
+    __slots__ = ("__weakref__", "tensor")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor.detach()
+
+
 class Passes:
     """What travels back through one graph at this moment; shared by its switches.
 
@@ -30,14 +43,30 @@ class Passes:
         relevance (bool): relevance, else gradients.
     """
 
-    relevance: bool = False
+    def __init__(self) -> None:
+        self.relevance = False
+        self._kept: dict[int, list[weakref.ref[Kept]]] = {}
+
+    def keep(self, tensor: Tensor) -> Kept:
+        """Return the values of a tensor, safe from what the model writes into it."""
+        kept = Kept(tensor)
+        place = tensor.untyped_storage().data_ptr()
+        self._kept.setdefault(place, []).append(weakref.ref(kept))
+        return kept
+
+    def before_writing(self, target: Tensor) -> None:
+        """Copy what is kept of the memory that the model is about to write into."""
+        for reference in self._kept.pop(target.untyped_storage().data_ptr(), ()):
+            kept = reference()
+            if kept is not None:
+                kept.tensor = kept.tensor.clone()
 
 
 class Switch(torch.autograd.Function):
     """An alias of an operator's output, behind which the two ways part.
 
-    The alias shares memory with the output and counts its versions alone, so that the
-    engine can give it memory of its own before the model writes into it.
+    The alias shares memory and its count of versions with the output, so that the model
+    may write into it where torch would let it.
     """
 
     @staticmethod
@@ -47,7 +76,7 @@ class Switch(torch.autograd.Function):
         """Return the alias."""
         ctx.set_materialize_grads(False)
         ctx.passes, ctx.share, ctx.operands = passes, share, len(operands)
-        return output.data
+        return output.detach()
 
     @staticmethod
     @once_differentiable
@@ -64,12 +93,6 @@ class Switch(torch.autograd.Function):
     def made(node: Any) -> bool:
         """Whether a node of the graph is a switch."""
         return getattr(type(node), "_forward_cls", None) is Switch
-
-    @staticmethod
-    def absorbs(tensor: Tensor) -> bool:
-        """Whether a tensor is a constant for relevance, though not for the gradient."""
-        node = tensor.grad_fn
-        return Switch.made(node) and node.share is None  # type: ignore[union-attr]
 
 
 def divide(relevance: Tensor, by: Tensor) -> Tensor:

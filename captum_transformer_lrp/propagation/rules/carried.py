@@ -28,6 +28,11 @@ class PassOn(Rule):
     def __call__(self, call: Call) -> Any:
         """Run the call and lead relevance past it."""
         output = call.run()
+        if isinstance(output, tuple):  # a value, then masks and indices
+            return (self._past(call, output[0]), *output[1:])
+        return self._past(call, output)
+
+    def _past(self, call: Call, output: Tensor) -> Tensor:
         if not carries_relevance(output):
             return output
         x = next(t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad)
@@ -61,7 +66,7 @@ def _is_reciprocal(call: Call) -> bool:
         return not carries_relevance(call.argument(0, "input"))
     if call.kind == "power" and call.operator != "square":
         exponent = call.argument(1, "exponent")
-        return not isinstance(exponent, Tensor) and exponent < 0
+        return bool(torch.as_tensor(exponent).lt(0).all())
     return False
 
 

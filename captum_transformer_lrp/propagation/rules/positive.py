@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..call import Call, carries_relevance, map_tensors, tensors_in
-from ..passes import Switch, divide
+from ..gates import is_absorbed
+from ..passes import Kept, divide
 from .base import Rule
 from .carried import fit_to
 from .linear import addend_of, without_addend
@@ -46,7 +47,7 @@ class PositiveProduct(Rule):
             return call.decompose(_with_addend_outside, call, addend)
         factors = [t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad]
         if call.operator in _ELEMENTWISE:
-            lasting = [t for t in factors if not Switch.absorbs(t)]
+            lasting = [t for t in factors if not is_absorbed(t)]
             if len(lasting) == 1:
                 return call.switch(call.run(), fit_to(lasting[0].shape), lasting[0])
         output = call.run()
@@ -55,11 +56,12 @@ class PositiveProduct(Rule):
         weight = call.argument(1, "weight")
         if self.joint and call.operator == "linear" and not weight.requires_grad:
             return call.switch(output, _linear(call, weight, output), *factors)
-        return call.switch(output, _multilinear(call, factors[0], self.joint), *factors)
+        share = _multilinear(call, factors[0], self.joint)
+        return call.switch(output, share, *factors)
 
 
 #: products of one element with one element
-_ELEMENTWISE = frozenset({"mul", "multiply"})
+_ELEMENTWISE = frozenset({"mul", "multiply", "addcmul"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,8 @@ class PositiveSum(Rule):
                 "relevant inputs; it knows real functions of one. Give the operator a "
                 "rule of its own."
             )
-        return call.switch(output, _multilinear(call, relevant[0], True), relevant[0])
+        share = _multilinear(call, relevant[0], True, weights=False)
+        return call.switch(output, share, relevant[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,10 +120,11 @@ class ZBox(Rule):
         ):
             return self.otherwise(call)
         (_, _, *rest), kwargs = without_addend(call)
-        pixels, epsilon = x.data, self.epsilon
+        kept, epsilon = call.keep(x), self.epsilon
         dims = tuple(range(1, x.dim()))
 
         def share(relevance: Tensor) -> list[Tensor | None]:
+            pixels = kept.tensor
             low = pixels.amin(dims, keepdim=True).expand_as(pixels)
             high = pixels.amax(dims, keepdim=True).expand_as(pixels)
             parts = (
@@ -183,10 +187,11 @@ def _ratio(relevance: Tensor, twice: Tensor, total: Tensor) -> Tensor:
 
 def _linear(call: Call, weight: Tensor, output: Tensor) -> Any:
     """z+ of ``functional.linear`` with a constant weight: three products."""
-    x, bias = call.argument(0, "input").data, call.argument(2, "bias")
-    output = output.data
+    bias = call.argument(2, "bias")
+    kept, made = call.keep(call.argument(0, "input")), call.keep(output)
 
     def share(relevance: Tensor) -> list[Tensor | None]:
+        x, output = kept.tensor, made.tensor
         size, strength = x.abs(), weight.abs()
         total = functional.linear(size, strength)
         z = output + total if bias is None else (output - bias).add_(total)
@@ -196,23 +201,60 @@ def _linear(call: Call, weight: Tensor, output: Tensor) -> Any:
     return share
 
 
-def _multilinear(call: Call, x: Tensor, joint: bool) -> Any:
-    """z+ of any function that is linear in ``x``, by torch's own derivative."""
+@dataclass(frozen=True)
+class _Held:
+    """A tensor argument for the way back; ``factor`` counts the relevant ones."""
+
+    kept: Kept
+    factor: int | None
+
+
+def _held(call: Call, factors: list[Tensor]) -> tuple[Any, Any]:
+    """Return the arguments of a call without its addend, every tensor held."""
+    places = {id(tensor): place for place, tensor in enumerate(factors)}
+
+    def hold(tensor: Tensor) -> _Held:
+        return _Held(call.keep(tensor), places.get(id(tensor)))
+
     args, kwargs = without_addend(call)
-    source = x.data
+    return map_tensors(hold, args), map_tensors(hold, kwargs)
+
+
+def _filled(value: Any, fill: Callable[[_Held], Tensor]) -> Any:
+    """Return arguments in which what is held has become a tensor again."""
+    if isinstance(value, _Held):
+        return fill(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_filled(item, fill) for item in value)
+    if isinstance(value, dict):
+        return {key: _filled(item, fill) for key, item in value.items()}
+    return value
+
+
+def _multilinear(call: Call, x: Tensor, joint: bool, *, weights: bool = True) -> Any:
+    """z+ of any function that is linear in ``x``, by torch's own derivative.
+
+    With ``weights`` the constants that it takes are factors, else they are not.
+    """
+    args, kwargs = _held(call, [x])
 
     def graph(change: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
         """Return a leaf for ``x`` and the output, every factor changed alike."""
-        leaf = change(source).clone().requires_grad_()
+        leaves = []
 
-        def replace(tensor: Tensor) -> Tensor:
-            if tensor is x:
-                return leaf
-            constant = tensor.detach()
-            return change(constant) if tensor.is_floating_point() else constant
+        def fill(held: _Held) -> Tensor:
+            tensor = held.kept.tensor
+            if held.factor is not None:
+                leaves.append(change(tensor).clone().requires_grad_())
+                return leaves[-1]
+            factor = weights and tensor.is_floating_point()
+            return change(tensor) if factor else tensor
 
-        replaced = map_tensors(replace, args), map_tensors(replace, kwargs)
-        return leaf, call.run_with(*replaced)
+        options = _filled(kwargs, fill)
+        if change is Tensor.abs and options.get("alpha", 1) < 0:
+            options["alpha"] = -options["alpha"]
+        output = call.run_with(_filled(args, fill), options)
+        return leaves[0], output
 
     def contribution(leaf: Tensor, z: Tensor, s: Tensor) -> Tensor:
         (gradient,) = torch.autograd.grad(z, leaf, s)
@@ -225,36 +267,38 @@ def _multilinear(call: Call, x: Tensor, joint: bool) -> Any:
             total = strong[1].detach()
             s = _ratio(relevance, plain[1].detach() + total, total)
             return [contribution(*plain, s) + contribution(*strong, s)]
-        found = torch.zeros_like(source)
+        parts = []
         for sign in (_positive, _negative):
             leaf, z = graph(sign)
-            found += contribution(leaf, z, divide(relevance, z.detach()))
-        return [found]
+            parts.append(contribution(leaf, z, divide(relevance, z.detach())))
+        return [parts[0] + parts[1]]
 
     return share
 
 
 def _halves(call: Call, factors: list[Tensor]) -> Any:
-    """Half of the relevance to each of two factors, by torch's own derivative."""
-    args, kwargs = without_addend(call)
-    sources = [t.data for t in factors]
+    """An even part of the relevance to each factor, by torch's own derivative."""
+    args, kwargs = _held(call, factors)
 
     @torch.enable_grad()
     def share(relevance: Tensor) -> list[Tensor | None]:
-        leaves = [t.clone().requires_grad_() for t in sources]
-        places = {id(t): leaf for t, leaf in zip(factors, leaves, strict=True)}
+        leaves: dict[int, Tensor] = {}
 
-        def replace(tensor: Tensor) -> Tensor:
-            return places.get(id(tensor), tensor.detach())
+        def fill(held: _Held) -> Tensor:
+            if held.factor is None:
+                return held.kept.tensor
+            leaf = held.kept.tensor.clone().requires_grad_()
+            return leaves.setdefault(held.factor, leaf)
 
-        replaced = map_tensors(replace, args), map_tensors(replace, kwargs)
-        product = call.run_with(*replaced)
+        product = call.run_with(_filled(args, fill), _filled(kwargs, fill))
         s = divide(relevance, product.detach())
-        found = torch.autograd.grad(product, leaves, s, allow_unused=True)
-        return [
-            None if g is None else t * g / len(factors)
-            for t, g in zip(sources, found, strict=True)
-        ]
+        ordered = [leaves[place] for place in sorted(leaves)]
+        found = torch.autograd.grad(product, ordered, s)
+        shares = {
+            place: leaf.detach() * g / len(factors)
+            for (place, leaf), g in zip(sorted(leaves.items()), found, strict=True)
+        }
+        return [shares.get(place) for place in range(len(factors))]
 
     return share
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from ..call import Call, carries_relevance
 from ..gates import is_product
-from ..passes import divide
+from ..passes import Kept, Share, divide
 from .base import Rule
 from .carried import fit_to
 
@@ -54,33 +53,33 @@ class ProportionalSum(Rule):
             signs[1] = -signs[1]
         elif call.operator == "rsub":
             signs = [-signs[1], 1.0]
-        total = output.data
-        parts = [
-            (s * t.data if s != 1 else t.data).expand(total.shape)
-            for s, t in zip(signs, summands, strict=True)
-        ]
+        parts = [call.keep(t) for t in summands]
         wanted = [carries_relevance(t) for t in summands]
-        fits = [fit_to(t.shape) for t in summands]
-        return call.switch(output, self._share(total, parts, wanted, fits), *relevant)
+        share = self._share(call.keep(output), parts, signs, wanted)
+        return call.switch(output, share, *relevant)
 
     def _share(
-        self,
-        total: Tensor,
-        parts: list[Tensor],
-        wanted: list[bool],
-        fits: list[Callable[..., Any]],
-    ) -> Callable[[Tensor], list[Tensor | None]]:
-        dims = tuple(range(1, total.dim()))
+        self, total: Kept, parts: list[Kept], signs: list[float], wanted: list[bool]
+    ) -> Share:
+        fits = [fit_to(part.tensor.shape) for part in parts]
+        dims = tuple(range(1, total.tensor.dim()))
 
         def share(relevance: Tensor) -> list[Tensor | None]:
-            s = divide(relevance, total)
-            shares = [part * s for part in parts]
+            s = divide(relevance, total.tensor)
+            shares = [
+                part.tensor * (s if sign == 1 else s * sign)
+                for part, sign in zip(parts, signs, strict=True)
+            ]
             if self.rescale:
-                whole = relevance.sum(dims, keepdim=True)
-                sums = [r.sum(dims, keepdim=True) for r in shares]
+                whole, *sums = (
+                    t.sum(dims, keepdim=True) if dims else t
+                    for t in (relevance, *shares)
+                )
                 sizes = sums[0].abs() + sums[1].abs()
-                for r, own in zip(shares, sums, strict=True):
-                    r.mul_(divide(divide(own.abs(), sizes) * whole, own))
+                shares = [
+                    r * divide(divide(own.abs(), sizes) * whole, own)
+                    for r, own in zip(shares, sums, strict=True)
+                ]
             return [
                 fit(r)[0]
                 for r, want, fit in zip(shares, wanted, fits, strict=True)
@@ -92,4 +91,9 @@ class ProportionalSum(Rule):
 
 def _takes_a_share(constant: Any) -> bool:
     """Whether a constant summand is more than a number or a bias."""
-    return isinstance(constant, Tensor) and constant.dim() > 1 and constant.numel() > 1
+    return (
+        isinstance(constant, Tensor)
+        and constant.dim() > 1
+        and constant.numel() > 1
+        and bool(constant.isfinite().all())  # else a mask
+    )
