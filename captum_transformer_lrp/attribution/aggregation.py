@@ -54,8 +54,8 @@ def compose(
             directions of co-attention are.
         normalize_rows (bool, optional): divide the rows of ``I + A`` by their sums,
             within a stream. Default: False
-        normalize_relations (bool, optional): apply ``N`` between streams.
-            Default: True
+        normalize_relations (bool, optional): apply ``N`` between streams, unless rows
+            are normalised already. Default: True
         accumulate (bool, optional): multiply ``A`` with the relations of both streams
             between streams; if False, ``R_sq <- R_sq + A``. Default: True
 
@@ -88,7 +88,7 @@ def compose(
                     _add(relations, (s, column), a @ relation)
             if accumulate:
                 first, last = old[s, s], old[q, q]
-                if normalize_relations:
+                if normalize_relations and not normalize_rows:
                     first, last = _normalized(first), _normalized(last)
                 a = first.transpose(-2, -1) @ (a @ last)
             _add(relations, (s, q), a)

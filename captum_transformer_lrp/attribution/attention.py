@@ -46,8 +46,9 @@ class AttentionAttribution(GradientAttribution):
         rows (int, sequence of int or Tensor, optional): the token whose row is read, or
             one for each example, if the one found is not wanted. Default: None
         own_token (str, optional): what becomes of the token whose row is read, in a
-            text: ``"minimum"`` of the row (0, where padding gets none), ``"zero"``, or
-            ``"keep"``. Default: what the method's authors do, see the class; with
+            text: ``"zero"``, ``"keep"``, or ``"minimum"``, which gives a class token in
+            front the minimum of the row (0 where there is padding) and any other token
+            0. Default: what the method's authors do, see the class; with
             several sequences of tokens ``"zero"``
         between (str, optional): how two sequences of tokens relate: by the ``"rules"``
             of :class:`GenericAttention`, or by the ``"last"`` map between them alone,
@@ -275,10 +276,13 @@ class AttentionAttribution(GradientAttribution):
                 f"layers attend to {rows.shape[1]}; which are which is not known. Use "
                 "AttnLRP for this model."
             )
+        original = rows
         if weights is not None and own != "keep":
             own_token = (weights > 0) & ((weights > 0).sum(-1, keepdim=True) == 1)
-            lowest = rows.amin(-1, keepdim=True) if own == "minimum" else 0.0
-            rows = torch.where(own_token, lowest, rows)
+            rows = torch.where(own_token, 0, rows)
+            if own == "minimum":
+                lowest = original.amin(-1)
+                rows[:, 0] = torch.where(own_token[:, 0], lowest, rows[:, 0])
         if leaf.keep is not None:
             keep = leaf.keep.reshape(leaf.keep.shape[:2]).bool()
             rows = torch.where(keep, rows, 0)
@@ -534,8 +538,8 @@ class AttentionXGradient(SingleLayer):
 class AttentionGradCAM(SingleLayer):
     """Grad-CAM on the attention of one layer, as Chefer et al. 2021 compare with.
 
-    Each head's row is weighted with the mean of its gradient over the keys other than
-    the token that is read out, averaged over heads, and cut off below 0 (Selvaraju et
+    Each head's row is weighted with the mean of its gradient over the keys that are not
+    masked, other than the token that is read out, averaged over heads, and cut off below 0 (Selvaraju et
     al. 2017, arXiv 1610.02391, Eq. 2). Not scaled to [0, 1]. Arguments as for
     :class:`SingleLayer`.
     """
@@ -546,12 +550,14 @@ class AttentionGradCAM(SingleLayer):
     def contribution(self, layer: AttentionLayer) -> Tensor:
         """Return ``(mean_h w_h A_h)+``, with ``w_h`` the mean gradient of each row."""
         gradient = layer.gradient
-        others = torch.ones_like(gradient[:, :1, :1])
+        # masked keys get no attention from any head
+        others = (layer.attention.amax(1, keepdim=True) > 0).to(gradient.dtype)
         read = gradient.abs().sum((1, 3)) > 0
         if gradient.shape[-2] == gradient.shape[-1]:
             single = read.sum(-1, keepdim=True) == 1
-            others = (~(read & single)).to(gradient.dtype)[:, None, None]
-        weight = (gradient * others).sum(-1, keepdim=True) / others.sum(-1, True)
+            others = others * ~(read & single)[:, None, None]
+        count = others.sum(-1, keepdim=True).clamp(min=1)
+        weight = (gradient * others).sum(-1, keepdim=True) / count
         return (layer.attention * weight).mean(1).clamp(min=0)
 
 

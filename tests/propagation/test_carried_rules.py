@@ -928,7 +928,7 @@ def _read_through_a_view(x: Tensor) -> Tensor:
     return z
 
 
-SAME = {
+SAME: dict[str, Any] = {
     "slice": (
         _written_slice,
         lambda x, y: torch.cat([linear(x)[:, :1] + y[:, :1], linear(x)[:, 1:]], 1),
