@@ -23,7 +23,14 @@ import torch
 from captum.attr import InputXGradient
 from torch import Tensor, nn
 
-from captum_transformer_lrp import CPLRP, AttnLRP, EpsilonLRP, GradientXInput
+from captum_transformer_lrp import (
+    CPLRP,
+    AttnLRP,
+    CheferLRP,
+    EpsilonLRP,
+    GenericAttention,
+    GradientXInput,
+)
 
 
 @dataclass(frozen=True)
@@ -111,12 +118,29 @@ MODELS: dict[str, Callable[[], Case]] = {
     "tiny-llama": tiny_llama,
 }
 
+
+class Training:
+    """A plain forward and backward pass with the gradients of all weights."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+
+    def attribute(self, inputs: Tensor, target: Any) -> None:
+        """Compute the gradients and drop them."""
+        index = target if isinstance(target, tuple) else (target,)
+        self.model(inputs)[(slice(None), *index)].sum().backward()
+        self.model.zero_grad(set_to_none=True)
+
+
 METHODS: dict[str, Callable[[nn.Module], Any]] = {
     "InputXGradient": InputXGradient,
+    "training step": Training,
     "Gradient x Input": GradientXInput,
     "AttnLRP": AttnLRP,
     "CP-LRP": CPLRP,
     "LRP-epsilon": EpsilonLRP,
+    "Transformer attribution": CheferLRP,
+    "Generic attention": GenericAttention,
 }
 
 
@@ -165,9 +189,12 @@ def _synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def measure(case: Case, device: torch.device, repeats: int) -> dict[str, Any]:
+def measure(
+    case: Case, device: torch.device, repeats: int, methods: list[str]
+) -> dict[str, Any]:
     """Return ratios to InputXGradient for each method."""
-    explainers = {name: make(case.forward) for name, make in METHODS.items()}
+    names = dict.fromkeys(["InputXGradient", *methods])
+    explainers = {name: METHODS[name](case.forward) for name in names}
 
     def explain(name: str) -> Callable[[], Any]:
         return lambda: explainers[name].attribute(case.inputs, target=case.target)
@@ -198,6 +225,7 @@ def main() -> None:
     """Print one table per model."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
@@ -218,12 +246,12 @@ def main() -> None:
             case.inputs.to(device, dtype),
             case.target,
         )
-        results[name] = measure(case, device, options.repeats)
+        results[name] = measure(case, device, options.repeats, options.methods)
         print(f"\n{name} ({device}, {options.dtype}, {options.threads} thread(s))")
-        print(f"  {'method':18} {'ms':>9} {'time':>7} {'paired':>7} {'memory':>7}")
+        print(f"  {'method':24} {'ms':>9} {'time':>7} {'paired':>7} {'memory':>7}")
         for method, row in results[name].items():
             print(
-                f"  {method:18} {row['milliseconds']:9.2f} {row['time ratio']:7.3f} "
+                f"  {method:24} {row['milliseconds']:9.2f} {row['time ratio']:7.3f} "
                 f"{row['paired ratio']:7.3f} {row['memory ratio']:7.3f}"
             )
         del case

@@ -119,14 +119,14 @@ def read_out(layers: Sequence[AttentionLayer]) -> dict[int, Tensor]:
             for other in layers
         ):
             continue
-        rows = own.gradient.abs().sum((1, 3)) > 0
+        rows = (own.gradient.abs().sum((1, 3)) > 0).to(own.gradient.dtype)
         weights[stream] = rows / rows.sum(-1, keepdim=True).clamp(min=1)
     if not weights:
         raise AttentionError(
             "the score does not depend on any attention map, so that no token can be "
             "found that it is read from. Explain logits, not constants."
         )
-    return {s: w.to(last[s].attention.dtype) for s, w in weights.items()}
+    return weights
 
 
 def chosen_rows(

@@ -62,9 +62,6 @@ class Seeing(Protocol):
     def reenter(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run python code so that the operators in it are seen one by one."""
 
-    def tap(self, name: str, tensor: Tensor) -> Tensor:
-        """Record a tensor under a name, and return what to use instead of it."""
-
 
 class Call:
     """What arrives at a rule: the operator or module, and its arguments.
@@ -169,13 +166,3 @@ class Call:
         """Return the values of a tensor for the way back, whatever is written later."""
         assert self._engine is not None
         return self._engine.passes.keep(tensor)
-
-    def tap(self, name: str, tensor: Tensor) -> Tensor:
-        """Mark a tensor whose own gradient a method reads, such as an attention map.
-
-        Returns the tensor to use from here on. The engine lists it in ``taps``, in
-        order of execution.
-        """
-        if self._engine is None or not tensor.requires_grad:
-            return tensor
-        return self._engine.tap(name, tensor)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -19,15 +18,11 @@ def scaled_dot_product_attention(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
-    *,
-    record: Callable[[str, Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Return ``softmax(scale * q k^T + mask) v``.
 
     Arguments and shapes are those of
-    :func:`torch.nn.functional.scaled_dot_product_attention`. ``record`` is called with
-    ``"attention"`` and the pattern, shape ``(..., heads, queries, keys)``, after
-    dropout, and returns what multiplies the value.
+    :func:`torch.nn.functional.scaled_dot_product_attention`.
     """
     if enable_gqa:
         groups = query.shape[-3] // key.shape[-3]
@@ -46,6 +41,4 @@ def scaled_dot_product_attention(
     pattern = scores.softmax(-1)
     if dropout_p:
         pattern = functional.dropout(pattern, dropout_p)
-    if record is not None:
-        pattern = record("attention", pattern)
     return pattern @ value

@@ -16,7 +16,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -34,20 +34,6 @@ from .table import STATEFUL, Operator, table_for
 from .unknown import UnknownOperators, foreign_functions
 
 _thread = threading.local()
-
-
-class Tap(NamedTuple):
-    """A tensor inside an operator whose gradient a method reads.
-
-    Attributes:
-        name (str): what it is, such as ``"attention"``.
-        module (str): name of the module whose code ran.
-        tensor (Tensor): in the graph, for :func:`torch.autograd.grad`.
-    """
-
-    name: str
-    module: str
-    tensor: Tensor
 
 
 class Engine(TorchFunctionMode):
@@ -90,7 +76,6 @@ class Engine(TorchFunctionMode):
         self._follows = self.identifiers.active
         self.root = root
         self.captured: dict[int, Any] = {}
-        self.taps: list[Tap] = []
         self.passes = Passes()
         self.dropout_seen = False
         self.backward = False
@@ -250,12 +235,6 @@ class Engine(TorchFunctionMode):
         """Run python code so that the operators in it are seen one by one."""
         with _Again(self):
             return function(*args, **kwargs)
-
-    def tap(self, name: str, tensor: Tensor) -> Tensor:
-        """Record a tensor under a name; see :meth:`.call.Call.tap`."""
-        tensor = tensor.view_as(tensor)
-        self.taps.append(Tap(name, self.module_path(), tensor))
-        return tensor
 
     def _in_place(
         self,

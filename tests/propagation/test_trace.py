@@ -10,8 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from captum_transformer_lrp import CPLRP, AttnLRP, Composite, TransformerLRP, rules
-from captum_transformer_lrp.attribution.single_pass import explain_once
-from captum_transformer_lrp.propagation import ATTN_LRP, Call, Rule
+from captum_transformer_lrp.attribution.single_pass import run_once
+from captum_transformer_lrp.propagation import Call, Rule
+from captum_transformer_lrp.propagation.attention_engine import AttentionEngine
+from captum_transformer_lrp.propagation.composites import GRADIENT_X_INPUT
 from tests.helpers import relative, tiny
 
 IDS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
@@ -166,31 +168,26 @@ def test_a_table_may_carry_relevance_itself() -> None:
     assert relative(by_identifier, expected.sum(1)) < 1e-12
 
 
-def test_attention_maps_can_be_tapped_in_fused_attention() -> None:
+def test_attention_maps_of_fused_attention() -> None:
     """Gradient of the score at the attention map, from a fused kernel."""
     q, k, v = torch.randn(3, 2, 4, 5, 3).double()
-    composite = ATTN_LRP.with_rules(
-        {
-            "attention": rules.DecomposedAttention(tap=True),
-            "product": rules.PlainGradient(),
-        }
-    )
 
     def fused(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         out = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         return out.sum((1, 2, 3))
 
-    explained = explain_once(
-        fused, (q, k, v), None, None, composite=composite, output_field=None,
-        unknown=None, wanted=lambda engine: [tap.tensor for tap in engine.taps],
-    )  # fmt: skip
-    (tap,) = explained.engine.taps
-    assert tap.name == "attention" and tap.tensor.shape == (2, 4, 5, 5)
+    with run_once(
+        fused, (q, k, v), None, composite=GRADIENT_X_INPUT, unknown=None,
+        make_engine=AttentionEngine,
+    ) as (engine, _, output):  # fmt: skip
+        assert isinstance(engine, AttentionEngine)
+        (found,) = engine.maps
+        (gradient,) = engine.gradients(output, [found.tensor])
+    assert not found.transposed and found.tensor.shape == (2, 4, 5, 5)
     scores = (q @ k.mT / 3**0.5).masked_fill(
         ~torch.ones(5, 5).tril().bool(), -torch.inf
     )
-    assert relative(tap.tensor.detach(), scores.softmax(-1)) < 1e-12
-    gradient = explained.gradients[-1]
+    assert relative(found.tensor.detach(), scores.softmax(-1)) < 1e-12
     assert gradient is not None
     assert relative(gradient, v.sum(-1)[:, :, None, :].expand(2, 4, 5, 5)) < 1e-12
 

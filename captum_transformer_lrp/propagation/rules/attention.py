@@ -83,23 +83,15 @@ class ConstantPattern(Rule):
 class DecomposedAttention(Rule):
     """Fused attention as two matrix products and a softmax, each with its own rule.
 
-    For methods that need the attention map itself: with ``tap`` it is recorded as
-    ``"attention"``, shape ``(batch, heads, queries, keys)``, and its gradient can be
-    read after the backward pass. The output equals the fused kernel's up to rounding,
-    and memory grows with the square of the number of tokens.
-
-    Args:
-        tap (bool, optional): record the attention map. Default: False
+    For methods whose rules for the two products and the softmax are no rule for the
+    whole. The output equals the fused kernel's up to rounding, and memory grows with
+    the square of the number of tokens.
     """
 
-    tap: bool = False
     inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
 
     def __call__(self, call: Call) -> Any:
         """Run the decomposition under the rules of the method."""
-        record = call.tap if self.tap else None
         return call.decompose(
-            lambda: scaled_dot_product_attention(
-                *call.args, **call.kwargs, record=record
-            )
+            lambda: scaled_dot_product_attention(*call.args, **call.kwargs)
         )
