@@ -31,6 +31,7 @@ examples:
   %(prog)s explain --text "A dull film." --target positive --output report.html
   %(prog)s explain --image ship.jpg --model vit_small_patch16_224 --output ship.png
   %(prog)s explain --text @sentences.txt --model ./my-model --output all.json
+  %(prog)s explain --image ship.jpg --method chefer --output ship.html
 """
 
 _DEMO_SENTENCES = (
@@ -82,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=PROGRAM,
         description="Explain what a transformer predicts, with layer-wise relevance "
-        "propagation.",
+        "propagation and attention.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -108,7 +109,10 @@ def _parser() -> argparse.ArgumentParser:
         help="a Hugging Face or timm name, or a local folder (default: built-in model)",
     )
     explain.add_argument(
-        "--method", default="attnlrp", metavar="NAME", help="default: %(default)s"
+        "--method",
+        default="attnlrp",
+        metavar="NAME",
+        help="what the command methods lists (default: %(default)s)",
     )
     explain.add_argument(
         "--target",
@@ -187,24 +191,45 @@ def _methods(options: argparse.Namespace) -> None:
 
     width = max(map(len, METHODS))
     for name, cls in METHODS.items():
-        about = (cls.__doc__ or "").strip().split("\n")[0]
-        print(f"{name:<{width}}  {about}")
+        print(f"{name:<{width}}  {_about(cls)}")
+
+
+def _about(cls: type) -> str:
+    """Return the first line of a class's docstring, without its markup."""
+    return (cls.__doc__ or "").strip().split("\n")[0].replace("``", "")
 
 
 def _rules(options: argparse.Namespace) -> None:
     """Run ``rules``."""
+    from .attribution import METHODS, AttentionAttribution
     from .propagation.composites import COMPOSITES
 
+    tables = dict(COMPOSITES)
+    attention = {
+        n: c for n, c in METHODS.items() if issubclass(c, AttentionAttribution)
+    }
+    tables |= {n: cls.composite for n, cls in attention.items() if n not in tables}
     if options.method is None:
-        print("\n\n".join(str(composite) for composite in COMPOSITES.values()))
+        for number, table in enumerate(dict.fromkeys(tables.values())):
+            users = ", ".join(name for name, used in tables.items() if used == table)
+            print(f"{chr(10) if number else ''}Methods: {users}\n{table}")
         return
-    known = {name.lower(): composite for name, composite in COMPOSITES.items()}
-    if options.method.lower() not in known:
+    name = options.method.lower()
+    if name not in tables:
         raise UnknownNameError(
             f"there is no method {options.method!r}."
-            f"{suggestion(options.method, COMPOSITES)}"
+            f"{suggestion(options.method, tables)}"
         )
-    print(known[options.method.lower()])
+    if name not in attention:
+        print(tables[name])
+        return
+    print(_about(attention[name]))
+    if attention[name].needs_relevance:
+        print(
+            f"The relevance of attention maps is found with this table:\n{tables[name]}"
+        )
+    else:
+        print("  (no rules: attention maps and torch's own gradient)")
 
 
 def _demo(options: argparse.Namespace) -> None:

@@ -18,7 +18,13 @@ from captum.attr import Attribution
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .attribution import METHODS, TransformerLRP
+from .attribution import (
+    METHODS,
+    AttentionAttribution,
+    AttentionRollout,
+    RawAttention,
+    TransformerLRP,
+)
 from .errors import (
     InputError,
     ModelStateError,
@@ -123,7 +129,11 @@ def explain(
             class. An object of another package is called with token ids
             ``(batch, tokens)`` and ``additional_forward_args=(attention_mask,)``, and
             may return ``(batch, tokens)`` or ``(batch, tokens, features)``, which is
-            summed over the features. Default: ``"attnlrp"``
+            summed over the features. The methods that compose attention maps give
+            weights, not relevance (see ``Explanation.measure``), and to images one for
+            each patch; by name they are made with ``own_token="zero"``, since what the
+            token that the score is read from has of itself would outshine all others.
+            Default: ``"attnlrp"``
         target (int or str, optional): The class to explain by index or name; for a
             language model the next token, by id or as text. Default: None, the
             prediction
@@ -141,7 +151,9 @@ def explain(
         TargetError: The model has no such class, or the text is not one token.
         UnknownNameError: No method has this name.
         LoadingError: No model is found under this name.
-        ModelStateError: A loaded model is in training mode, or the relevance is NaN.
+        ModelStateError: A loaded model is in training mode, or a score is NaN.
+        AttentionError: The method needs attention maps, and the model has none or such
+            that cannot be mapped to its input.
 
     Examples::
 
@@ -245,7 +257,10 @@ def _maker(method: str | Attribution) -> Callable[[nn.Module], Attribution]:
         raise UnknownNameError(
             f"there is no method {method!r}.{suggestion(method, METHODS)}"
         )
-    return METHODS[method.lower()]
+    cls = METHODS[method.lower()]
+    if issubclass(cls, AttentionAttribution):
+        return lambda module: cls(module, own_token="zero")
+    return cls
 
 
 def _explain_texts(
@@ -288,7 +303,8 @@ def _explain_texts(
                 prediction=text_score(source, logits[row], best[row]),
                 target=text_score(source, logits[row], indices[row]),
                 scores=_finite(values, attributor),
-                notes=encoding.notes,
+                notes=encoding.notes + _notes(attributor, values),
+                **_meaning(attributor),
                 text=text,
                 pieces=encoding.pieces,
                 next_token=source.task == "causal-language-model",
@@ -298,8 +314,8 @@ def _explain_texts(
 def _attribute_tokens(
     attributor: Attribution, batch: dict[str, Tensor], target: Any
 ) -> Tensor:
-    """Return relevance per token in float64 on the CPU, ``(batch, tokens)``."""
-    if isinstance(attributor, TransformerLRP):
+    """Return scores per token in float64 on the CPU, ``(batch, tokens)``."""
+    if isinstance(attributor, (TransformerLRP, AttentionAttribution)):
         scores = attributor.attribute(batch, target=target)
     else:
         scores = attributor.attribute(
@@ -340,10 +356,14 @@ def _explain_image(
     index = class_target(source.class_names, target, logits)
     predicted = int(logits[0].argmax())
     attributor = make(source.module)
-    if not isinstance(attributor, TransformerLRP):
+    if not isinstance(attributor, (TransformerLRP, AttentionAttribution)):
         batch.requires_grad_()  # Captum's gradient methods warn where it is missing
     scores = attributor.attribute(batch, target=predicted if index is None else index)
-    if not isinstance(scores, Tensor) or scores.shape != batch.shape:
+    patch_grid = source.patch_grid
+    if isinstance(attributor, AttentionAttribution):
+        if scores.shape[2:] != batch.shape[2:]:  # not interpolated to the pixels
+            patch_grid = scores.shape[2], scores.shape[3]
+    elif not isinstance(scores, Tensor) or scores.shape != batch.shape:
         raise OutputError(
             f"{_method_name(attributor)} returned {_describe(scores)} for pixels of "
             f"shape {tuple(batch.shape)}: expected one tensor of the same shape"
@@ -356,9 +376,10 @@ def _explain_image(
         prediction=image_score(source, logits[0], predicted),
         target=image_score(source, logits[0], predicted if index is None else index),
         scores=_finite(summed, attributor),
-        notes=notes,
+        notes=notes + _notes(attributor, summed),
         image=seen,
-        patch_grid=source.patch_grid,
+        **_meaning(attributor),
+        patch_grid=patch_grid,
     )
 
 
@@ -373,10 +394,42 @@ def _method_name(attributor: Attribution) -> str:
     return str(attributor.get_name())
 
 
+def _meaning(attributor: Attribution) -> dict[str, Any]:
+    """Return what the scores of a method are, as an explanation takes it."""
+    return {
+        "measure": "attention"
+        if isinstance(attributor, AttentionAttribution)
+        else "relevance",
+        "same_for_every_target": isinstance(
+            attributor, (AttentionRollout, RawAttention)
+        ),
+    }
+
+
+def _notes(attributor: Attribution, scores: np.ndarray) -> tuple[str, ...]:
+    """Return what a reader of the weights of tokens or patches should know."""
+    if not isinstance(attributor, AttentionAttribution):
+        return ()
+    notes: tuple[str, ...] = ()
+    if not scores.any():
+        notes = (f"{_method_name(attributor)} gives no weight to anything here.",)
+    if scores.ndim == 1:
+        own = {
+            "keep": "keeps the weight that it has of itself",
+            "minimum": "gets the lowest weight or 0, by convention",
+            "zero": "gets 0, by convention",
+        }[attributor.own_token or attributor.own]
+        notes += (
+            "Where the score is read from one token, such as [CLS] or the last token "
+            f"of a decoder, that token {own}.",
+        )
+    return notes
+
+
 def _finite(scores: np.ndarray, attributor: Attribution) -> np.ndarray:
     if not np.isfinite(scores).all():
         raise ModelStateError(
-            f"{_method_name(attributor)} returned NaN or infinite relevance for "
+            f"{_method_name(attributor)} returned NaN or infinite scores for "
             f"{int((~np.isfinite(scores)).sum())} of {scores.size} inputs"
         )
     return scores

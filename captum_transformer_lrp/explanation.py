@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -34,21 +34,29 @@ class Word:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Explanation(ABC):
-    """Which parts of an input speak for one class and which against it.
+    """Which parts of an input count for one class.
 
-    Scores are signed and in units of the logit: positive speaks for the target,
-    negative against it. Their sum stands beside the target's logit, since the methods
-    differ in whether the two agree.
+    What the scores are is said by ``measure``:
+
+    - ``"relevance"``: signed and in units of the logit; positive speaks for the target,
+      negative against it. Their sum stands beside the target's logit, since the methods
+      differ in whether the two agree.
+    - ``"attention"``: weights made of the model's attention. They have no unit, do not
+      sum to the logit and do not speak against the target.
 
     Args:
         model (str): Name of the model.
         method (str): Name of the attribution method.
         prediction (ClassScore): The class with the highest logit.
         target (ClassScore): The class that is explained; often the prediction.
-        scores (np.ndarray): Signed relevance in float64, one number per token
-            ``(tokens,)`` or per pixel ``(height, width)``.
+        scores (np.ndarray): In float64, one number per token ``(tokens,)``, per pixel
+            ``(height, width)`` or per patch ``(rows, columns)``.
         notes (tuple[str, ...]): What a reader should know, such as a truncated text.
             Default: ()
+        measure (str): What the scores are, ``"relevance"`` or ``"attention"``.
+            Default: ``"relevance"``
+        same_for_every_target (bool): Whether the method looks at attention alone, so
+            that the scores explain no target. Default: False
     """
 
     kind: ClassVar[str]
@@ -59,6 +67,8 @@ class Explanation(ABC):
     target: ClassScore
     scores: np.ndarray = field(repr=False)
     notes: tuple[str, ...] = ()
+    measure: Literal["relevance", "attention"] = "relevance"
+    same_for_every_target: bool = False
 
     @property
     def logit(self) -> float:
@@ -66,14 +76,41 @@ class Explanation(ABC):
         return self.target.logit
 
     @property
-    def relevance_sum(self) -> float:
-        """The sum of all scores, in units of the logit."""
-        return float(self.scores.sum())
+    def signed(self) -> bool:
+        """Whether scores below zero speak against the target."""
+        return self.measure == "relevance"
+
+    @property
+    def quantity(self) -> str:
+        """What one number is called: ``"relevance"`` or ``"weight"``."""
+        return "relevance" if self.signed else "weight"
+
+    @property
+    def relevance_sum(self) -> float | None:
+        """The sum of all scores, in units of the logit; None where they have none."""
+        return float(self.scores.sum()) if self.signed else None
 
     @property
     def limit(self) -> float:
         """The score at the end of the colour scale: the largest magnitude."""
         return scale_limit(self.scores)
+
+    def number_format(self, limit: float) -> ScoreFormat:
+        """Return what writes scores up to ``limit``, with a sign if they have one."""
+        return ScoreFormat(limit=limit, signed=self.signed)
+
+    @property
+    def scale_start(self) -> float:
+        """Where the colour scale starts, as a share of :attr:`limit`: -1 or 0."""
+        return -1.0 if self.signed else 0.0
+
+    @property
+    def scale_ends(self) -> tuple[str, str]:
+        """What stands beside the ends of the colour scale."""
+        write = self.number_format(self.limit)
+        if self.signed:
+            return f"against {write(-self.limit)}", f"{write(self.limit)} for"
+        return "weight 0", write(self.limit)
 
     @property
     def target_name(self) -> str:
@@ -83,6 +120,10 @@ class Explanation(ABC):
     @property
     def question(self) -> str:
         """The question that the explanation answers."""
+        if self.same_for_every_target:
+            return "What does the model attend to?"
+        if not self.signed:
+            return f"What does the model attend to for {self.target_name}?"
         if self.target.index == self.prediction.index:
             return f"Why {self.target_name}?"
         return f"What speaks for {self.target_name}?"
@@ -91,13 +132,24 @@ class Explanation(ABC):
     def answer(self) -> str:
         """What the model predicts, in one sentence."""
         predicted = f"The model predicts {self.prediction}"
-        if self.target.index == self.prediction.index:
+        if self.same_for_every_target or self.target.index == self.prediction.index:
             return predicted + "."
         return f"{predicted}; explained is {self.target}."
 
     @property
     def summary(self) -> str:
         """What the numbers mean, in plain words."""
+        if not self.signed:
+            source = f"the model's attention and what it does for {self.target_name}"
+            silent = "what speaks against the target"
+            if self.same_for_every_target:
+                source = "the model's attention alone, the same for every target"
+                silent = "whether for or against a target"
+            return (
+                f"Each number is the weight that the method gives a {self.unit}, from "
+                f"{source}. It says how much the {self.unit} counts, not {silent}. It "
+                "has no unit, and the weights do not sum to the logit."
+            )
         return (
             f"Each number says how much a {self.unit} speaks for {self.target_name} "
             "(orange, above zero) or against it (blue, below zero), in units of the "
@@ -121,6 +173,12 @@ class Explanation(ABC):
         """The plural of :attr:`part`."""
         return self.part + ("es" if self.part.endswith("ch") else "s")
 
+    @property
+    def top_title(self) -> str:
+        """What stands above :meth:`top_parts`."""
+        ranked = "that count most" if self.signed else "with the most weight"
+        return f"{self.parts.capitalize()} {ranked}"
+
     @abstractmethod
     def top_parts(self, count: int) -> list[tuple[str, float]]:
         """Return names and scores of the parts of largest magnitude, largest first.
@@ -132,15 +190,16 @@ class Explanation(ABC):
     @property
     def facts(self) -> tuple[tuple[str, str], ...]:
         """Names and values of what a reader should know beside the scores."""
-        write = ScoreFormat(limit=max(abs(self.logit), abs(self.relevance_sum)))
-        return (
-            ("Prediction", str(self.prediction)),
-            ("Explained", str(self.target)),
-            ("Logit", write(self.logit)),
-            ("Sum of relevance", write(self.relevance_sum)),
-            ("Method", self.method),
-            ("Model", self.model),
-        )
+        total = self.relevance_sum
+        write = ScoreFormat(limit=max(abs(self.logit), abs(total or 0.0)))
+        facts = [("Prediction", str(self.prediction))]
+        if self.same_for_every_target:
+            facts.append(("Explained", "no target: the attention alone"))
+        else:
+            facts += [("Explained", str(self.target)), ("Logit", write(self.logit))]
+        if total is not None:
+            facts.append(("Sum of relevance", write(total)))
+        return *facts, ("Method", self.method), ("Model", self.model)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what :meth:`to_json` writes, as Python objects."""
@@ -151,6 +210,8 @@ class Explanation(ABC):
             "method": self.method,
             "prediction": asdict(self.prediction),
             "target": asdict(self.target),
+            "measure": self.measure,
+            "same_for_every_target": self.same_for_every_target,
             "relevance_sum": self.relevance_sum,
             "notes": list(self.notes),
         }
@@ -161,10 +222,13 @@ class Explanation(ABC):
         All explanations have ``schema`` (``"captum_transformer_lrp.explanation/1"``),
         ``kind`` (``"text"`` or ``"image"``), ``model``, ``method``, ``prediction`` and
         ``target`` (each ``index``, ``name``, ``logit``, ``probability`` or null),
-        ``relevance_sum`` and ``notes``. A text adds ``text`` and ``tokens`` (each
-        ``token``, ``text``, ``special``, ``space_before``, ``score``). An image adds
-        ``height``, ``width``, ``scores`` (rows of pixels) and ``patch_scores`` (rows of
-        the model's patches, or null where they are unknown).
+        ``measure`` (``"relevance"`` or ``"attention"``, as :class:`Explanation` says),
+        ``same_for_every_target``, ``relevance_sum`` (null for ``"attention"``) and
+        ``notes``. A text adds ``text`` and ``tokens`` (each ``token``, ``text``,
+        ``special``, ``space_before``, ``score``). An image adds ``height`` and
+        ``width`` in pixels, ``scores`` (rows of pixels, or null where the method gives
+        patches) and ``patch_scores`` (rows of the model's patches, or null where they
+        are unknown).
         """
         return json.dumps(
             self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False
@@ -210,14 +274,14 @@ class Explanation(ABC):
 
     def __str__(self) -> str:
         top = self.top_parts(10)
-        write = ScoreFormat(limit=scale_limit([score for _, score in top]))
+        write = self.number_format(scale_limit([score for _, score in top]))
         rows = [f"{write(score):>10}  {name}" for name, score in top]
         return "\n".join([f"{self.question} {self.answer}", *rows])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TextExplanation(Explanation):
-    """The relevance of each token of a text.
+    """The relevance or weight of each token of a text.
 
     Args:
         text (str): The text as it was given.
@@ -309,19 +373,39 @@ class TextExplanation(Explanation):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageExplanation(Explanation):
-    """The relevance of each pixel of a picture, summed over the colour channels.
+    """The relevance or weight of each pixel or patch of a picture.
+
+    Scores of pixels are summed over the colour channels. Scores are those of patches
+    where their shape is not that of the picture.
 
     Args:
-        image (PIL.Image.Image): The picture as the model saw it, resized and cropped,
-            of the width and height of ``scores``.
+        image (PIL.Image.Image): The picture as the model saw it, resized and cropped.
         patch_grid (tuple[int, int], optional): Rows and columns of the model's patches,
-            where known. Default: None
+            where known; where the scores are those of patches, their shape.
+            Default: None
+
+    Raises:
+        ValueError: The scores are neither of the picture's pixels nor of its patches.
     """
 
     kind: ClassVar[str] = "image"
 
     image: Image = field(repr=False)
     patch_grid: tuple[int, int] | None = None
+
+    def __post_init__(self) -> None:
+        """Check that the scores are those of pixels or patches."""
+        shape = self.scores.shape
+        if not self.has_pixels and shape != self.patch_grid:
+            raise ValueError(
+                f"scores of shape {shape} are neither {self.image.height} x "
+                f"{self.image.width} pixels nor patches, patch_grid={self.patch_grid}"
+            )
+
+    @property
+    def has_pixels(self) -> bool:
+        """Whether there is a score for each pixel, not only for each patch."""
+        return self.scores.shape == (self.image.height, self.image.width)
 
     @property
     def patch_scores(self) -> np.ndarray | None:
@@ -365,12 +449,11 @@ class ImageExplanation(Explanation):
 
     def to_dict(self) -> dict[str, Any]:
         """Return what :meth:`to_json` writes, as Python objects."""
-        height, width = self.scores.shape
         patches = self.patch_scores
         return super().to_dict() | {
-            "height": height,
-            "width": width,
-            "scores": self.scores.tolist(),
+            "height": self.image.height,
+            "width": self.image.width,
+            "scores": self.scores.tolist() if self.has_pixels else None,
             "patch_scores": None if patches is None else patches.tolist(),
         }
 

@@ -9,10 +9,12 @@ import sys
 
 import pytest
 
-from captum_transformer_lrp.attribution import METHODS
+from captum_transformer_lrp.attribution import METHODS, AttentionAttribution
 from captum_transformer_lrp.cli import main
 from captum_transformer_lrp.models.pictures import draw_ship
 from tests.models.tiny import save_text_classifier, save_timm_classifier
+
+ATTENTION = [n for n, cls in METHODS.items() if issubclass(cls, AttentionAttribution)]
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +87,9 @@ def test_methods_lists_all(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines] == list(METHODS)
     assert all(len(line.split()) > 3 for line in lines)
+    about = [line.split(maxsplit=1)[1] for line in lines]
+    assert len(set(about)) == len(METHODS)
+    assert not any("`" in line for line in about)
 
 
 def test_rules_prints_the_table(capsys):
@@ -92,7 +97,77 @@ def test_rules_prints_the_table(capsys):
     one = capsys.readouterr().out
     assert "softmax" in one and "2402.05602" in one
     assert main(["rules"]) == 0
-    assert one.strip() in capsys.readouterr().out
+    every = capsys.readouterr().out
+    assert one.strip() in every
+    assert every.count("PassOn()\n") > 1 and every.count("arXiv 2012.09838") == 1
+    named = [line for line in every.splitlines() if line.startswith("Methods: ")]
+    listed = [name for line in named for name in line.split(": ")[1].split(", ")]
+    assert sorted(listed) == sorted(METHODS)
+
+
+@pytest.mark.parametrize("method", ATTENTION)
+def test_rules_of_a_method_of_attention(capsys, method):
+    assert main(["rules", "--method", method.upper()]) == 0
+    printed = capsys.readouterr().out
+    if method in ("chefer", "lrp-rollout", "partial-lrp"):
+        assert "PositiveProduct" in printed and "2012.09838" in printed
+    else:
+        assert "no rules: attention maps and torch's own gradient" in printed
+        assert "Input" not in printed
+
+
+@pytest.mark.parametrize("method", ATTENTION)
+def test_explain_by_attention_with_the_built_in_models(capsys, tmp_path, method):
+    for package in ("rich", "jinja2", "transformers", "timm"):
+        pytest.importorskip(package)
+    draw_ship(32).save(tmp_path / "ship.png")
+    for given in (["--text", "A warm film."], ["--image", str(tmp_path / "ship.png")]):
+        report = tmp_path / "report.json"
+        common = ["--method", method, "--output"]
+        assert main(["explain", *given, *common, str(report)]) == 0
+        printed = capsys.readouterr().out
+        assert "with the most weight" in printed
+        assert "against it" not in printed and "Sum of" not in printed
+        found = json.loads(report.read_text("utf-8"))
+        assert (found["measure"], found["relevance_sum"]) == ("attention", None)
+    assert found["scores"] is None
+    assert (len(found["patch_scores"]), len(found["patch_scores"][0])) == (8, 8)
+
+
+@pytest.mark.parametrize("suffix", ["html", "png"])
+def test_reports_of_attention_with_the_built_in_models(tmp_path, suffix):
+    for package in ("rich", "jinja2", "transformers", "timm"):
+        pytest.importorskip(package)
+    draw_ship(32).save(tmp_path / "ship.png")
+    for given in (["--text", "A warm film."], ["--image", str(tmp_path / "ship.png")]):
+        report = tmp_path / f"report.{suffix}"
+        common = ["--method", "chefer", "--output", str(report)]
+        assert main(["explain", *given, *common]) == 0
+        assert report.stat().st_size > 1000
+
+
+def test_a_model_without_attention(capsys, tmp_path):
+    pytest.importorskip("rich")
+    folder = save_convolutional_network(tmp_path / "net")
+    draw_ship(32).save(tmp_path / "ship.png")
+    picture = ["--image", str(tmp_path / "ship.png"), "--model", str(folder)]
+    line = fails(capsys, "explain", *picture, "--method", "chefer")
+    assert "the model has no attention map" in line and "AttnLRP explains any" in line
+    assert main(["explain", *picture, "--method", "attnlrp"]) == 0
+
+
+def save_convolutional_network(folder):
+    """A timm network of convolutions, as a folder."""
+    timm = pytest.importorskip("timm")
+    from safetensors.torch import save_file
+
+    folder.mkdir()
+    model = timm.create_model("test_resnet", num_classes=3)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    size = {"input_size": [3, 32, 32], "num_classes": 3}
+    config = {"architecture": "test_resnet", "num_classes": 3, "pretrained_cfg": size}
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,15 @@ import torch
 from captum.attr import InputXGradient, LayerIntegratedGradients
 from PIL import Image
 
-from captum_transformer_lrp.attribution import METHODS, AttnLRP
+from captum_transformer_lrp.attribution import (
+    METHODS,
+    AttentionAttribution,
+    AttnLRP,
+    CheferLRP,
+    GenericAttention,
+)
 from captum_transformer_lrp.errors import (
+    AttentionError,
     InputError,
     ModelStateError,
     OutputError,
@@ -49,6 +56,9 @@ def image_source(tmp_path_factory):
     return load_image_model(save_timm_classifier(tmp_path_factory.mktemp("vit")))
 
 
+ATTENTION = [n for n, cls in METHODS.items() if issubclass(cls, AttentionAttribution)]
+
+
 def picture(width=40, height=30):
     """Every pixel another colour."""
     rows, columns = np.mgrid[:height, :width]
@@ -62,7 +72,9 @@ def test_text_agrees_with_the_captum_class(text_source, method):
     encoded = text_source.tokenizer(TEXT, return_tensors="pt")
     logits = text_source.module(**encoded).logits[0].detach()
     predicted = int(logits.argmax())
-    expected = METHODS[method](text_source.module).attribute(encoded, target=predicted)
+    made: Any = METHODS[method]
+    options = {"own_token": "zero"} if method in ATTENTION else {}
+    expected = made(text_source.module, **options).attribute(encoded, target=predicted)
     np.testing.assert_allclose(explanation.scores, expected[0].numpy(), rtol=1e-5)
     assert explanation.prediction.index == explanation.target.index == predicted
     assert explanation.logit == pytest.approx(float(logits[predicted]))
@@ -72,6 +84,55 @@ def test_text_agrees_with_the_captum_class(text_source, method):
     assert explanation.prediction.name == ("bad", "fair", "good")[predicted]
     assert explanation.method == METHODS[method](text_source.module).get_name()
     assert "".join(explanation.tokens[1:-1]) == TEXT.replace(" ", "")
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_the_scores_are(text_source, image_source, method):
+    weights = method in ATTENTION
+    alone = method in ("attention-rollout", "raw-attention")
+    for explanation in (
+        explain(TEXT, model=text_source, method=method),
+        explain(image=picture(), model=image_source, method=method),
+    ):
+        assert explanation.measure == ("attention" if weights else "relevance")
+        assert explanation.same_for_every_target is alone
+        assert bool((explanation.scores >= 0).all()) is weights
+        nothing = "gives no weight to anything" in " ".join(explanation.notes)
+        assert nothing is not bool(explanation.scores.any())
+        assert not nothing or method == "attention-grad-cam"  # cut off below 0
+
+
+@pytest.mark.parametrize("method", ATTENTION)
+def test_methods_that_are_the_same_for_every_target(text_source, method):
+    bad, good = (
+        explain(TEXT, model=text_source, method=method, target=target)
+        for target in ("bad", "good")
+    )
+    same = np.allclose(bad.scores, good.scores, rtol=1e-3, atol=0)
+    assert same is bad.same_for_every_target
+
+
+@pytest.mark.parametrize("method", ATTENTION)
+def test_the_token_that_is_read_does_not_outshine_the_words(language_source, method):
+    texts = ["the best movie was", "the best"]
+    for one in explain(texts, model=language_source, method=method):
+        assert one.scores[-1] == 0 < one.limit
+        assert "the last token of a decoder, that token gets 0, by" in one.notes[-1]
+    module = language_source.module
+    kept = explain(texts[0], model=language_source, method=GenericAttention(module))
+    assert kept.scores[-1] > 0
+    assert "keeps the weight that it has of itself" in kept.notes[0]
+    lowest = explain(texts[0], model=language_source, method=CheferLRP(module))
+    assert "gets the lowest weight or 0" in lowest.notes[0]
+
+
+@pytest.mark.parametrize("method", ATTENTION)
+def test_a_batch_of_weights(text_source, method):
+    texts = ["funny", TEXT, "the film was warm and funny"]
+    together = explain(texts, model=text_source, method=method, target="good")
+    for text, one in zip(texts, together, strict=True):
+        alone = explain(text, model=text_source, method=method, target="good")
+        np.testing.assert_allclose(one.scores, alone.scores, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("target", [0, "bad", "BAD"])
@@ -187,6 +248,60 @@ def test_image_agrees_with_the_captum_class(image_source, size):
     assert explanation.image.size == (16, 16)
     assert explanation.patch_scores is not None
     assert explanation.patch_scores.sum() == pytest.approx(explanation.relevance_sum)
+
+
+@pytest.mark.parametrize("method", ATTENTION)
+def test_weights_of_patches_agree_with_the_captum_class(image_source, method):
+    explanation = explain(image=picture(), model=image_source, method=method)
+    pixels = image_source.transform(picture())[None]
+    predicted = int(image_source.module(pixels).argmax())
+    expected = METHODS[method](image_source.module).attribute(pixels, target=predicted)
+    np.testing.assert_allclose(explanation.scores, expected[0, 0].numpy(), rtol=1e-5)
+    assert explanation.patch_grid == (4, 4)
+    assert not explanation.has_pixels and explanation.image.size == (16, 16)
+    np.testing.assert_array_equal(explanation.cells, explanation.scores)
+
+
+def test_weights_interpolated_to_pixels(image_source):
+    method = CheferLRP(image_source.module, upsample=True)
+    explanation = explain(image=picture(), model=image_source, method=method)
+    assert explanation.scores.shape == (16, 16) and explanation.has_pixels
+    assert explanation.patch_scores is not None
+    assert explanation.patch_scores.shape == (4, 4)
+    assert explanation.measure == "attention"
+
+
+def wide_model():
+    """A transformer of 2 x 5 patches, with a convolution and a class token."""
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    sizes = {"img_size": (16, 40), "patch_size": 8, "embed_dim": 24, "depth": 2}
+    model: Any = timm.create_model("vit_tiny_patch16_224", num_heads=3, **sizes)
+    torch.nn.init.normal_(model.head.weight)
+    return model.eval()
+
+
+def to_pixels(image, size=(40, 16)):
+    pixels = np.asarray(image.convert("RGB").resize(size)) / 255
+    return torch.from_numpy(pixels).permute(2, 0, 1).float()
+
+
+def test_weights_of_a_grid_that_is_not_square():
+    explanation = explain(
+        image=picture(), model=wide_model(), transform=to_pixels, method="chefer"
+    )
+    assert explanation.scores.shape == explanation.patch_grid == (2, 5)
+    assert explanation.image.size == (40, 16)
+    assert explanation.scores.max() > 0
+
+
+@pytest.mark.parametrize("method", ATTENTION)
+def test_a_model_without_attention(method):
+    module = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(4 * 14 * 38, 2)
+    ).eval()
+    with pytest.raises(AttentionError, match=r"has no attention map: .*AttnLRP"):
+        explain(image=picture(), model=module, transform=to_pixels, method=method)
 
 
 def test_the_picture_shown_is_the_one_the_model_saw(image_source):
@@ -322,9 +437,7 @@ def test_wrong_attributions(text_source, image_source):
     with pytest.raises(OutputError, match=r"expected one tensor of the same shape"):
         explain(image=picture(), model=image_source, method=strange(None))
     nan = strange(torch.full((1, 3, 16, 16), float("nan")))
-    with pytest.raises(
-        ModelStateError, match="NaN or infinite relevance for 256 of 256"
-    ):
+    with pytest.raises(ModelStateError, match="NaN or infinite scores for 256 of 256"):
         explain(image=picture(), model=image_source, method=nan)
 
 

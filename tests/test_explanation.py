@@ -12,7 +12,13 @@ from captum_transformer_lrp.errors import InputError, UnknownNameError
 from captum_transformer_lrp.explanation import pool, save_explanations
 from captum_transformer_lrp.models import Piece
 from captum_transformer_lrp.models.prediction import ClassScore, percent
-from tests.visualization.samples import BAD, image_explanation, text_explanation
+from tests.visualization.samples import (
+    BAD,
+    image_explanation,
+    image_weights,
+    text_explanation,
+    text_weights,
+)
 
 
 def test_words_sum_their_pieces():
@@ -80,6 +86,8 @@ def test_json_of_a_text():
         "method",
         "prediction",
         "target",
+        "measure",
+        "same_for_every_target",
         "relevance_sum",
         "notes",
         "text",
@@ -111,6 +119,56 @@ def test_json_of_a_picture():
     np.testing.assert_array_equal(found["scores"], explanation.scores)
     np.testing.assert_array_equal(found["patch_scores"], explanation.patch_scores)
     assert json.loads(image_explanation(grid=None).to_json())["patch_scores"] is None
+
+
+def test_json_says_what_weights_are():
+    relevance = json.loads(text_explanation().to_json())
+    assert relevance["measure"] == "relevance"
+    assert relevance["relevance_sum"] == pytest.approx(0)
+    found = json.loads(text_weights(same_for_every_target=True).to_json())
+    assert (found["measure"], found["relevance_sum"]) == ("attention", None)
+    assert found["same_for_every_target"] is True
+
+
+def test_json_of_weights_of_patches():
+    explanation = image_weights()
+    found = json.loads(explanation.to_json())
+    assert (found["height"], found["width"], found["scores"]) == (8, 20, None)
+    np.testing.assert_array_equal(found["patch_scores"], explanation.scores)
+    assert explanation.top_parts(1) == [("row 2, column 5", 0.9)]
+
+
+def test_scores_of_neither_pixels_nor_patches():
+    with pytest.raises(
+        ValueError,
+        match=r"scores of shape \(3, 3\) are neither 8 x 20 pixels nor patches, "
+        r"patch_grid=\(2, 5\)",
+    ):
+        image_weights(scores=np.zeros((3, 3)))
+
+
+def test_wording_of_weights():
+    weights = text_weights()
+    assert weights.question == "What does the model attend to for “good”?"
+    assert "what it does for “good”" in weights.summary
+    assert weights.scale_ends == ("weight 0", "0.500")
+    assert [name for name, _ in weights.facts] == [
+        "Prediction",
+        "Explained",
+        "Logit",
+        "Method",
+        "Model",
+    ]
+    assert "+" not in str(weights).split("?")[1]
+    alone = text_weights(same_for_every_target=True, target=BAD)
+    assert alone.question == "What does the model attend to?"
+    assert alone.answer == "The model predicts good (92.4 %)."
+    assert "the same for every target" in alone.summary
+    facts = dict(alone.facts)
+    assert "Logit" not in facts and facts["Explained"].startswith("no target")
+    for explanation in (weights, alone, image_weights()):
+        for wording in ("blue", "units of the logit", "above zero"):
+            assert wording not in explanation.summary
 
 
 @pytest.mark.parametrize("suffix", [".html", ".json", ".png", ".PNG"])

@@ -539,9 +539,9 @@ class AttentionGradCAM(SingleLayer):
     """Grad-CAM on the attention of one layer, as Chefer et al. 2021 compare with.
 
     Each head's row is weighted with the mean of its gradient over the keys that are not
-    masked, other than the token that is read out, averaged over heads, and cut off below 0 (Selvaraju et
-    al. 2017, arXiv 1610.02391, Eq. 2). Not scaled to [0, 1]. Arguments as for
-    :class:`SingleLayer`.
+    masked, other than the token that is read out, averaged over heads, and cut off
+    below 0 (Selvaraju et al. 2017, arXiv 1610.02391, Eq. 2). Not scaled to [0, 1].
+    Arguments as for :class:`SingleLayer`.
     """
 
     name: ClassVar[str] = "Attention Grad-CAM"

@@ -13,7 +13,6 @@ import numpy as np
 
 from .colors import LIGHT
 from .image import MIDDLE_GREY, enlarge, heat, overlay
-from .numbers import ScoreFormat
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -295,22 +294,21 @@ def _draw_tokens(page: _Page, explanation: TextExplanation) -> None:
 
 
 def _draw_pictures(page: _Page, explanation: ImageExplanation) -> None:
-    """Draw the picture, the relevance of its patches and of its pixels."""
+    """Draw the picture, the scores of its patches and of its pixels, if there are."""
     gap = 0.25
     side = (_WIDTH - 2 * _MARGIN - 2 * gap) / 3
-    rows, columns = explanation.scores.shape
+    columns, rows = explanation.image.size
     scale = min(side / columns, side / rows)
     large = enlarge(explanation.image)
-    for number, (image, caption) in enumerate(
-        (
-            (large, "What the model saw"),
-            (
-                overlay(large, explanation.cells),
-                f"Relevance of each {explanation.unit}",
-            ),
-            (overlay(large, explanation.scores), "Relevance of each pixel, own scale"),
-        )
-    ):
+    name = explanation.quantity.capitalize()
+    pictures = [
+        (large, "What the model saw"),
+        (overlay(large, explanation.cells), f"{name} of each {explanation.unit}"),
+    ]
+    if explanation.has_pixels:
+        fine = overlay(large, explanation.scores)
+        pictures.append((fine, f"{name} of each pixel, own scale"))
+    for number, (image, caption) in enumerate(pictures):
         x = _MARGIN + number * (side + gap)
         page.picture(x, page.y, columns * scale, rows * scale, np.asarray(image))
         page.text(x, page.y + rows * scale + 0.2, caption, size=8.5, color=_SOFT)
@@ -318,20 +316,16 @@ def _draw_pictures(page: _Page, explanation: ImageExplanation) -> None:
 
 
 def _draw_legend(page: _Page, explanation: Explanation) -> None:
-    """Draw the colour bar with its ends, and the two sums."""
-    write = ScoreFormat(limit=explanation.limit)
-    shares = np.linspace(-1, 1, 201)
+    """Draw the colour bar with its ends, and the facts beside it."""
+    low, high = explanation.scale_ends
+    shares = np.linspace(explanation.scale_start, 1, 201)
     if explanation.kind == "text":
         colors = LIGHT.rgb(shares)
     else:
         colors = heat(shares, MIDDLE_GREY)
     x = _MARGIN
     baseline = page.y + 0.13
-    for text in (
-        f"against {write(-explanation.limit)}",
-        "",
-        f"{write(explanation.limit)} for",
-    ):
+    for text in (low, "", high):
         if text:
             page.text(x, baseline, text, size=8.5, color=_SOFT)
             x += page.measure(text, size=8.5) + 0.1

@@ -81,18 +81,28 @@ def _environment() -> Any:
 
 def _scales() -> dict[str, Any]:
     """Return the colours that the style sheet needs, in light and in dark."""
-    shares = [float(s) for s in np.linspace(-1, 1, 13)]
+    shares = {
+        "signed": np.linspace(-1, 1, 13),
+        "weight": np.linspace(0, 1, 7),
+    }
     return {
         "light": LIGHT,
         "dark": DARK,
-        "steps": [(LIGHT.hex(s), DARK.hex(s)) for s in shares],
-        "heat": [to_hex(c) for c in heat(np.array(shares), MIDDLE_GREY)],
+        "words": {
+            name: [(LIGHT.hex(float(s)), DARK.hex(float(s))) for s in steps]
+            for name, steps in shares.items()
+        },
+        "heat": {
+            name: [to_hex(color) for color in heat(steps, MIDDLE_GREY)]
+            for name, steps in shares.items()
+        },
     }
 
 
 def _card(explanation: Explanation) -> dict[str, Any]:
     """Return what the template shows of one explanation."""
-    write = ScoreFormat(limit=explanation.limit)
+    write = explanation.number_format(explanation.limit)
+    low, high = explanation.scale_ends
     card = {
         "kind": explanation.kind,
         "question": explanation.question,
@@ -100,16 +110,31 @@ def _card(explanation: Explanation) -> dict[str, Any]:
         "facts": explanation.facts,
         "summary": explanation.summary,
         "notes": explanation.notes,
-        "low": write(-explanation.limit),
-        "high": write(explanation.limit),
-        "target": explanation.target.name,
-        "top": _bars(explanation.top_parts(_TOP if explanation.kind == "text" else 5)),
+        "signed": explanation.signed,
+        "quantity": explanation.quantity,
+        "low": low,
+        "high": high,
+        "legend": _legend(explanation),
+        "top": _bars(explanation, _TOP if explanation.kind == "text" else 5),
         "top_name": explanation.part.capitalize(),
-        "top_title": f"{explanation.parts.capitalize()} that count most",
+        "top_title": explanation.top_title,
     }
     if explanation.kind == "text":
         return card | _text_parts(cast("TextExplanation", explanation), write)
     return card | _image_parts(cast("ImageExplanation", explanation), write)
+
+
+def _legend(explanation: Explanation) -> str:
+    """Return the colour scale in words."""
+    write = explanation.number_format(explanation.limit)
+    limit = explanation.limit
+    if not explanation.signed:
+        return f"Colour scale: from weight 0, neutral, to {write(limit)}, orange"
+    target = explanation.target.name
+    return (
+        f"Colour scale: from {write(-limit)}, against {target}, blue, over 0, neutral, "
+        f"to {write(limit)}, for {target}, orange; in units of the logit"
+    )
 
 
 def _text_parts(explanation: TextExplanation, write: ScoreFormat) -> dict[str, Any]:
@@ -135,35 +160,48 @@ def _text_parts(explanation: TextExplanation, write: ScoreFormat) -> dict[str, A
 
 def _image_parts(explanation: ImageExplanation, write: ScoreFormat) -> dict[str, Any]:
     cells = explanation.cells
-    height, width = explanation.scores.shape
+    width, height = explanation.image.size
     ((strongest, score),) = explanation.top_parts(1)
     large = enlarge(explanation.image)
+    meaning = (
+        f"orange {explanation.parts} speak for {explanation.target_name}, blue ones "
+        "against it"
+        if explanation.signed
+        else f"the more orange a {explanation.unit}, the more weight it has"
+    )
     return {
         "picture": data_uri(large),
         "picture_alt": f"The picture as the model saw it, {width} by {height} pixels",
         "heat": data_uri(overlay(large, cells)),
         "heat_alt": (
-            f"The same picture in grey; orange {explanation.parts} speak for "
-            f"{explanation.target_name}, blue ones against it; strongest at "
-            f"{strongest}, {write(score)}"
+            f"The same picture in grey; {meaning}; strongest at {strongest}, "
+            f"{write(score)}"
         ),
-        "fine": data_uri(overlay(large, explanation.scores)),
-        "fine_alt": "The same picture in grey with the relevance of each pixel",
+        "fine": data_uri(overlay(large, explanation.scores))
+        if explanation.has_pixels
+        else None,
+        "fine_alt": f"The same picture in grey with the {explanation.quantity} of each "
+        "pixel",
         "part": explanation.unit,
         "grid": [[write(score) for score in row] for row in cells],
         "columns": cells.shape[1],
     }
 
 
-def _bars(rows: Sequence[tuple[str, float]]) -> list[dict[str, Any]]:
-    """Return names and numbers with bars in per cent of half the width."""
+def _bars(explanation: Explanation, count: int) -> list[dict[str, Any]]:
+    """Return names and numbers with bars in per cent of the width.
+
+    Where scores have a sign, each side of zero has half the width.
+    """
+    rows = explanation.top_parts(count)
     limit = scale_limit([score for _, score in rows])
-    write = ScoreFormat(limit=limit)
+    write = explanation.number_format(limit)
+    width = 50 if explanation.signed else 100
     return [
         {
             "name": name,
             "score": write(score),
-            "share": round(50 * abs(score) / limit, 2),
+            "share": round(width * abs(score) / limit, 2),
             "against": score < 0,
         }
         for name, score in rows

@@ -9,7 +9,6 @@ import numpy as np
 
 from ..models.packages import require
 from .colors import LIGHT, scale_limit
-from .numbers import ScoreFormat
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -67,11 +66,12 @@ def print_explanation(
     if explanation.kind == "text":
         console.print(_tokens(cast("TextExplanation", explanation)), end="\n\n")
     rows = explanation.top_parts(top)
-    title = f"{explanation.parts.capitalize()} that count most ({len(rows)})"
+    title = f"{explanation.top_title} ({len(rows)})"
     if console.color_system is not None:
         console.print(_legend(explanation), end="\n\n")
     if rows:
-        console.print(_table(rows, title))
+        console.print(Text(title, style="italic"))
+        console.print(_table(explanation, rows))
         console.print()
     for name, value in explanation.facts:
         console.print(Text.assemble((f"{name:<17}", "dim"), value))
@@ -100,35 +100,33 @@ def _style(share: float) -> str:
 
 
 def _legend(explanation: Explanation) -> RenderableType:
-    """Return the colour bar with its ends in units of the logit."""
+    """Return the colour bar with its ends."""
     from rich.text import Text
 
-    limit = explanation.limit
-    write = ScoreFormat(limit=limit)
-    bar = Text(f"against {write(-limit)} ")
-    for share in np.linspace(-1, 1, 25):
+    low, high = explanation.scale_ends
+    bar = Text(f"{low} ")
+    for share in np.linspace(explanation.scale_start, 1, 25):
         bar.append(" ", style=f"on {LIGHT.hex(float(share))}")
-    return bar.append(f" {write(limit)} for")
+    return bar.append(f" {high}")
 
 
-def _table(rows: list[tuple[str, float]], title: str) -> Table:
-    """Return names, bars on either side of zero, and numbers."""
+def _table(explanation: Explanation, rows: list[tuple[str, float]]) -> Table:
+    """Return names, bars from zero to either side that there is, and numbers."""
     from rich.table import Table
     from rich.text import Text
 
     limit = scale_limit([score for _, score in rows])
-    write = ScoreFormat(limit=limit)
-    table = Table(
-        title=title, title_justify="left", box=None, pad_edge=False, show_header=False
-    )
+    write = explanation.number_format(limit)
+    left_room = _BAR if explanation.signed else 0
+    table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column("name", overflow="fold", max_width=32)
-    table.add_column("against | for", no_wrap=True)
-    table.add_column("relevance", justify="right", no_wrap=True)
+    table.add_column("bar", no_wrap=True)
+    table.add_column(explanation.quantity, justify="right", no_wrap=True)
     for name, score in rows:
         length = round(_BAR * abs(score) / limit)
         left, right = (length, 0) if score < 0 else (0, length)
         bar = Text.assemble(
-            " " * (_BAR - left),
+            " " * (left_room - left),
             ("█" * left, LIGHT.negative),
             ("│", "dim"),
             ("█" * right, LIGHT.positive),

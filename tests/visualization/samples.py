@@ -34,6 +34,28 @@ def text_explanation(words="A warm film .", scores=None, **changes) -> TextExpla
     )
 
 
+def text_weights(**changes) -> TextExplanation:
+    """Weights of attention for the tokens [CLS] A warm film . [SEP]."""
+    weights = [0, 0.01, 0.25, 0.5, 0, 0.02]
+    return text_explanation(
+        **{"scores": weights, "measure": "attention", "method": "Attention"} | changes
+    )
+
+
+def image_weights(rows=2, columns=5, **changes) -> ImageExplanation:
+    """Weights of patches only, growing from the top left to the bottom right."""
+    return image_explanation(
+        **{
+            "height": 8,
+            "width": 20,
+            "grid": (rows, columns),
+            "scores": np.arange(float(rows * columns)).reshape(rows, columns) / 10,
+            "measure": "attention",
+        }
+        | changes
+    )
+
+
 def image_explanation(height=8, width=8, grid=(2, 2), **changes) -> ImageExplanation:
     """A teal picture whose scores rise from the top left to the bottom right."""
     scores = np.linspace(-1, 2, height * width).reshape(height, width)

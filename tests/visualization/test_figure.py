@@ -6,11 +6,17 @@ import io
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from captum_transformer_lrp.visualization.figure import draw_figure, render_png
-from tests.visualization.samples import image_explanation, text_explanation
+from tests.visualization.samples import (
+    image_explanation,
+    image_weights,
+    text_explanation,
+    text_weights,
+)
 
 
 def size_of(png):
@@ -56,6 +62,35 @@ def test_colours_of_tokens():
 def test_tall_and_wide_pictures(height, width):
     png = render_png([image_explanation(height, width, grid=(2, 2))])
     assert size_of(png)[1] < 2000
+
+
+def test_weights_of_patches_have_no_panel_of_pixels():
+    weights = image_weights()
+    figure = draw_figure([weights])
+    captions = [text.get_text() for text in figure.texts]
+    assert "Weight of each patch" in captions
+    assert not any("pixel" in c or "against" in c for c in captions)
+    assert len(figure.axes) == 3  # two pictures and the colour bar
+    signed = draw_figure([image_explanation()])
+    assert len(signed.axes) == 4
+    drawn = np.asarray(figure.axes[1].images[0].get_array()).astype(int)
+    assert drawn.shape[1] / drawn.shape[0] == 20 / 8
+    orange = (drawn[..., 0] - drawn[..., 2]).reshape(2, -1, 5, drawn.shape[1] // 5)
+    grown = orange.mean((1, 3)).ravel()  # from patch to patch, row by row
+    assert grown[0] == 0 and (np.diff(grown) > 0).all()
+
+
+def test_the_legend_of_weights_has_one_side():
+    bars = {}
+    for sample in (text_weights(), text_explanation()):
+        figure = draw_figure([sample])
+        bar = np.asarray(figure.axes[-1].images[0].get_array())[0]
+        bars[sample.measure] = bar[:, 0] - bar[:, 2]
+        texts = " ".join(text.get_text() for text in figure.texts)
+        assert ("weight 0" in texts) is (sample.measure == "attention")
+        assert ("Sum of relevance" in texts) is (sample.measure == "relevance")
+    assert bars["attention"].min() > -1e-9
+    assert bars["relevance"].min() < -0.3
 
 
 def test_dollar_signs_are_no_formulas():

@@ -9,7 +9,13 @@ import pytest
 
 from captum_transformer_lrp.models.prediction import ClassScore
 from captum_transformer_lrp.visualization.html import render_fragment, render_report
-from tests.visualization.samples import BAD, image_explanation, text_explanation
+from tests.visualization.samples import (
+    BAD,
+    image_explanation,
+    image_weights,
+    text_explanation,
+    text_weights,
+)
 
 pytest.importorskip("jinja2")
 ATTACK = "<script>alert('x')</script>\"><img src=x onerror=alert(1)>"
@@ -97,6 +103,43 @@ def test_pictures_are_embedded_and_described():
     hover = [a["data-v"] for a in page.named("span") if "data-v" in a]
     assert len(hover) == 4
     assert "strongest at row 2, column 2" in page.named("img")[1]["alt"]
+
+
+def test_weights_have_one_side_and_no_unit():
+    html = render_report([text_weights(), image_weights()])
+    page = Reader(html)
+    body = html.split("</style>")[1]
+    assert "against |" not in body and "Relevance" not in body and "blue" not in body
+    assert "units of the logit" not in body and "Sum of" not in body
+    assert "Words with the most weight" in body
+    assert "Colour scale: from weight 0, neutral, to 0.500, orange" in body
+    assert "the more orange a patch, the more weight it has" in body
+    assert body.count('class="top weight"') == 2
+    bars = [a["style"] for a in page.named("i")]
+    assert bars[0] == "width:100.0%" and bars[1] == "width:50.0%"
+    for name in ("words", "heat"):
+        assert f'class="bar {name} weight"' in body
+        assert f".bar.{name}.weight {{ background: linear-gradient(90deg" in html
+
+
+def test_relevance_keeps_both_sides():
+    body = render_report([text_explanation(), image_explanation()])
+    for wording in ("against | for", "Relevance of each patch", "units of the logit"):
+        assert wording in body
+    assert body.count('class="top"') == 2 and 'class="bar words signed"' in body
+
+
+def test_weights_of_patches_have_no_panel_of_pixels():
+    page = Reader(render_report([image_weights()]))
+    assert [a["alt"].split(";")[0] for a in page.named("img")] == [
+        "The picture as the model saw it, 20 by 8 pixels",
+        "The same picture in grey",
+    ]
+    assert "each pixel" not in "".join(page.text)
+    hover = [a["data-v"] for a in page.named("span") if "data-v" in a]
+    assert hover == [f"0.{i}00" for i in range(10)]
+    (cells,) = [a for a in page.named("div") if a.get("class") == "cells"]
+    assert cells["style"] == "grid-template-columns:repeat(5,1fr)"
 
 
 def test_nothing_is_loaded_from_elsewhere():

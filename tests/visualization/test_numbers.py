@@ -22,3 +22,9 @@ from captum_transformer_lrp.visualization.numbers import ScoreFormat
 )
 def test_three_digits_for_the_largest(limit, score, written):
     assert ScoreFormat(limit=limit)(score) == written
+
+
+def test_without_sign():
+    write = ScoreFormat(limit=0.032, signed=False)
+    assert [write(s) for s in (0.0321, 0.0, -0.01)] == ["0.0321", "0.0000", "−0.0100"]
+    assert ScoreFormat(limit=1e-9, signed=False)(5e-10) == "5.00e−10"

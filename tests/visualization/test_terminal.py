@@ -6,7 +6,13 @@ import re
 
 import pytest
 
-from tests.visualization.samples import BAD, image_explanation, text_explanation
+from tests.visualization.samples import (
+    BAD,
+    image_explanation,
+    image_weights,
+    text_explanation,
+    text_weights,
+)
 
 pytest.importorskip("rich")
 
@@ -40,6 +46,27 @@ def test_pictures_list_their_patches():
     assert re.search(r"row 2, column 2\s+│█+", text)
     unknown = image_explanation(grid=None).to_text(top=2)
     assert "Squares that count most (2)" in unknown
+
+
+@pytest.mark.parametrize("color", [False, True])
+def test_weights_have_one_side_and_no_unit(color):
+    for explanation in (text_weights(), image_weights()):
+        text = explanation.to_text(color=color)
+        assert "with the most weight" in text and "not sum to the logit" in text
+        for signed in ("against 0", "−", "+0", "blue", "units of the", "Sum of"):
+            assert signed not in text
+    text = text_weights().to_text()
+    assert re.search(r"^film {1,2}│█{12} +0\.500$", text, re.M)
+    assert re.search(r"^warm {1,2}│█{6} +0\.250$", text, re.M)
+
+
+def test_the_legend_of_weights_starts_at_zero():
+    legend = text_weights().to_text(color=True).split("\n\n")[2]
+    assert legend.startswith("weight 0 ") and legend.endswith(" 0.500")
+    assert "48;2;255;255;255m" in legend  # neutral
+    assert "48;2;127;180;234m" not in legend  # LIGHT.negative
+    signed = text_explanation().to_text(color=True)
+    assert "48;2;127;180;234m" in signed and "against −0.600" in signed
 
 
 def test_top_zero_lists_nothing():
