@@ -30,7 +30,7 @@ from .identifiers import Identifiers
 from .operators import transparent
 from .passes import Passes
 from .rules import PlainGradient, Rule
-from .table import STATEFUL, Operator, table_for
+from .table import Operator, table_for
 from .unknown import UnknownOperators, foreign_functions
 
 _thread = threading.local()
@@ -178,7 +178,7 @@ class Engine(TorchFunctionMode):
                 relevant += count
                 foreign |= found
         if foreign:
-            args = _without_foreign_leaves(args)
+            args = tuple([_without_foreign_leaf(a) for a in args])
             if kwargs:
                 kwargs = {k: _without_foreign_leaf(v) for k, v in kwargs.items()}
         if operator.multiplies and not self._recomputes:
@@ -205,7 +205,7 @@ class Engine(TorchFunctionMode):
     ) -> Any:
         """Apply the rule of an operator, ``relevant`` of whose arguments are ours."""
         function = operator.function
-        if operator.name in STATEFUL:
+        if operator.stateful:
             self._check_state(operator, args, kwargs)
         rule = operator.rule
         if rule is None:
@@ -214,7 +214,7 @@ class Engine(TorchFunctionMode):
             return function(*args, **kwargs)
         if operator.in_place:
             return self._in_place(operator, args, kwargs, relevant)
-        if operator.asked_in_place(args, kwargs):
+        if operator.inplace_position and operator.asked_in_place(args, kwargs):
             assert operator.twin is not None
             return self.reenter(operator.twin, *args, **kwargs)
         call = Call(
@@ -527,6 +527,8 @@ _PLAIN_TYPES = frozenset({int, float, bool, str, torch.dtype, torch.device})
 
 
 def _without_foreign_leaf(value: Any) -> Any:
+    if value is None or value.__class__ in _PLAIN_TYPES:
+        return value
     if isinstance(value, Tensor):
         return value.detach() if value.requires_grad and value.is_leaf else value
     if isinstance(value, (list, tuple)) and value:
@@ -544,12 +546,7 @@ def _without_foreign_leaves(values: Any) -> Any:
             break
     else:
         return values
-    detached = [
-        value
-        if value is None or value.__class__ in _PLAIN_TYPES
-        else _without_foreign_leaf(value)
-        for value in values
-    ]
+    detached = [_without_foreign_leaf(value) for value in values]
     if hasattr(values, "_fields"):
         return type(values)(*detached)
     return type(values)(detached)

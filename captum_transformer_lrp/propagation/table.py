@@ -43,6 +43,7 @@ class Operator:
         name (str): the operator that it spells, without the in-place underscore.
         kind (str | None): its kind.
         rule (Rule | None): the rule of the composite; None if it has none.
+        stateful (bool): it may draw random numbers or change a module.
         metadata (bool): it carries no relevance whatever happens.
         multiplies (bool): it is of kind ``"product"``.
         plain (bool): its rule is torch's own gradient.
@@ -66,6 +67,7 @@ class Operator:
         "plain",
         "plain_for_one",
         "rule",
+        "stateful",
         "twin",
     )
 
@@ -78,7 +80,7 @@ class Operator:
             self.name = spelled
         self.metadata = is_metadata(self.name) or is_metadata(spelled)
         self.kind, self.rule = table.for_operator(self.name)
-        stateful = self.name in STATEFUL
+        self.stateful = stateful = self.name in STATEFUL
         self.plain = isinstance(self.rule, PlainGradient) and not stateful
         self.multiplies = self.kind == "product"
         self.plain_for_one = (

@@ -131,6 +131,10 @@ class UniformProduct(Rule):
         """Run the call and divide the gradient by the number of relevant factors."""
         if call.kind != "product":
             return call.run()
+        if call.operator in ("mul", "matmul", "bmm") and not call.kwargs:
+            if all(isinstance(t, Tensor) and t.requires_grad for t in call.args):
+                return scale_output_gradient(call.run(), 0.5)
+            return call.run()
         factors, addend = _relevant_factors(call)
         share = 1 / max(len(factors), 1)
         if share == 1:
@@ -241,4 +245,7 @@ class Detach(Rule):
 
     def __call__(self, call: Call) -> Any:
         """Return the bare value."""
-        return call.value()
+        output = call.run()
+        if isinstance(output, Tensor):
+            return output.detach()
+        return map_tensors(Tensor.detach, output)
