@@ -16,6 +16,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,7 @@ METHODS: dict[str, Callable[[nn.Module], Any]] = {
     "CP-LRP": CPLRP,
     "LRP-epsilon": EpsilonLRP,
     "Transformer attribution": CheferLRP,
+    "Transformer attribution, float64": partial(CheferLRP, dtype=torch.float64),
     "Generic attention": GenericAttention,
 }
 

@@ -13,6 +13,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from ..propagation.positions import Layout, merge
+
 Stream = TypeVar("Stream", bound=Hashable)
 Relations = dict[tuple[Stream, Stream], Tensor]
 
@@ -24,20 +26,46 @@ class Contribution:
     Attributes:
         queries (Hashable): the stream of tokens that ask.
         keys (Hashable): the stream of tokens that answer.
-        matrix (Tensor): shape ``(examples, queries, keys)``, not negative.
+        matrix (Tensor): shape ``(examples, queries, keys)``, not negative; with a
+            layout one matrix for each window.
+        layout (Layout or None): the tokens of each window, within one stream.
     """
 
     queries: Hashable
     keys: Hashable
     matrix: Tensor
+    layout: Layout | None = None
+
+    def times(self, relation: Tensor, matrix: Tensor) -> Tensor:
+        """Return ``matrix @ relation``, window by window where there are any."""
+        if self.layout is None:
+            return matrix @ relation
+        return self.layout.mix(matrix, relation)
+
+
+@dataclass(frozen=True)
+class Merge:
+    """Tokens of one stream become fewer tokens of the next.
+
+    Attributes:
+        new (Hashable): the stream from here on.
+        old (Hashable): the stream that was merged.
+        target (Tensor): the new token of each old one, -1 for none; shape ``(examples,
+            old tokens)``.
+    """
+
+    new: Hashable
+    old: Hashable
+    target: Tensor
 
 
 def compose(
-    steps: Iterable[Sequence[Contribution]],
+    steps: Iterable[Sequence[Contribution | Merge]],
     *,
     normalize_rows: bool = False,
     normalize_relations: bool = True,
     accumulate: bool = True,
+    like: Tensor | None = None,
 ) -> Relations[Hashable]:
     """Return how much each token of each stream draws on each token of each other.
 
@@ -49,26 +77,46 @@ def compose(
     ``R_ss <- R_ss + A R_qs``, with ``N(R) = (R - I) / rowsum + I`` (Eq. 8 and 9).
 
     Args:
-        steps (iterable of sequences of Contribution): in order of execution; the
-            contributions of one step are computed from the same relations, as the two
-            directions of co-attention are.
+        steps (iterable of sequences of Contribution or Merge): in order of execution;
+            the contributions of one step are computed from the same relations, as the
+            two directions of co-attention are. A new token draws on what its old ones
+            draw on, on average.
         normalize_rows (bool, optional): divide the rows of ``I + A`` by their sums,
             within a stream. Default: False
         normalize_relations (bool, optional): apply ``N`` between streams, unless rows
             are normalised already. Default: True
         accumulate (bool, optional): multiply ``A`` with the relations of both streams
             between streams; if False, ``R_sq <- R_sq + A``. Default: True
+        like (Tensor, optional): of the dtype and device wanted. Default: the first
+            contribution
 
     Returns:
         dict: ``(s, q)`` to a tensor of shape ``(examples, tokens of s, tokens of q)``.
     """
     relations: Relations[Hashable] = {}
+    steps = list(steps)
+    matrices = [c.matrix for step in steps for c in step if isinstance(c, Contribution)]
+    like = matrices[0] if like is None else like
     for step in steps:
         for c in step:
-            _start(relations, c.queries, c.matrix, c.matrix.shape[-2])
-            _start(relations, c.keys, c.matrix, c.matrix.shape[-1])
+            if isinstance(c, Merge):
+                _start(relations, c.old, like, c.target.shape)
+            elif c.layout is not None:
+                _start(
+                    relations, c.keys, c.matrix, (c.layout.examples, c.layout.tokens)
+                )
+            else:
+                examples, queries, keys = c.matrix.shape
+                _start(relations, c.queries, c.matrix, (examples, queries))
+                _start(relations, c.keys, c.matrix, (examples, keys))
         old = dict(relations)
         for c in step:
+            if isinstance(c, Merge):
+                for (row, column), relation in old.items():
+                    if row == c.old:
+                        relations[c.new, column] = merge(relation, c.target)
+                _start(relations, c.new, like, relations[c.new, c.old].shape[:2])
+                continue
             s, q, a = c.queries, c.keys, c.matrix
             if s == q:
                 if normalize_rows:
@@ -76,7 +124,7 @@ def compose(
                     a = a / a.sum(-1, keepdim=True)
                 for (row, column), relation in old.items():
                     if row == s:
-                        moved = a @ relation
+                        moved = c.times(relation, a)
                         _add(
                             relations,
                             (s, column),
@@ -96,12 +144,17 @@ def compose(
 
 
 def _start(
-    relations: Relations[Hashable], stream: Hashable, like: Tensor, tokens: int
+    relations: Relations[Hashable],
+    stream: Hashable,
+    like: Tensor,
+    shape: Sequence[int],
 ) -> None:
+    """Let a stream of ``(examples, tokens)`` begin, each token with itself."""
+    examples, tokens = shape
     known = relations.get((stream, stream))
     if known is None:
         identity = torch.eye(tokens, dtype=like.dtype, device=like.device)
-        relations[stream, stream] = identity.expand(like.shape[0], -1, -1)
+        relations[stream, stream] = identity.expand(examples, -1, -1)
     elif known.shape[-1] != tokens:
         raise ValueError(
             f"one stream has {known.shape[-1]} tokens in one layer and {tokens} in "

@@ -14,11 +14,13 @@ from torch import Tensor
 from ..errors import AttentionError
 from ..propagation import Composite
 from ..propagation.composites import GRADIENT_X_INPUT, TRANSFORMER_ATTRIBUTION
+from ..propagation.positions import merge
 from ._captum import GradientAttribution, LayerAttribution, log_usage
-from .aggregation import Relations, compose
+from .aggregation import Merge, Relations, compose
 from .attention_maps import AttentionLayer, Seen, seen
 from .attention_readout import (
     MOST_PREFIX_TOKENS,
+    Steps,
     chosen_rows,
     contributions,
     read_out,
@@ -27,6 +29,10 @@ from .inputs import Leaf
 from .single_pass import check_callable
 
 OwnToken = Literal["minimum", "zero", "keep"]
+
+
+#: relations, the last tokens of each stream, and what the residual alone relates
+Related = tuple[Relations[Hashable], dict[int, Hashable], Relations[Hashable]]
 
 
 class AttentionAttribution(GradientAttribution):
@@ -71,8 +77,6 @@ class AttentionAttribution(GradientAttribution):
     #: defaults for texts and for all else
     normalizes_rows: ClassVar[tuple[bool, bool]] = (False, False)
     own: ClassVar[OwnToken] = "keep"
-    #: whether the layers are composed, with an identity for the residual
-    composes: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -226,7 +230,7 @@ class AttentionAttribution(GradientAttribution):
                 normalize = self.normalizes_rows[0 if text else 1] and (
                     alone and not (text and several[stream])
                 )
-            relations, last = self._relations(layers, normalize)
+            relations, last, residual = self._relations(model, layers, normalize)
             rows = _rows(relations, last, weights, stream)
             if rows is None:
                 raise AttentionError(
@@ -234,9 +238,11 @@ class AttentionAttribution(GradientAttribution):
                     f"{leaf.name} as tokens of its own. Pass it on in "
                     "additional_forward_args, or use AttnLRP."
                 )
+            if several.get(stream) and not normalize:
+                # less what each token has of itself, by the residual
+                itself = _rows(residual, last, {stream: weights[stream]}, stream)
+                rows = rows if itself is None else rows - itself
             own = weights.get(stream) if last.get(stream) == stream else None
-            if own is not None and several[stream] and self.composes and not normalize:
-                rows = rows - own  # what each token has of itself, by the residual
             if text:
                 token = self.own_token or (self.own if alone else "zero")
                 values.append(self._text(leaf, rows, own, token))
@@ -245,8 +251,9 @@ class AttentionAttribution(GradientAttribution):
         return model.inputs.restore(tuple(values))
 
     def _relations(
-        self, layers: tuple[AttentionLayer, ...], normalize: bool
-    ) -> tuple[Relations[Hashable], dict[int, Hashable]]:
+        self, model: Seen, layers: tuple[AttentionLayer, ...], normalize: bool
+    ) -> Related:
+        """Return the relations, the last tokens of each stream, and the residual's."""
         counted = _from_layer(layers, self.start_layer)
         within = [x for x in layers if self.between == "rules" or x.queries == x.keys]
         steps, last = contributions(
@@ -256,15 +263,17 @@ class AttentionAttribution(GradientAttribution):
                 if layer in counted
                 else torch.zeros_like(layer.attention[:, 0])
             ),
+            model.merges,
         )
         relations = compose(steps, normalize_rows=normalize)
+        residual = _residual(steps, relations, last)
         if self.between == "last":
             for x in layers:
                 if x.queries != x.keys and x.used:
                     pair = last.get(x.queries, x.queries), last.get(x.keys, x.keys)
                     relations[pair] = self.contribution(x)
                     last.setdefault(x.queries, x.queries)
-        return relations, last
+        return relations, last, residual
 
     def _text(
         self, leaf: Leaf, rows: Tensor, weights: Tensor | None, own: OwnToken
@@ -313,6 +322,26 @@ class AttentionAttribution(GradientAttribution):
             size = spatial[-len(grid) :]
             found = LayerAttribution.interpolate(found, size, mode)
         return found
+
+
+def _residual(
+    steps: Steps, relations: Relations[Hashable], last: dict[int, Hashable]
+) -> Relations[Hashable]:
+    """Return what is left of the relations without attention: identities and merges."""
+    merges = [[c for c in step if isinstance(c, Merge)] for step in steps]
+    like = next(iter(relations.values()))
+    merged = compose([step for step in merges if step], like=like)
+    return {
+        **{
+            (s, s): _identity_like(relations[s, s]) for s in last if (s, s) in relations
+        },
+        **merged,
+    }
+
+
+def _identity_like(relation: Tensor) -> Tensor:
+    tokens = torch.eye(relation.shape[-1], dtype=relation.dtype, device=relation.device)
+    return tokens.expand(relation.shape[0], -1, -1)
 
 
 def _is_text(leaf: Leaf) -> bool:
@@ -478,8 +507,6 @@ class SingleLayer(AttentionAttribution):
         options (Any): as for :class:`AttentionAttribution`.
     """
 
-    composes: ClassVar[bool] = False
-
     def __init__(
         self, forward_func: Callable[..., Any], *, layer: int = -1, **options: Any
     ) -> None:
@@ -487,8 +514,8 @@ class SingleLayer(AttentionAttribution):
         self.layer = layer
 
     def _relations(
-        self, layers: tuple[AttentionLayer, ...], normalize: bool
-    ) -> tuple[Relations[Hashable], dict[int, Hashable]]:
+        self, model: Seen, layers: tuple[AttentionLayer, ...], normalize: bool
+    ) -> Related:
         relations: Relations[Hashable] = {}
         last: dict[int, Hashable] = {}
         for stream in dict.fromkeys(layer.queries for layer in layers):
@@ -502,9 +529,20 @@ class SingleLayer(AttentionAttribution):
                         f"layer={self.layer} is out of range: expected {-len(own)} ... "
                         f"{len(own) - 1}."
                     )
-                relations[stream, keys] = self.contribution(own[self.layer])
+                relations[stream, keys] = self._matrix(model, own[self.layer])
             last[stream] = stream
-        return relations, last
+        return relations, last, {}
+
+    def _matrix(self, model: Seen, layer: AttentionLayer) -> Tensor:
+        """Return one layer's contribution over the tokens of the input."""
+        matrix, layout = self.contribution(layer), layer.layout
+        if layout is None:
+            return matrix
+        matrix = layout.scatter(matrix)
+        for target in reversed(model.merges[: layout.stage]):
+            identity = torch.eye(target.shape[1], dtype=matrix.dtype).to(matrix.device)
+            matrix = matrix @ merge(identity.expand(len(target), -1, -1), target)
+        return matrix
 
 
 class RawAttention(SingleLayer):

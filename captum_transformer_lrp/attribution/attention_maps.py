@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import AttentionError
 from ..propagation import Composite
 from ..propagation.attention_engine import AttentionEngine, AttentionMap
+from ..propagation.positions import Layout, Positions
 from ..propagation.streams import depends_on, streams_of
 from .inputs import Inputs
 from .single_pass import engine_scores, run_once
@@ -33,6 +34,9 @@ class AttentionLayer:
         keys (int): the stream of tokens that answer.
         step (int): layers of one step do not depend on one another.
         used (bool): the score depends on this map.
+        layout (Layout or None): where the tokens are attended to within windows, or
+            merged between layers: which token each row of each window is. The maps then
+            have the shape ``(examples * windows, heads, n, n)``.
     """
 
     module: str
@@ -43,6 +47,7 @@ class AttentionLayer:
     keys: int
     step: int
     used: bool
+    layout: Layout | None = None
 
 
 @dataclass(frozen=True)
@@ -52,11 +57,14 @@ class Seen:
     Attributes:
         inputs (Inputs): what is explained.
         grids (dict): stream -> spatial shape before the first map.
+        merges (list of Tensor): the token of the next stage that each token goes into;
+            see :attr:`captum_transformer_lrp.propagation.positions.Positions.stages`.
         go_back (Callable): takes a target, and returns the layers for it.
     """
 
     inputs: Inputs
     grids: dict[int, tuple[int, ...]]
+    merges: list[Tensor]
     go_back: Callable[..., tuple[AttentionLayer, ...]]
 
 
@@ -104,8 +112,12 @@ def seen(
                 "AttnLRP explains any model."
             )
         maps = [m.tensor for m in engine.maps]
-        shapes = [_heads(m, prepared.examples) for m in engine.maps]
         streams = [streams_of(m) for m in maps]
+        positions, layouts = _layouts(engine.maps, streams, prepared.examples)
+        shapes = [
+            _heads(m, prepared.examples if layout is None else None)
+            for m, layout in zip(engine.maps, layouts, strict=True)
+        ]
         steps = _steps(maps, streams)
 
         def go_back(target: Any, *, last: bool = True) -> tuple[AttentionLayer, ...]:
@@ -119,8 +131,15 @@ def seen(
                     engine, scores, maps, relevance=True, keep_graph=not last
                 )
             layers = []
-            for m, arrange, stream, step, gradient, r in zip(
-                engine.maps, shapes, streams, steps, gradients, carried, strict=True
+            for m, arrange, stream, step, layout, gradient, r in zip(
+                engine.maps,
+                shapes,
+                streams,
+                steps,
+                layouts,
+                gradients,
+                carried,
+                strict=True,
             ):
                 zero = torch.zeros_like(m.tensor, requires_grad=False)
                 layers.append(
@@ -133,12 +152,14 @@ def seen(
                         stream[1],
                         step,
                         gradient is not None and bool(gradient.any()),
+                        layout,
                     )
                 )
             return tuple(layers)
 
         with torch._C.DisableTorchFunction():
-            yield Seen(prepared, engine.grids, go_back)
+            merges = [] if positions is None else positions.stages
+            yield Seen(prepared, engine.grids, merges, go_back)
 
 
 def _or_nothing(
@@ -149,19 +170,47 @@ def _or_nothing(
     return engine.gradients(scores, maps, **options)
 
 
-def _heads(m: AttentionMap, examples: int) -> Callable[[Tensor], Tensor]:
-    """Return what arranges a map as (examples, heads, queries, keys)."""
-    shape = m.tensor.shape
-    grouped = shape[0] == examples or (m.tensor.dim() == 3 and shape[0] % examples == 0)
-    if not grouped:
+def _layouts(
+    maps: list[AttentionMap], streams: list[tuple[int, int]], examples: int
+) -> tuple[Positions | None, list[Layout | None]]:
+    """Find the tokens of each map, where maps are windows or tokens are merged.
+
+    Raises:
+        AttentionError: if the tokens of a window are not known.
+    """
+    windows = [m for m in maps if not _covers_examples(m.tensor, examples)]
+    sizes: dict[int, set[int]] = {}
+    for m, (queries, keys) in zip(maps, streams, strict=True):
+        if queries == keys:
+            sizes.setdefault(queries, set()).add(m.tensor.shape[-1])
+    if not windows and all(len(each) == 1 for each in sizes.values()):
+        return None, [None] * len(maps)
+    positions = Positions((m.tensor, m.transposed) for m in maps)
+    layouts = [positions.of(m.tensor) for m in maps]
+    if all(layout is not None for layout in layouts):
+        return positions, layouts
+    if windows:
         raise AttentionError(
-            f"{m.module} attends within windows: its attention map has shape "
-            f"{tuple(shape)} for {examples} example(s), and which tokens a window "
-            "holds is not known. Use AttnLRP for this model."
+            f"{windows[0].module} attends within windows: its attention map has shape "
+            f"{tuple(windows[0].tensor.shape)} for {examples} example(s), and which "
+            "tokens a window holds is not known. Use AttnLRP for this model."
         )
+    return None, [None] * len(maps)
+
+
+def _covers_examples(pattern: Tensor, examples: int) -> bool:
+    """Whether the first dimension is the examples, or examples times heads."""
+    whole = pattern.shape[0] == examples
+    return whole or (pattern.dim() == 3 and pattern.shape[0] % examples == 0)
+
+
+def _heads(m: AttentionMap, examples: int | None) -> Callable[[Tensor], Tensor]:
+    """Return what arranges a map as (examples or windows, heads, queries, keys)."""
+    shape = m.tensor.shape
+    first = (-1, shape[-3]) if examples is None else (examples, -1)
 
     def arrange(tensor: Tensor) -> Tensor:
-        tensor = tensor.reshape(examples, -1, *shape[-2:])
+        tensor = tensor.reshape(*first, *shape[-2:])
         return tensor.transpose(-2, -1) if m.transposed else tensor
 
     return arrange

@@ -8,13 +8,18 @@ import torch
 from torch import Tensor
 
 from ..errors import AttentionError
-from .aggregation import Contribution
+from ..propagation.positions import Layout
+from .aggregation import Contribution, Merge
 from .attention_maps import AttentionLayer
+
+Steps = list[list["Contribution | Merge"]]
 
 
 def contributions(
-    layers: Sequence[AttentionLayer], matrix: Callable[[AttentionLayer], Tensor]
-) -> tuple[list[list[Contribution]], dict[int, Hashable]]:
+    layers: Sequence[AttentionLayer],
+    matrix: Callable[[AttentionLayer], Tensor],
+    merges: Sequence[Tensor] = (),
+) -> tuple[Steps, dict[int, Hashable]]:
     """Return what each layer adds, step by step, and the last tokens of each stream.
 
     Where a stream's queries are fewer than its keys, they are new tokens: class tokens
@@ -24,6 +29,7 @@ def contributions(
         layers (sequence of AttentionLayer): in order of execution.
         matrix (Callable): returns the contribution of one layer, shape ``(examples,
             queries, keys)``.
+        merges (sequence of Tensor): of tokens, between the stages of the layers.
 
     Returns:
         The steps, and for each stream the name under which its last tokens go.
@@ -31,12 +37,19 @@ def contributions(
     Raises:
         AttentionError: if the tokens of two layers cannot be related.
     """
-    steps: dict[int, list[Contribution]] = {}
+    steps: Steps = []
+    step: list[Contribution | Merge] = []
+    number = -1
     tokens: dict[int, list[tuple[Hashable, int]]] = {}  # stream -> its generations
     for layer in layers:
         a = matrix(layer)
+        if layer.layout is not None:
+            steps += _windows(tokens, layer, layer.layout, a, merges)
+            continue
         asked, answered = a.shape[-2:]
-        step = steps.setdefault(layer.step, [])
+        if layer.step != number:
+            number, step = layer.step, []
+            steps.append(step)
         if layer.queries != layer.keys:
             queries, _ = _generation(tokens, layer.queries, asked, layer)
             keys, left_out = _generation(tokens, layer.keys, answered, layer)
@@ -66,7 +79,27 @@ def contributions(
                 "AttnLRP for this model."
             )
     last = {stream: known[-1][0] for stream, known in tokens.items()}
-    return [steps[number] for number in sorted(steps)], last
+    return steps, last
+
+
+def _windows(
+    tokens: dict[int, list[tuple[Hashable, int]]],
+    layer: AttentionLayer,
+    layout: Layout,
+    matrix: Tensor,
+    merges: Sequence[Tensor],
+) -> Steps:
+    """Return the merges before a layer of windows, and its contribution."""
+    steps: Steps = []
+    known = tokens.setdefault(layer.queries, [(layer.queries, layout.tokens)])
+    while len(known) <= layout.stage:
+        old, target = known[-1][0], merges[len(known) - 1]
+        new: Hashable = (layer.queries, len(known))
+        known.append((new, int(target.max()) + 1))
+        steps.append([Merge(new, old, target)])
+    current = known[layout.stage][0]
+    steps.append([Contribution(current, current, matrix, layout)])
+    return steps
 
 
 #: class, distillation and register tokens of the models that there are
@@ -120,6 +153,8 @@ def read_out(layers: Sequence[AttentionLayer]) -> dict[int, Tensor]:
         ):
             continue
         rows = (own.gradient.abs().sum((1, 3)) > 0).to(own.gradient.dtype)
+        if own.layout is not None:
+            rows = own.layout.place(rows)
         weights[stream] = rows / rows.sum(-1, keepdim=True).clamp(min=1)
     if not weights:
         raise AttentionError(

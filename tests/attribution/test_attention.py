@@ -254,3 +254,34 @@ def test_streams_keep_apart() -> None:
     assert ("i", "t") not in relations
     with pytest.raises(ValueError, match="3 tokens in one layer and 2 in another"):
         compose([[Contribution("i", "i", a)], [Contribution("i", "i", a[:, :2, :2])]])
+
+
+def test_windows_are_put_in_their_places() -> None:
+    """Tokens attend within their window, which every other block shifts."""
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    model = timm.create_model(
+        "swin_tiny_patch4_window7_224",
+        img_size=32,
+        patch_size=4,
+        window_size=4,
+        depths=(2, 2),
+        embed_dim=16,
+        num_heads=(2, 2),
+        num_classes=3,
+    )
+    pixels = torch.randn(2, 3, 32, 32).double()
+    layers = CheferLRP(model.double().eval()).layers(pixels, target=1)
+    row, column = torch.arange(64) // 8, torch.arange(64) % 8
+    for layer, shift in zip(layers[:2], (0, 2), strict=True):
+        assert layer.layout is not None and layer.layout.stage == 0
+        full = layer.layout.scatter(layer.attention.mean(1))
+        assert torch.allclose(full.sum(-1), torch.ones(2, 64).double())
+        window = (row + shift) // 4 * 3 + (column + shift) // 4
+        expected = window[:, None] == window[None]
+        assert torch.equal(full > 1e-9, expected.expand(2, -1, -1))
+    merged = layers[2].layout
+    assert merged is not None and (merged.stage, merged.tokens) == (1, 16)
+    with CheferLRP(model)._seen(pixels, None) as found:
+        (target,) = found.merges
+    assert torch.equal(target[0], row // 2 * 4 + column // 2)

@@ -327,6 +327,49 @@ CASES: dict[str, Case] = {
         1,
         GRID,
     ),
+    "timm swin": (
+        from_timm(
+            "swin_tiny_patch4_window7_224",
+            img_size=32,
+            patch_size=4,
+            window_size=4,
+            depths=(2, 2),
+            embed_dim=16,
+            num_heads=(2, 2),
+        ),
+        PIXELS,
+        1,
+        (2, 1, 8, 8),
+    ),
+    "timm swin, padded": (
+        from_timm(
+            "swin_tiny_patch4_window7_224",
+            img_size=(24, 40),
+            patch_size=4,
+            window_size=4,
+            depths=(2, 2),
+            embed_dim=16,
+            num_heads=(2, 2),
+        ),
+        torch.cat([PIXELS[..., :24, :], PIXELS[..., :24, :8]], -1),
+        1,
+        (2, 1, 6, 10),
+    ),
+    "Swin v2": (
+        hugging_face(
+            "Swinv2ForImageClassification",
+            "Swinv2Config",
+            image_size=32,
+            patch_size=4,
+            window_size=4,
+            depths=[2, 2],
+            embed_dim=16,
+            num_heads=[2, 2],
+        ),
+        PIXELS,
+        1,
+        (2, 1, 8, 8),
+    ),
     "timm cait": (from_timm("cait_xxs24_224", **VIT), PIXELS, 1, GRID),
     "timm eva": (
         from_timm("eva02_tiny_patch14_224", img_size=28, depth=2),
@@ -353,7 +396,7 @@ def first_only(inputs: Any) -> Any:
 @pytest.mark.parametrize("name", CASES)
 def test_any_model(name: str, attention: str) -> None:
     make, inputs, target, shape = CASES[name]
-    if attention == "sdpa" and name in ("DeBERTa-v2", "LXMERT", "DETR"):
+    if attention == "sdpa" and name in ("DeBERTa-v2", "LXMERT", "DETR", "Swin v2"):
         pytest.skip("the model has no fused attention")
     model = rebuilt(make(attention), seed=0)
     before = state_of(model)
