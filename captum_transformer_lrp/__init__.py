@@ -28,6 +28,7 @@ from .attribution import (
     RawAttention,
     TransformerLRP,
 )
+from .diffmask import DiffMask
 from .explaining import explain
 from .explanation import Explanation, ImageExplanation, TextExplanation
 from .propagation import Composite, ModuleName, Predicate, registry, rules
@@ -45,6 +46,7 @@ __all__ = [
     "AttnLRP",
     "CheferLRP",
     "Composite",
+    "DiffMask",
     "EpsilonLRP",
     "Explanation",
     "GenericAttention",

@@ -5,13 +5,18 @@ from captum._utils.common import (
 )
 from captum._utils.common import _select_targets as select_targets
 from captum.attr import LayerGradientXActivation
-from captum.attr._utils.attribution import GradientAttribution, LayerAttribution
+from captum.attr._utils.attribution import (
+    GradientAttribution,
+    LayerAttribution,
+    PerturbationAttribution,
+)
 from captum.log import log_usage
 
 __all__ = [
     "GradientAttribution",
     "LayerAttribution",
     "LayerGradientXActivation",
+    "PerturbationAttribution",
     "format_additional_forward_args",
     "log_usage",
     "select_targets",

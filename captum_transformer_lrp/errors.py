@@ -59,6 +59,10 @@ class ModelStateError(LRPError, RuntimeError):
     """The model or torch is in a state in which it cannot be explained faithfully."""
 
 
+class NotFittedError(LRPError, RuntimeError):
+    """Masks are asked for before they were trained."""
+
+
 def suggestion(name: str, names: Iterable[str]) -> str:
     """Return ``" Did you mean ...?"`` with the nearest names, or all of them."""
     known = sorted(str(n) for n in names)

@@ -23,7 +23,7 @@ PROJECT = PACKAGE.parent
 # Imports run from a later row to an earlier one, or within a row; a row names modules
 # and whole folders.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors",),
+    ("errors", "_captum"),
     (
         "propagation.call",
         "propagation.gates",
@@ -42,7 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("propagation.trace", "propagation.attention_engine"),
     ("propagation",),
     ("attribution",),
-    ("explaining",),
+    ("explaining", "masking"),
     ("",),  # the package itself: the public names
     ("cli", "__main__"),
 )
@@ -51,6 +51,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 BESIDE_THE_ENGINE = ("diffmask", "explanation", "metrics", "models", "visualization")
 
 OF_EXTRAS = (
+    "accelerate",
     "jinja2",
     "rich",
     "safetensors",
@@ -133,7 +134,7 @@ def objection(module: str, imported: str) -> str | None:
     attribution = row("attribution")
     assert attribution is not None
     if beside(module):
-        if beside(imported) or imported == "errors":
+        if beside(imported) or imported in ("errors", "_captum"):
             return None
         return f"{module} stands beside the engine and imports {imported or NAME!r}"
     assert own is not None

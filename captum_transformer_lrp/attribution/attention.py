@@ -11,11 +11,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from .._captum import GradientAttribution, LayerAttribution, log_usage
 from ..errors import AttentionError
 from ..propagation import Composite
 from ..propagation.composites import GRADIENT_X_INPUT, TRANSFORMER_ATTRIBUTION
 from ..propagation.positions import merge
-from ._captum import GradientAttribution, LayerAttribution, log_usage
 from .aggregation import Merge, Relations, compose
 from .attention_maps import AttentionLayer, Seen, seen
 from .attention_readout import (

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._captum import format_additional_forward_args
 from ..errors import InputError
 from ..propagation.call import map_tensors
-from ._captum import format_additional_forward_args
 
 #: keys of a tokenizer's or processor's mapping that are explained when they are there
 KNOWN_KEYS = (

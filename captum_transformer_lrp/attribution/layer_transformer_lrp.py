@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from .._captum import LayerGradientXActivation, log_usage
 from ..errors import InputError
 from ..propagation import Composite, Engine
 from ..propagation.call import map_tensors, tensors_in
-from ._captum import LayerGradientXActivation, log_usage
 from .single_pass import Explained
 from .transformer_lrp import TransformerLRP
 

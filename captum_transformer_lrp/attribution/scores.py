@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._captum import select_targets
 from ..errors import OutputError, TargetError, suggestion
-from ._captum import select_targets
 
 
 def output_tensor(output: Any, field: str | int | None) -> Tensor:

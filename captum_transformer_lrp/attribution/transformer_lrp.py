@@ -8,11 +8,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
+from .._captum import GradientAttribution, log_usage
 from ..propagation import Composite, composite_named
 from ..propagation.composites import epsilon_lrp
 from ..propagation.registry import Row
 from ..propagation.trace import Trace, TracingEngine
-from ._captum import GradientAttribution, log_usage
 from .single_pass import Explained, check_callable, explain_once
 
 

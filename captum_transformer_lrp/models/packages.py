@@ -8,6 +8,8 @@ from types import ModuleType
 from ..errors import LRPError
 
 _EXTRA = {
+    "accelerate": "diffmask",
+    "safetensors": "diffmask",
     "transformers": "transformers",
     "timm": "timm",
     "rich": "cli",
@@ -20,18 +22,19 @@ class MissingPackageError(LRPError, ImportError):
 
 
 def require(package: str) -> ModuleType:
-    """Import an optional package, or say how to install it.
+    """Import an optional package or a module of it, or say how to install it.
 
     Raises:
         MissingPackageError: The package is not installed.
     """
+    top = package.partition(".")[0]
     try:
         return importlib.import_module(package)
     except ModuleNotFoundError as error:
-        if error.name != package:
+        if error.name != top:
             raise
         raise MissingPackageError(
-            f"this needs {package}, which is not installed; install it with:  "
-            f'pip install "captum_transformer_lrp[{_EXTRA[package]}]"',
-            name=package,
+            f"this needs {top}, which is not installed; install it with:  "
+            f'pip install "captum_transformer_lrp[{_EXTRA[top]}]"',
+            name=top,
         ) from error

@@ -26,6 +26,7 @@ from captum_transformer_lrp import (
     METHODS,
     AttentionAttribution,
     AttnLRP,
+    DiffMask,
     EpsilonLRP,
     GradientXInput,
     LayerAttnLRP,
@@ -41,6 +42,7 @@ PUBLIC = [
     if inspect.isclass(value)
     and issubclass(value, Attribution)
     and not issubclass(value, AttentionAttribution)  # see test_attention.py
+    and value is not DiffMask  # has no target: see tests/diffmask
 ]
 WHOLE = [c for c in PUBLIC if not issubclass(c, LayerAttribution)]
 LAYER = [c for c in PUBLIC if issubclass(c, LayerAttribution)]

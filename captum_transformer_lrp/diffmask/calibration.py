@@ -1,0 +1,165 @@
+"""What is measured of the model and the data before masks are trained."""
+
+from __future__ import annotations
+
+import statistics
+import warnings
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .batches import Batches
+from .divergence import Divergence, Outputs, divergence_for, outputs_of
+from .gates import Gates
+from .masked import MaskedModel, Original
+
+#: examples that are looked at
+EXAMPLES = 512
+#: the margin as a part of what masking everything costs
+MARGIN = 0.03
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Mean and standard deviation of the features of each state, over real tokens."""
+
+    mean: list[Tensor]
+    scale: list[Tensor]
+    divergence: Divergence
+
+
+def measure(
+    model: MaskedModel, loader: Iterable[Any], seed: int, divergence: Any
+) -> Moments:
+    """Run the model on some examples, and measure its states and outputs.
+
+    Args:
+        model (MaskedModel): frozen by the caller.
+        loader (iterable): of batches.
+        seed (int): of their order.
+        divergence (Any): as users write it.
+
+    Raises:
+        InputError: if a state has another width or number of tokens than it may have.
+    """
+    sums: list[list[Tensor]] = []
+    outputs: list[Outputs] = []
+    chosen = None
+    seen = 0
+    for given in one_epoch(loader, seed):
+        original = model.original(model.prepare(given), None)
+        if chosen is None:
+            chosen = divergence_for(divergence, original.output)
+        outputs.append({k: v.cpu() for k, v in outputs_of(original.output).items()})
+        for i, state in enumerate(original.states):
+            if state.shape[1] != original.tokens.shape[1]:
+                raise InputError(
+                    f"{model.places[i]} has {state.shape[1]} tokens, and "
+                    f"{model.places[0]} has {original.tokens.shape[1]}. Masks need "
+                    "states with the same tokens: name them, layers=[...]."
+                )
+            rows = state[original.tokens].double()
+            new = [rows.sum(0), rows.pow(2).sum(0), torch.tensor(float(len(rows)))]
+            if i == len(sums):
+                sums.append(new)
+            else:
+                for old, more in zip(sums[i], new, strict=True):
+                    old += more
+        seen += original.batch.examples
+        if seen >= EXAMPLES:
+            break
+    assert chosen is not None
+    mean = [total / count for total, _, count in sums]
+    scale = []
+    for m, (_, squares, count) in zip(mean, sums, strict=True):
+        variance = (squares / count - m.pow(2)).clamp(min=0)
+        floor = 1e-3 * variance.mean().sqrt() + 1e-6
+        scale.append(variance.sqrt().clamp(min=float(floor)))
+    return Moments(mean, scale, chosen.calibrate(outputs))
+
+
+def everything_masked(
+    model: MaskedModel,
+    gates: Gates,
+    loader: Iterable[Any],
+    seed: int,
+    divergence: Divergence,
+) -> list[float]:
+    """Return the divergence of each state with all its tokens replaced, in nats."""
+    states = len(gates.widths)
+    found: list[list[float]] = [[] for _ in range(states)]
+    seen = 0
+    for given in one_epoch(loader, seed):
+        with torch.no_grad():
+            original = model.original(model.prepare(given), divergence)
+            examples = original.batch.examples
+            layers = (torch.arange(examples) + seen) % states
+            layers = layers.to(original.tokens.device)
+            z = torch.zeros(original.tokens.shape, device=original.tokens.device)
+            values = divergence_under(model, gates, original, layers, z, divergence)[0]
+        for layer, value in zip(layers.tolist(), values.tolist(), strict=True):
+            found[layer].append(value)
+        seen += examples
+        if seen >= EXAMPLES and all(found):
+            break
+    overall = statistics.fmean(v for values in found for v in values)
+    return [statistics.fmean(values) if values else overall for values in found]
+
+
+def divergence_under(
+    model: MaskedModel,
+    gates: Gates,
+    original: Original,
+    layers: Tensor,
+    z: Tensor,
+    divergence: Divergence,
+) -> tuple[Tensor, Tensor]:
+    """Return divergence and agreement of each example under masks."""
+    output = model.masked(original, gates, layers, lambda _, rows, __: z[rows])
+    compared = model.outputs(original.output, original, divergence)
+    masked = model.outputs(output, original, divergence)
+    return (
+        divergence(compared, masked, original.tokens),
+        divergence.agreement(compared, masked, original.tokens),
+    )
+
+
+def default_margin(everything: list[float]) -> float:
+    """Return a part of what masking everything costs, the median over the states."""
+    return MARGIN * statistics.median(everything)
+
+
+def check_margin(margin: float, everything: list[float], states: list[str]) -> None:
+    """Refuse a margin that the empty mask keeps, or warn where some states keep it.
+
+    Raises:
+        InputError: if masking everything is within the margin at every state.
+    """
+    empty = [s for s, value in zip(states, everything, strict=True) if value <= margin]
+    if len(empty) == len(states):
+        raise InputError(
+            f"with all tokens replaced, predictions diverge by "
+            f"{max(everything):.3g} nats at most, which is within margin={margin:.3g}: "
+            "the empty mask would do, and attributions would say nothing. Choose a "
+            "smaller margin, another baseline, or a model that depends on its inputs."
+        )
+    if empty:
+        warnings.warn(
+            f"with all tokens replaced, predictions stay within margin={margin:.3g} "
+            f"nats at {', '.join(empty)}: masks will be empty there.",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def one_epoch(loader: Iterable[Any], seed: int) -> Iterator[Any]:
+    """Yield the batches of one epoch, and leave random generators as they were."""
+    batches = Batches(loader, seed)
+    for batch in batches:
+        if batches.epoch:
+            return
+        yield batch

@@ -1,0 +1,92 @@
+"""Masks without training: free logits for each example."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.optim import Adam
+
+from .calibration import divergence_under
+from .divergence import Divergence
+from .gates import Gates
+from .masked import MaskedModel, Original
+
+_RATE = 0.1  # of Adam
+_MULTIPLIER_RATE = 0.05
+_MULTIPLIERS = (0.05, 200.0)
+_MEMORY = 0.9  # of the running mean of the divergence
+_BOUND = 8.0  # logits stay within, where a gate still has a gradient
+
+
+@dataclass(frozen=True, eq=False)
+class ExampleMasks:
+    """Masks of one state, found for each example by itself.
+
+    Attributes:
+        kept (Tensor): P(kept), shape ``(batch, tokens)``.
+        divergence (Tensor): mean over the last steps, in nats, shape ``(batch,)``.
+    """
+
+    kept: Tensor
+    divergence: Tensor
+
+
+def search(
+    model: MaskedModel,
+    gates: Gates,
+    original: Original,
+    layer: int,
+    divergence: Divergence,
+    margin: Tensor,
+    *,
+    steps: int,
+    seed: int,
+) -> ExampleMasks:
+    """Find the fewest tokens of a state that keep each prediction within the margin.
+
+    Args:
+        model (MaskedModel): frozen by the caller.
+        gates (Gates): whose baselines replace tokens.
+        original (Original): the pass without masks.
+        layer (int): number of the state; in input mode the first is masked.
+        divergence (Divergence): between outputs.
+        margin (Tensor): for each example, in nats, shape ``(batch,)``.
+        steps (int): of the search.
+        seed (int): of the noise.
+    """
+    examples, tokens = original.tokens.shape
+    device = original.tokens.device
+    free = original.free
+    logits = torch.full((examples, tokens), 2.0, device=device, requires_grad=True)
+    optimizer = Adam([logits], _RATE, betas=(0.9, 0.95))
+    multipliers = torch.ones(examples, device=device)
+    running = torch.full((examples,), torch.nan, device=device)
+    layers = torch.full((examples,), layer, device=device)
+    generator = torch.Generator().manual_seed(seed)
+    for step in range(steps):
+        noise = torch.rand(tokens, examples, generator=generator).T.to(device)
+        gate = gates.gate(logits)
+        z = gate.sample(noise)
+        found, _ = divergence_under(model, gates, original, layers, z, divergence)
+        log_kept = gate.log_probability_nonzero()
+        share = min(step / (0.5 * steps), 1.0)
+        dropped = -torch.expm1(log_kept.clamp(max=-1e-6))
+        each = share * log_kept.exp() - (1 - share) * dropped.log()
+        sparsity = (each * free).sum(1) / free.sum(1).clamp(min=1)
+        weights = multipliers * (running / margin).clamp(0, 1).nan_to_num(1.0)
+        optimizer.zero_grad()
+        (weights * found + sparsity).sum().backward()
+        if logits.grad is not None and logits.grad.isfinite().all():
+            optimizer.step()
+        with torch.no_grad():
+            logits.clamp_(-_BOUND, _BOUND)
+            value = found.detach().float()
+            running = torch.where(
+                running.isnan(), value, _MEMORY * running + (1 - _MEMORY) * value
+            )
+            change = ((running - margin) / margin).clamp(-1, 2) * _MULTIPLIER_RATE
+            multipliers = (multipliers * change.exp()).clamp(*_MULTIPLIERS)
+    kept = gates.gate(logits.detach()).probability_nonzero()
+    return ExampleMasks(torch.where(free, kept, 1), running)
