@@ -1,4 +1,4 @@
-"""The command ``captum-transformer-lrp``: explain, methods, rules, demo.
+"""The command ``captum-transformer-lrp``: explain, diffmask, methods, rules, demo.
 
 Exit codes: 0; 2 for anything that the caller can mend (a wrong option, an unknown name,
 a missing file), with one line on stderr; 130 when interrupted. Results go to stdout,
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from .explanation import Explanation
+    from .visualization.states import KeptMap, KeptTable
 
 PROGRAM = "captum-transformer-lrp"
 
@@ -32,6 +33,14 @@ examples:
   %(prog)s explain --image ship.jpg --model vit_small_patch16_224 --output ship.png
   %(prog)s explain --text @sentences.txt --model ./my-model --output all.json
   %(prog)s explain --image ship.jpg --method chefer --output ship.html
+  %(prog)s diffmask fit --data sentences.txt --output masks
+  %(prog)s diffmask explain --masks masks --text "A dull film." --output map.html
+"""
+
+_DIFFMASK = """\
+DiffMask (arXiv 2004.14992) trains small networks that say, for each hidden state of a
+model, which tokens can be replaced without changing the prediction. "fit" trains them
+once for a model; "explain" then shows for any text what is kept, layer by layer.
 """
 
 _DEMO_SENTENCES = (
@@ -135,6 +144,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     explain.add_argument("--no-color", action="store_true", help="print without colour")
 
+    _add_diffmask(commands)
+
     methods = commands.add_parser("methods", help="list the methods")
     methods.set_defaults(run=_methods)
 
@@ -154,6 +165,223 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_diffmask(commands: Any) -> None:
+    """Add ``diffmask fit`` and ``diffmask explain``."""
+    diffmask = commands.add_parser(
+        "diffmask",
+        help="train masks for a model and show which tokens each layer needs",
+        description=_DIFFMASK,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    diffmask_commands = diffmask.add_subparsers(required=True, metavar="command")
+
+    fit = diffmask_commands.add_parser(
+        "fit",
+        help="train masks on texts",
+        description="Train masks for a model on texts, without labels, and print how "
+        "well they keep its predictions.",
+    )
+    fit.set_defaults(run=_fit_masks)
+    fit.add_argument(
+        "--model",
+        metavar="NAME_OR_FOLDER",
+        help="a Hugging Face name or a local folder (default: built-in model)",
+    )
+    fit.add_argument(
+        "--data",
+        required=True,
+        type=Path,
+        metavar="FILE",
+        help="one text per line, or .tsv, .csv or .jsonl with a column 'text' or "
+        "'sentence'; also with a further .gz",
+    )
+    fit.add_argument(
+        "--column",
+        metavar="NAME",
+        help="another column of the data; its number, from 1, if there is no header",
+    )
+    fit.add_argument(
+        "--validation",
+        type=Path,
+        metavar="FILE",
+        help="the texts that the report is made on (default: 512 of the data)",
+    )
+    fit.add_argument(
+        "--output", required=True, type=Path, metavar="FOLDER", help="for the masks"
+    )
+    fit.add_argument(
+        "--mode",
+        choices=("hidden", "input"),
+        default="hidden",
+        help="mask each hidden state by itself, or the input by what the states up to "
+        "one allow to know (default: %(default)s)",
+    )
+    fit.add_argument(
+        "--recipe",
+        choices=("fast", "paper"),
+        default="fast",
+        help="'paper' is the authors' own, which takes longer (default: %(default)s)",
+    )
+    fit.add_argument(
+        "--steps", type=_at_least_one, metavar="N", help="(default: the recipe's)"
+    )
+    fit.add_argument(
+        "--batch-size",
+        type=_at_least_one,
+        default=32,
+        metavar="N",
+        help="texts in each step (default: %(default)s)",
+    )
+    fit.add_argument(
+        "--margin",
+        type=_positive,
+        metavar="NATS",
+        help="what masks may cost on average (default: a few per cent of what "
+        "masking everything costs)",
+    )
+    fit.add_argument(
+        "--keep-special-tokens",
+        action="store_true",
+        help="never mask what the tokenizer adds, such as [CLS]",
+    )
+    fit.add_argument(
+        "--seed", type=_count, default=0, metavar="N", help="(default: %(default)s)"
+    )
+    fit.add_argument(
+        "--checkpoint",
+        type=Path,
+        metavar="FILE",
+        help="write the training to this file, and go on from it if it is there",
+    )
+    fit.add_argument("--device", help="such as cpu or cuda (default: cpu)")
+
+    explain = diffmask_commands.add_parser(
+        "explain",
+        help="show what is kept of texts",
+        description="Show the probability that each token is kept, layer by layer; "
+        "for several texts also the means over groups of tokens.",
+    )
+    explain.set_defaults(run=_explain_masks)
+    explain.add_argument(
+        "--masks", required=True, type=Path, metavar="FOLDER", help="written by 'fit'"
+    )
+    explain.add_argument(
+        "--model",
+        metavar="NAME_OR_FOLDER",
+        help="the model of the masks (default: the one that 'fit' was given)",
+    )
+    explain.add_argument(
+        "--text",
+        action="append",
+        required=True,
+        help="the text; may be repeated; @FILE reads one text per line, and @@ stands "
+        "for a text that starts with @",
+    )
+    explain.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="also write the maps: .html, .png, .pdf, .svg or .json",
+    )
+    explain.add_argument(
+        "--groups",
+        type=Path,
+        metavar="FILE",
+        help="groups of tokens for the means: a word, a tab and its group in each line "
+        "(default: words, punctuation and special tokens)",
+    )
+    explain.add_argument(
+        "--chart",
+        type=Path,
+        metavar="FILE",
+        help="also write the means by group and layer: .html, .png, .pdf, .svg, .csv "
+        "or .json",
+    )
+    explain.add_argument(
+        "--show",
+        type=_count,
+        default=10,
+        metavar="N",
+        help="how many maps to print at most (default: %(default)s)",
+    )
+    explain.add_argument("--device", help="such as cpu or cuda (default: cpu)")
+    explain.add_argument("--no-color", action="store_true", help="print without colour")
+
+
+def _fit_masks(options: argparse.Namespace) -> None:
+    """Run ``diffmask fit``."""
+    from .masking import TextMasks, check_can_save, read_texts
+
+    check_can_save()
+    if options.output.exists() and not options.output.is_dir():
+        raise InputError(f"{str(options.output)!r} is a file; expected a folder")
+    if options.checkpoint is not None:
+        _check_folder(options.checkpoint)
+    texts = read_texts(options.data, options.column)
+    validation = None
+    if options.validation is not None:
+        validation = read_texts(options.validation, options.column)
+    options.output.mkdir(parents=True, exist_ok=True)  # fails now, not in the end
+    masks = TextMasks.fit(
+        texts,
+        options.model,
+        validation=validation,
+        steps=options.steps,
+        batch_size=options.batch_size,
+        mode=options.mode,
+        recipe=options.recipe,
+        margin=options.margin,
+        keep_special_tokens=options.keep_special_tokens,
+        seed=options.seed,
+        checkpoint=options.checkpoint,
+        device=options.device,
+    )
+    folder = masks.save(options.output)
+    print(masks.mask.history)
+    print(f"Wrote {folder}")
+
+
+def _explain_masks(options: argparse.Namespace) -> None:
+    """Run ``diffmask explain``."""
+    from .masking import TextMasks, read_groups
+    from .visualization.states import kept_by_group, save_maps
+    from .visualization.states.groups import SUFFIXES as CHART_SUFFIXES
+    from .visualization.states.maps import SUFFIXES as MAP_SUFFIXES
+    from .visualization.states.saving import check_suffix
+    from .visualization.states.terminal import print_map
+
+    for path, suffixes in (
+        (options.output, MAP_SUFFIXES),
+        (options.chart, CHART_SUFFIXES),
+    ):
+        if path is not None:
+            check_suffix(path, suffixes)
+            _check_folder(path)
+    console = _console(color=not options.no_color)
+    texts = _texts(options.text)
+    groups = None if options.groups is None else read_groups(options.groups)
+    masks = TextMasks.load(options.masks, options.model, device=options.device)
+    maps: list[KeptMap] = masks.maps(texts)
+    table: KeptTable | None = None
+    if groups is not None:
+        name = options.groups.stem.replace("_", " ")
+        table = kept_by_group(maps, groups, name=name)
+    elif len(maps) > 1 or options.chart is not None:
+        table = kept_by_group(maps)
+    for number, one in enumerate(maps[: options.show]):
+        if number:
+            console.rule(style="dim")
+        print_map(one, console)
+    if len(maps) > options.show:
+        print(f"{options.show} of {len(maps)} maps are printed; see --show")
+    if table is not None:
+        print(f"\n{table.title}\n{table}")
+    if options.output is not None:
+        print(f"Wrote {save_maps(maps, options.output, table=table)}")
+    if options.chart is not None and table is not None:
+        print(f"Wrote {table.save(options.chart)}")
+
+
 def _explain(options: argparse.Namespace) -> None:
     """Run ``explain``."""
     from .explaining import explain
@@ -162,8 +390,7 @@ def _explain(options: argparse.Namespace) -> None:
 
     if options.output is not None:
         check_suffix(options.output)
-        if not options.output.resolve().parent.is_dir():
-            raise InputError(f"there is no folder {str(options.output.parent)!r}")
+        _check_folder(options.output)
     console = _console(color=not options.no_color)
     common: dict[str, Any] = {
         "model": options.model,
@@ -295,6 +522,12 @@ def _read_lines(path: Path) -> list[str]:
     return found
 
 
+def _check_folder(path: Path) -> None:
+    """Raise unless a file can stand at this path."""
+    if not path.resolve().parent.is_dir():
+        raise InputError(f"there is no folder {str(path.parent)!r}")
+
+
 def _target(given: str | None) -> int | str | None:
     """Return an index for digits, else the name itself."""
     if given is not None and given.isascii() and given.isdigit():
@@ -307,6 +540,22 @@ def _count(given: str) -> int:
     number = int(given)
     if number < 0:
         raise argparse.ArgumentTypeError("expected 0 or more")
+    return number
+
+
+def _at_least_one(given: str) -> int:
+    """Return a whole number of at least 1, for argparse."""
+    number = int(given)
+    if number < 1:
+        raise argparse.ArgumentTypeError("expected 1 or more")
+    return number
+
+
+def _positive(given: str) -> float:
+    """Return a finite number above 0, for argparse."""
+    number = float(given)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError("expected a number above 0")
     return number
 
 

@@ -1,4 +1,4 @@
-"""One diverging colour scale, blue - neutral - orange, centred on zero.
+"""One diverging colour scale, blue - neutral - orange, centred on zero, and its half.
 
 Orange speaks for the explained class and blue against it. Blue and orange are told
 apart under the three common forms of colour blindness. A scale is a straight line in
@@ -7,7 +7,9 @@ neutral colour, so that equal steps of relevance look like equal steps of colour
 
 The scales for text (:data:`LIGHT`, :data:`DARK`) end early, so that one ink stays
 readable on each of their colours. Heat maps over pictures carry no text and use the
-stronger :data:`HEAT_POSITIVE` and :data:`HEAT_NEGATIVE`.
+stronger :data:`HEAT_POSITIVE` and :data:`HEAT_NEGATIVE`. Probabilities, which have one
+side only, run from the page's colour to a strong orange (:data:`KEPT_LIGHT`,
+:data:`KEPT_DARK`), and their ink changes on the way.
 """
 
 from __future__ import annotations
@@ -131,6 +133,38 @@ LIGHT = DivergingScale(
 DARK = DivergingScale(
     negative="#2563a8", neutral="#1b1e23", positive="#a4520c", ink="#f1f3f5"
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequentialScale:
+    """A colour for each number in [0, 1], in one hue, and the ink to write on it.
+
+    Args:
+        low (str): Colour of 0, as ``"#rrggbb"``; that of the page.
+        high (str): Colour of 1.
+        inks (tuple of str): Of which :meth:`ink` takes the one with more contrast.
+            Default: black and white
+    """
+
+    low: str
+    high: str
+    inks: tuple[str, ...] = ("#000000", "#ffffff")
+
+    def hex(self, value: float) -> str:
+        """Return the colour of one value as ``"#rrggbb"``; beyond the ends theirs."""
+        ends = DivergingScale(
+            negative=self.low, neutral=self.low, positive=self.high, ink=self.inks[0]
+        )
+        return ends.hex(value)
+
+    def ink(self, value: float) -> str:
+        """Return the colour of text on the colour of one value."""
+        ground = self.hex(value)
+        return max(self.inks, key=lambda ink: contrast_ratio(ink, ground))
+
+
+KEPT_LIGHT = SequentialScale(low="#ffffff", high="#a84200")
+KEPT_DARK = SequentialScale(low="#1b1e23", high="#ffa95c")
 # Over a picture: stronger, without text on them.
 HEAT_POSITIVE = "#d65600"
 HEAT_NEGATIVE = "#0f5cb8"

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 _WIDTH = 9.0  # inches
 _MARGIN = 0.45
-_SOFT = "#5a626b"
-_LINE = "#e3e6e9"
+SOFT = "#5a626b"
+LINE = "#e3e6e9"
 
 # Tried in this order; those that are not installed are left out.
 _FONTS = (
@@ -51,11 +51,24 @@ def render_png(explanations: Sequence[Explanation], *, dpi: int = 160) -> bytes:
         dpi (int, optional): Pixels per inch; the figure is 9 inches wide.
             Default: 160
     """
+    return write_figure(lambda: draw_figure(explanations), dpi=dpi)
+
+
+def write_figure(
+    draw: Callable[[], Figure], kind: str = "png", *, dpi: int = 160
+) -> bytes:
+    """Return a figure as a file, with one warning for all characters without a font.
+
+    Args:
+        draw (Callable): Returns the figure; measuring its text warns already.
+        kind (str, optional): ``"png"``, ``"pdf"`` or ``"svg"``. Default: ``"png"``
+        dpi (int, optional): Pixels per inch. Default: 160
+    """
     buffer = io.BytesIO()
     missing = 0
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        draw_figure(explanations).savefig(buffer, format="png", dpi=dpi)
+        draw().savefig(buffer, format=kind, dpi=dpi)
     for given in {(str(w.message), w.category): w for w in caught}.values():
         if re.fullmatch(r"Glyph .* missing from font.*", str(given.message)):
             missing += 1
@@ -68,7 +81,7 @@ def render_png(explanations: Sequence[Explanation], *, dpi: int = 160) -> bytes:
             f"no installed font has {missing} of the characters in this picture: they "
             "are drawn as boxes; install a font such as Noto, or save as .html",
             UserWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     return buffer.getvalue()
 
@@ -78,50 +91,69 @@ def draw_figure(explanations: Sequence[Explanation]) -> Figure:
 
     The figure belongs to no pyplot state: it can be drawn in any thread.
     """
-    from matplotlib.figure import Figure
-
-    page = _Page()
+    page = Page()
     for number, explanation in enumerate(explanations):
         if number:
             page.rule()
         _draw(page, explanation)
-    height = page.y + _MARGIN
-    figure = Figure(figsize=(_WIDTH, height), facecolor=LIGHT.neutral)
-    for artist in page.artists:
-        artist(figure, height)
-    return figure
+    return page.figure()
 
 
-class _Page:
+class Page:
     """Collects text, boxes and pictures at inches from the top left corner.
 
     The height of the page depends on how its text wraps; so each ``artist`` is kept as
     a function of the figure and its height, and drawn when both are known.
+
+    Args:
+        width (float, optional): In inches. Default: 9
+        margin (float, optional): In inches, on all sides. Default: 0.45
     """
 
-    def __init__(self) -> None:
+    def __init__(self, width: float = _WIDTH, margin: float = _MARGIN) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        self.y = _MARGIN
+        self.width, self.margin = width, margin
+        self.y = margin
         self.artists: list[Callable[[Figure, float], object]] = []
-        self._scratch = Figure(figsize=(_WIDTH, 1.0), dpi=100)
+        self.families = _families()
+        self._widths: dict[tuple[str, float, str], float] = {}
+        self._scratch = Figure(figsize=(width, 1.0), dpi=100)
         self._canvas = FigureCanvasAgg(self._scratch)
-        self._families = _families()
+
+    @property
+    def room(self) -> float:
+        """The width between the margins, in inches."""
+        return self.width - 2 * self.margin
+
+    def figure(self) -> Figure:
+        """Return the figure, as tall as what was collected."""
+        from matplotlib.figure import Figure
+
+        height = self.y + self.margin
+        figure = Figure(figsize=(self.width, height), facecolor=LIGHT.neutral)
+        for artist in self.artists:
+            artist(figure, height)
+        return figure
 
     def measure(self, text: str, *, size: float, weight: str = "normal") -> float:
         """Return the width of text in inches."""
+        known = self._widths.get((text, size, weight))
+        if known is not None:
+            return known
         drawn = self._scratch.text(
             0,
             0,
             text,
             size=size,
             weight=weight,
-            family=self._families,
+            family=self.families,
             parse_math=False,
         )
         width = drawn.get_window_extent(self._canvas.get_renderer()).width
         drawn.remove()
+        self._widths[text, size, weight] = float(width) / 100
         return float(width) / 100
 
     def text(
@@ -134,19 +166,25 @@ class _Page:
         weight: str = "normal",
         color: str = LIGHT.ink,
         align: str = "left",
+        rotation: float = 0,
     ) -> None:
-        """Put text with its baseline at ``y``, beginning or ending at ``x``."""
+        """Put text with its baseline at ``y``, beginning or ending at ``x``.
+
+        Text with a ``rotation``, in degrees counter-clockwise, turns about that point.
+        """
         self.artists.append(
             lambda figure, height: figure.text(
-                x / _WIDTH,
+                x / self.width,
                 1 - y / height,
                 text,
                 size=size,
                 weight=weight,
                 color=color,
-                family=self._families,
+                family=self.families,
                 va="baseline",
                 ha=align,
+                rotation=rotation,
+                rotation_mode="anchor",
                 parse_math=False,
             )
         )
@@ -194,9 +232,9 @@ class _Page:
 
         def artist(figure: Figure, page_height: float) -> None:
             place = (
-                x / _WIDTH,
+                x / self.width,
                 1 - (y + height) / page_height,
-                width / _WIDTH,
+                width / self.width,
                 height / page_height,
             )
             axes = figure.add_axes(place)
@@ -208,7 +246,7 @@ class _Page:
     def rule(self) -> None:
         """Draw a fine line between two explanations."""
         self.y += 0.2
-        self.box(_MARGIN, self.y, _WIDTH - 2 * _MARGIN, 0.01, color=_LINE)
+        self.box(self.margin, self.y, self.room, 0.01, color=LINE)
         self.y += 0.42
 
     def line(
@@ -220,7 +258,7 @@ class _Page:
         color: str = LIGHT.ink,
     ) -> None:
         """Write text from the left margin, wrapped at spaces, and move below it."""
-        room = _WIDTH - 2 * _MARGIN
+        room = self.room
         written = ""
         for word in text.split(" "):
             longer = f"{written} {word}" if written else word
@@ -232,14 +270,14 @@ class _Page:
 
     def _write(self, text: str, size: float, weight: str, color: str) -> None:
         self.y += size / 72
-        self.text(_MARGIN, self.y, text, size=size, weight=weight, color=color)
+        self.text(self.margin, self.y, text, size=size, weight=weight, color=color)
         self.y += 0.5 * size / 72
 
 
-def _draw(page: _Page, explanation: Explanation) -> None:
+def _draw(page: Page, explanation: Explanation) -> None:
     """Draw one explanation at the end of the page."""
     page.line(explanation.question, size=16, weight="bold")
-    page.line(explanation.answer, color=_SOFT)
+    page.line(explanation.answer, color=SOFT)
     page.y += 0.2
     if explanation.kind == "text":
         _draw_tokens(page, cast("TextExplanation", explanation))
@@ -247,10 +285,10 @@ def _draw(page: _Page, explanation: Explanation) -> None:
         _draw_pictures(page, cast("ImageExplanation", explanation))
     _draw_legend(page, explanation)
     for note in explanation.notes:
-        page.line(note, size=8.5, color=_SOFT)
+        page.line(note, size=8.5, color=SOFT)
 
 
-def _draw_tokens(page: _Page, explanation: TextExplanation) -> None:
+def _draw_tokens(page: Page, explanation: TextExplanation) -> None:
     """Draw the text with each token on the colour of its score, wrapped at words.
 
     A text whose first letter is written from right to left runs from the right margin.
@@ -287,13 +325,13 @@ def _draw_tokens(page: _Page, explanation: TextExplanation) -> None:
             page.y + 0.21,
             piece.label,
             size=9 if piece.special else size,
-            color=_SOFT if piece.special and abs(score) < 0.3 * limit else LIGHT.ink,
+            color=SOFT if piece.special and abs(score) < 0.3 * limit else LIGHT.ink,
         )
         x += widths[i]
     page.y += leading + 0.12
 
 
-def _draw_pictures(page: _Page, explanation: ImageExplanation) -> None:
+def _draw_pictures(page: Page, explanation: ImageExplanation) -> None:
     """Draw the picture, the scores of its patches and of its pixels, if there are."""
     gap = 0.25
     side = (_WIDTH - 2 * _MARGIN - 2 * gap) / 3
@@ -311,11 +349,11 @@ def _draw_pictures(page: _Page, explanation: ImageExplanation) -> None:
     for number, (image, caption) in enumerate(pictures):
         x = _MARGIN + number * (side + gap)
         page.picture(x, page.y, columns * scale, rows * scale, np.asarray(image))
-        page.text(x, page.y + rows * scale + 0.2, caption, size=8.5, color=_SOFT)
+        page.text(x, page.y + rows * scale + 0.2, caption, size=8.5, color=SOFT)
     page.y += rows * scale + 0.42
 
 
-def _draw_legend(page: _Page, explanation: Explanation) -> None:
+def _draw_legend(page: Page, explanation: Explanation) -> None:
     """Draw the colour bar with its ends, and the facts beside it."""
     low, high = explanation.scale_ends
     shares = np.linspace(explanation.scale_start, 1, 201)
@@ -327,10 +365,10 @@ def _draw_legend(page: _Page, explanation: Explanation) -> None:
     baseline = page.y + 0.13
     for text in (low, "", high):
         if text:
-            page.text(x, baseline, text, size=8.5, color=_SOFT)
+            page.text(x, baseline, text, size=8.5, color=SOFT)
             x += page.measure(text, size=8.5) + 0.1
         else:
-            page.box(x - 0.005, page.y - 0.005, 1.61, 0.16, color=_LINE)
+            page.box(x - 0.005, page.y - 0.005, 1.61, 0.16, color=LINE)
             page.picture(x, page.y, 1.6, 0.15, colors[None])
             x += 1.7
     facts = "    ".join(
@@ -338,7 +376,7 @@ def _draw_legend(page: _Page, explanation: Explanation) -> None:
         for name, value in explanation.facts
         if name in ("Logit", "Sum of relevance", "Method")
     )
-    page.text(_WIDTH - _MARGIN, baseline, facts, size=8.5, color=_SOFT, align="right")
+    page.text(_WIDTH - _MARGIN, baseline, facts, size=8.5, color=SOFT, align="right")
     page.y += 0.3
 
 

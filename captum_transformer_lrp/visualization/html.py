@@ -43,18 +43,12 @@ def render_report(
         MissingPackageError: jinja2 is not installed.
     """
     only = explanations[0].question if len(explanations) == 1 else "Explanations"
-    page: str = (
-        _environment()
-        .get_template("report.html")
-        .render(
-            cards=[_card(e) for e in explanations],
-            title=title or only,
-            heading=title or (None if len(explanations) == 1 else only),
-            lead=lead,
-            scales=_scales(),
-        )
+    return render_page(
+        [_card(e) for e in explanations],
+        title=title or only,
+        heading=title or (None if len(explanations) == 1 else only),
+        lead=lead,
     )
-    return page
 
 
 def render_fragment(explanation: Explanation) -> str:
@@ -63,8 +57,43 @@ def render_fragment(explanation: Explanation) -> str:
     Raises:
         MissingPackageError: jinja2 is not installed.
     """
+    return render_cards([_card(explanation)])
+
+
+def render_page(
+    cards: Sequence[dict[str, Any]],
+    *,
+    title: str,
+    heading: str | None,
+    lead: str | None = None,
+) -> str:
+    """Return a page with cards, one below the other.
+
+    Args:
+        cards (Sequence[dict]): What a template shows of each; ``card["template"]`` is
+            its file, by default that of explanations.
+        title (str): Title of the page.
+        heading (str, optional): What stands above the cards.
+        lead (str, optional): A paragraph below the heading. Default: None
+
+    Raises:
+        MissingPackageError: jinja2 is not installed.
+    """
+    template = _environment().get_template("report.html")
+    page: str = template.render(
+        cards=cards, title=title, heading=heading, lead=lead, scales=_scales()
+    )
+    return page
+
+
+def render_cards(cards: Sequence[dict[str, Any]]) -> str:
+    """Return cards as a piece of HTML with its own style, for notebooks.
+
+    Raises:
+        MissingPackageError: jinja2 is not installed.
+    """
     template = _environment().get_template("fragment.html")
-    found: str = template.render(cards=[_card(explanation)], scales=_scales())
+    found: str = template.render(cards=cards, scales=_scales())
     return found
 
 

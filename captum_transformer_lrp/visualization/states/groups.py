@@ -1,0 +1,362 @@
+"""What masks keep of many texts: means by hidden state and group of tokens."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ...errors import InputError
+from ...models.pieces import Piece
+from .maps import KeptMap
+from .names import StateNames, state_names
+from .saving import check_suffix
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Groups = (
+    Callable[[Piece], "str | None"]
+    | Mapping[str, str]
+    | Sequence[Sequence["str | None"]]
+)
+ALL = "all tokens"
+JSON_SCHEMA = "captum_transformer_lrp.kept_table/1"
+SUFFIXES = (".html", ".json", ".csv", ".png", ".pdf", ".svg")
+
+
+def token_kind(piece: Piece) -> str:
+    """Return ``"special tokens"``, ``"punctuation"`` or ``"words"``.
+
+    Special is what the tokenizer added; punctuation has neither letters nor digits.
+    """
+    if piece.special:
+        return "special tokens"
+    if piece.text and not any(unicodedata.category(c)[0] in "LMN" for c in piece.text):
+        return "punctuation"
+    return "words"
+
+
+def kept_by_layer(maps: Sequence[KeptMap]) -> KeptTable:
+    """Return the kept fraction of all tokens at each hidden state.
+
+    Args:
+        maps (sequence of KeptMap): of one model and its masks, one for each text.
+
+    Raises:
+        InputError: There is no map, or maps have other hidden states.
+    """
+    return kept_by_group(maps, lambda piece: ALL)
+
+
+def kept_by_group(
+    maps: Sequence[KeptMap], groups: Groups = token_kind, *, name: str = "kind of token"
+) -> KeptTable:
+    """Return the mean of P(kept) for groups of tokens at each hidden state.
+
+    A mean is taken over all tokens of a group in all texts. Tokens that masks were not
+    allowed to drop count nowhere, and padding is in no map.
+
+    Args:
+        maps (sequence of KeptMap): of one model and its masks, one for each text.
+        groups (Callable, Mapping or sequence, optional): The group of each token; None
+            leaves a token out.
+
+            - A function takes a :class:`~captum_transformer_lrp.models.Piece`, whose
+              ``text`` is that of the token, and returns the name of its group.
+            - A mapping from words to names is asked for the written word that the token
+              belongs to, then for the token itself, as written and in lower case;
+              what it does not hold is left out.
+            - A list holds a list of names for each map, one for each of its tokens:
+              what a tagger says that looks at the whole sentence.
+
+            Default: :func:`token_kind`
+        name (str, optional): What the groups are, such as ``"part of speech"``.
+            Default: ``"kind of token"``
+
+    Returns:
+        *KeptTable*, groups in the order in which they first occur.
+
+    Raises:
+        InputError: There is no map, maps have other hidden states, a list of groups has
+            another length than its text, or no token is in a group.
+
+    Examples::
+
+        >>> tags = {"not": "negation", "never": "negation", "good": "sentiment"}
+        >>> print(kept_by_group(maps, tags))
+        >>> kept_by_group(maps, tags).save("kept.png")
+    """
+    if not maps:
+        raise InputError("expected at least one map, got none")
+    first = maps[0]
+    for one in maps:
+        if (one.states, one.mode) != (first.states, first.mode):
+            raise InputError(
+                f"the map of {_short(one.text)!r} has {len(one.states)} states in "
+                f"{one.mode} mode, that of {_short(first.text)!r} "
+                f"{len(first.states)} in {first.mode} mode, or states of other names; "
+                "expected maps of one model and its masks."
+            )
+    found: dict[str, list[np.ndarray]] = {}
+    left_out = 0
+    for one, names in zip(maps, _group_names(maps, groups), strict=True):
+        for column, group in enumerate(names):
+            if not one.free[column]:
+                continue
+            if group is None:
+                left_out += 1
+            else:
+                found.setdefault(group, []).append(one.kept[:, column])
+    if not found:
+        raise InputError(
+            f"none of the {left_out} tokens is in a group; expected the name of a "
+            "group for at least one of them, such as "
+            f"{{{first.words[len(first.words) // 2]!r}: 'word'}}."
+        )
+    return KeptTable(
+        model=first.model,
+        masks=first.masks,
+        mode=first.mode,
+        name=name,
+        groups=tuple(found),
+        states=first.states,
+        kept=np.stack([np.mean(rows, axis=0) for rows in found.values()]),
+        counts=tuple(len(rows) for rows in found.values()),
+        texts=len(maps),
+        left_out=left_out,
+        notes=tuple(n for n in first.notes if all(n in one.notes for one in maps)),
+    )
+
+
+def _group_names(
+    maps: Sequence[KeptMap], groups: Groups
+) -> Iterator[Sequence[str | None]]:
+    """Yield the groups of the tokens of each map."""
+    if isinstance(groups, Mapping):
+        for one in maps:
+            yield [
+                _looked_up(groups, word, piece.text)
+                for word, piece in zip(one.words, one.pieces, strict=True)
+            ]
+    elif callable(groups):
+        for one in maps:
+            yield [groups(piece) for piece in one.pieces]
+    else:
+        if len(groups) != len(maps):
+            raise InputError(
+                f"groups holds {len(groups)} lists for {len(maps)} maps; expected one "
+                "for each."
+            )
+        for one, names in zip(maps, groups, strict=True):
+            if isinstance(names, str) or len(names) != len(one.pieces):
+                raise InputError(
+                    f"groups holds {len(names)} names for the {len(one.pieces)} tokens "
+                    f"of {_short(one.text)!r}; expected one for each, None to leave a "
+                    f"token out. The tokens are {', '.join(one.tokens)}."
+                )
+            yield names
+
+
+def _looked_up(groups: Mapping[str, str], word: str, token: str) -> str | None:
+    for key in (word, word.lower(), token, token.lower()):
+        if key in groups:
+            return groups[key]
+    return None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else f"{text[:39]}…"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class KeptTable:
+    """Mean P(kept) of groups of tokens at each hidden state; prints as a table.
+
+    Args:
+        model (str): Name of the model.
+        masks (str): Where the masks come from.
+        mode (str): ``"hidden"`` or ``"input"``, as of ``DiffMask``.
+        name (str): What the groups are, such as ``"part of speech"``.
+        groups (tuple of str): Their names.
+        states (tuple of str): The hidden states, as ``DiffMask.states`` lists them.
+        kept (np.ndarray): Means of probabilities, 0 to 1, shape ``(groups, states)``.
+        counts (tuple of int): How many tokens each group has.
+        texts (int): How many texts there are.
+        left_out (int, optional): How many tokens are in no group. Default: 0
+        notes (tuple of str, optional): What a reader should know: the notes that all
+            the maps have. Default: ()
+    """
+
+    model: str
+    masks: str
+    mode: Literal["hidden", "input"]
+    name: str
+    groups: tuple[str, ...]
+    states: tuple[str, ...]
+    kept: np.ndarray = field(repr=False)
+    counts: tuple[int, ...]
+    texts: int
+    left_out: int = 0
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def names(self) -> StateNames:
+        """Short names of the hidden states."""
+        return state_names(self.states)
+
+    @property
+    def title(self) -> str:
+        """What the table shows, in a few words."""
+        if self.groups == (ALL,):
+            return "What is kept, layer by layer"
+        return f"What is kept, by {self.name}"
+
+    @property
+    def scope(self) -> str:
+        """Over how many texts and tokens the means are, in one sentence."""
+        texts = f"{self.texts:,} text{'' if self.texts == 1 else 's'}"
+        found = f"Mean probability that a token is kept, over {texts}"
+        if self.left_out:
+            found += f"; {self.left_out:,} tokens are in no group"
+        return f"{found}."
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """Return one dictionary for each group and state, as pandas takes them.
+
+        Keys: ``group``, ``state`` (from 0), ``label``, ``place``, ``kept`` (mean of
+        P(kept), 0 to 1), ``tokens`` (how many the group has).
+        """
+        return [
+            {
+                "group": group,
+                "state": i,
+                "label": label,
+                "place": place,
+                "kept": float(self.kept[row, i]),
+                "tokens": count,
+            }
+            for row, (group, count) in enumerate(
+                zip(self.groups, self.counts, strict=True)
+            )
+            for i, (label, place) in enumerate(
+                zip(self.names.labels, self.states, strict=True)
+            )
+        ]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what :meth:`to_json` writes, as Python objects."""
+        return {
+            "schema": JSON_SCHEMA,
+            "model": self.model,
+            "method": "DiffMask",
+            "masks": self.masks,
+            "mode": self.mode,
+            "name": self.name,
+            "texts": self.texts,
+            "tokens_left_out": self.left_out,
+            "notes": list(self.notes),
+            "records": self.to_records(),
+        }
+
+    def to_json(self, *, indent: int | None = 2) -> str:
+        """Return the table as JSON; ``records`` are those of :meth:`to_records`."""
+        return json.dumps(
+            self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False
+        )
+
+    def to_csv(self) -> str:
+        """Return :meth:`to_records` as comma-separated values with a header."""
+        buffer = io.StringIO()
+        records = self.to_records()
+        writer = csv.DictWriter(buffer, list(records[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+        return buffer.getvalue()
+
+    def to_html(self, *, title: str | None = None) -> str:
+        """Return a self-contained HTML page with the chart and the table.
+
+        Raises:
+            MissingPackageError: jinja2 is not installed.
+        """
+        from .html import render_maps
+
+        return render_maps([], table=self, title=title)
+
+    def plot(self, *, heading: bool = True) -> Figure:
+        """Return a matplotlib figure with a line for each group.
+
+        Args:
+            heading (bool, optional): Whether the title and the number of texts stand
+                above. Default: True
+        """
+        from .figure import draw_lines
+
+        return draw_lines(self, heading=heading)
+
+    def to_png(self, *, heading: bool = True, dpi: int = 160) -> bytes:
+        """Return the figure as PNG.
+
+        Args:
+            heading (bool, optional): As for :meth:`plot`. Default: True
+            dpi (int, optional): Pixels per inch. Default: 160
+        """
+        from ..figure import write_figure
+
+        return write_figure(lambda: self.plot(heading=heading), dpi=dpi)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the table by suffix: .html, .json, .csv, .png, .pdf or .svg.
+
+        Returns:
+            *Path*: The file that was written.
+
+        Raises:
+            UnknownNameError: The suffix is another one.
+        """
+        path = Path(path)
+        suffix = check_suffix(path, SUFFIXES)
+        if suffix in (".png", ".pdf", ".svg"):
+            from ..figure import write_figure
+
+            path.write_bytes(write_figure(self.plot, suffix[1:]))
+            return path
+        if suffix == ".html":
+            written = self.to_html()
+        else:
+            written = self.to_csv() if suffix == ".csv" else self.to_json() + "\n"
+        path.write_text(written, encoding="utf-8", newline="\n")
+        return path
+
+    def _repr_html_(self) -> str:
+        from .html import render_fragment
+
+        return render_fragment([], self)
+
+    def __str__(self) -> str:
+        rows = [
+            ("state", *self.groups),
+            ("tokens", *(f"{count:,}" for count in self.counts)),
+            *(
+                (label, *(f"{p:.3f}" for p in column))
+                for label, column in zip(self.names.labels, self.kept.T, strict=True)
+            ),
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(
+                cell.rjust(width) if i else cell.ljust(width)
+                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+            )
+            for row in rows
+        ]
+        return "\n".join([*lines, self.scope, *self.notes])

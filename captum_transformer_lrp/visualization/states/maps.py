@@ -1,0 +1,380 @@
+"""What masks keep of one text, hidden state by hidden state."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from ...errors import InputError
+from ...models.pieces import Piece
+from ...models.prediction import ClassScore
+from .names import StateNames, state_names
+from .saving import check_suffix
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from .groups import KeptTable
+
+JSON_SCHEMA = "captum_transformer_lrp.kept_map/1"
+SUFFIXES = (".html", ".json", ".png", ".pdf", ".svg")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class KeptMap:
+    """P(kept) of each token of a text at each hidden state: the picture of DiffMask.
+
+    Rows are hidden states in the order in which the model computes them, the embedding
+    on top; columns are tokens (De Cao et al. 2020, arXiv 2004.14992, Figure 1).
+
+    Args:
+        model (str): Name of the model.
+        text (str): The text as it was given.
+        pieces (tuple of Piece): The tokens that the model saw, in their order.
+        states (tuple of str): The hidden states, as ``DiffMask.states`` lists them.
+        kept (np.ndarray): Probability that the token is kept, 0 to 1, in float64, shape
+            ``(states, tokens)``.
+        prediction (ClassScore): What the model predicts with nothing masked.
+        mode (str): ``"hidden"`` or ``"input"``, as of ``DiffMask``.
+        margin (float): What masks may cost on average, in nats.
+        masks (str): Where the masks come from, such as their folder.
+        always_kept (tuple of bool, optional): The tokens that the masks were not
+            allowed to drop; they count in no average. Default: none
+        next_token (bool, optional): Whether the prediction is the next token of a
+            language model. Default: False
+        notes (tuple of str, optional): What a reader should know. Default: ()
+
+    Raises:
+        InputError: The shapes do not belong together, or a number is no probability.
+    """
+
+    model: str
+    text: str
+    pieces: tuple[Piece, ...] = field(repr=False)
+    states: tuple[str, ...]
+    kept: np.ndarray = field(repr=False)
+    prediction: ClassScore
+    mode: Literal["hidden", "input"]
+    margin: float
+    masks: str
+    always_kept: tuple[bool, ...] = field(default=(), repr=False)
+    next_token: bool = False
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Check that the numbers are probabilities of these states and tokens."""
+        expected = (len(self.states), len(self.pieces))
+        if self.kept.shape != expected or 0 in expected:
+            raise InputError(
+                f"kept has shape {self.kept.shape}; expected one number for each of "
+                f"{expected[0]} states and {expected[1]} tokens. The map of one text "
+                "is a row of DiffMask.attribute, without the padding."
+            )
+        if not ((self.kept >= 0) & (self.kept <= 1)).all():  # NaN is neither
+            raise InputError(
+                f"kept lies between {self.kept.min():.3g} and {self.kept.max():.3g}; "
+                "expected probabilities, 0 to 1."
+            )
+        if len(self.always_kept) not in (0, expected[1]):
+            raise InputError(
+                f"always_kept has {len(self.always_kept)} entries for {expected[1]} "
+                "tokens."
+            )
+
+    # --------------------------------------------------------------------- what it is
+
+    @cached_property
+    def names(self) -> StateNames:
+        """Short names of the hidden states."""
+        return state_names(self.states)
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The readable tokens; a piece within a word starts with a hyphen."""
+        return tuple(
+            f"-{piece.text}"
+            if i and piece.text and piece.continues(self.pieces[i - 1])
+            else piece.label
+            for i, piece in enumerate(self.pieces)
+        )
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """For each token the written word that it belongs to."""
+        groups: list[list[Piece]] = []
+        for i, piece in enumerate(self.pieces):
+            if i and piece.continues(self.pieces[i - 1]):
+                groups[-1].append(piece)
+            else:
+                groups.append([piece])
+        written = []
+        for group in groups:
+            word = "".join(p.text for p in group) or group[0].label
+            written += [word] * len(group)
+        return tuple(written)
+
+    @property
+    def free(self) -> np.ndarray:
+        """Which tokens the masks may drop, True or False, shape ``(tokens,)``."""
+        if not self.always_kept:
+            return np.ones(len(self.pieces), dtype=bool)
+        return ~np.asarray(self.always_kept)
+
+    @property
+    def kept_fraction(self) -> np.ndarray:
+        """Mean of P(kept) over the tokens that masks may drop, shape ``(states,)``.
+
+        1 where there is no such token.
+        """
+        if not self.free.any():
+            return np.ones(len(self.states))
+        return np.asarray(self.kept[:, self.free].mean(axis=1))
+
+    def panels(self, most: int) -> Iterator[slice]:
+        """Cut the tokens into runs of at most ``most``, before a word where possible.
+
+        Args:
+            most (int): Columns that there is room for.
+        """
+        start, count = 0, len(self.pieces)
+        while start < count:
+            left = count - start
+            # Runs of about equal length, so that none is left with two tokens.
+            stop = start + -(-left // -(-left // most))
+            if stop < count:
+                inside = range(stop, start + most // 2, -1)
+                stop = next((i for i in inside if self.pieces[i].space_before), stop)
+            yield slice(start, stop)
+            start = stop
+
+    # ------------------------------------------------------------------- what it says
+
+    @property
+    def target_name(self) -> str:
+        """The prediction in words, such as ``“positive”``."""
+        name = f"“{self.prediction.name}”"
+        return f"the next token {name}" if self.next_token else name
+
+    @property
+    def question(self) -> str:
+        """The question that the map answers."""
+        if self.mode == "hidden":
+            return f"Up to which layer does {self.target_name} need each token?"
+        return f"Which tokens does {self.target_name} need?"
+
+    @property
+    def answer(self) -> str:
+        """What the model predicts, in one sentence."""
+        return f"The model predicts {self.prediction}."
+
+    @property
+    def summary(self) -> str:
+        """What the numbers mean, in plain words."""
+        if self.mode == "hidden":
+            meaning = (
+                "Where it is near 0, the prediction no longer needs the token's hidden "
+                "state: one vector, the same in all texts, can take its place. What "
+                "the token said may have moved to other tokens before."
+            )
+        else:
+            meaning = (
+                "Where it is near 0, the token can be left out of the input, and the "
+                "states up to this one suffice to tell. Probabilities can only fall "
+                "from state to state; the last shows the tokens that the prediction "
+                "needs."
+            )
+        return (
+            f"Each number is the probability that a token is kept, 0 to 1. {meaning} "
+            "The masks were trained to change predictions by at most "
+            f"{self.margin:.3g} nats on average."
+        )
+
+    @property
+    def facts(self) -> tuple[tuple[str, str], ...]:
+        """Names and values of what a reader should know beside the numbers."""
+        what = "each state" if self.mode == "hidden" else "the input"
+        return (
+            ("Prediction", str(self.prediction)),
+            ("Masked", f"{what} ({self.mode} mode)"),
+            ("Margin", f"{self.margin:.3g} nats"),
+            ("Method", "DiffMask"),
+            ("Masks", self.masks),
+            ("Model", self.model),
+        )
+
+    # ---------------------------------------------------------------------- as others
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what :meth:`to_json` writes, as Python objects."""
+        free = self.free
+        tokens = [
+            {
+                "token": piece.token,
+                "text": piece.text,
+                "special": piece.special,
+                "space_before": piece.space_before,
+                "always_kept": not may_drop,
+            }
+            for piece, may_drop in zip(self.pieces, free.tolist(), strict=True)
+        ]
+        rows = zip(
+            self.states,
+            self.names.labels,
+            self.kept_fraction.tolist(),
+            self.kept.tolist(),
+            strict=True,
+        )
+        keys = ("place", "label", "kept_fraction", "kept")
+        return {
+            "schema": JSON_SCHEMA,
+            "model": self.model,
+            "method": "DiffMask",
+            "masks": self.masks,
+            "mode": self.mode,
+            "margin": self.margin,
+            "prediction": asdict(self.prediction),
+            "next_token": self.next_token,
+            "text": self.text,
+            "tokens": tokens,
+            "states": [dict(zip(keys, row, strict=True)) for row in rows],
+            "notes": list(self.notes),
+        }
+
+    def to_json(self, *, indent: int | None = 2) -> str:
+        """Return the map as JSON, the same keys in every release of a schema.
+
+        ``schema`` (``"captum_transformer_lrp.kept_map/1"``), ``model``, ``method``,
+        ``masks``, ``mode``, ``margin`` (nats), ``prediction`` (``index``, ``name``,
+        ``logit``, ``probability`` or null), ``next_token``, ``text``, ``tokens`` (each
+        ``token``, ``text``, ``special``, ``space_before``, ``always_kept``), ``states``
+        from the first to the last (each ``place``, ``label``, ``kept_fraction`` and
+        ``kept``, one probability per token) and ``notes``.
+        """
+        return json.dumps(
+            self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False
+        )
+
+    def to_html(self, *, title: str | None = None) -> str:
+        """Return a self-contained HTML page, readable in light and in dark.
+
+        Raises:
+            MissingPackageError: jinja2 is not installed.
+        """
+        from .html import render_maps
+
+        return render_maps([self], title=title)
+
+    def to_text(self, *, color: bool = False, width: int = 88) -> str:
+        """Return a heat map for a terminal: a line for each token, a column per state.
+
+        Args:
+            color (bool, optional): Whether to colour it with ANSI codes.
+                Default: False
+            width (int, optional): Columns of the terminal. Default: 88
+
+        Raises:
+            MissingPackageError: rich is not installed.
+        """
+        from .terminal import render_text
+
+        return render_text(self, color=color, width=width)
+
+    def plot(self, *, heading: bool = True) -> Figure:
+        """Return a matplotlib figure of the heat map, which pyplot does not know of.
+
+        Args:
+            heading (bool, optional): Whether the question, the prediction and the facts
+                stand around the map. Without them the figure is as narrow as the map,
+                for a paper whose caption says the same. Default: True
+        """
+        from .figure import draw_maps
+
+        return draw_maps([self], heading=heading)
+
+    def to_png(self, *, heading: bool = True, dpi: int = 160) -> bytes:
+        """Return the figure as PNG.
+
+        Args:
+            heading (bool, optional): As for :meth:`plot`. Default: True
+            dpi (int, optional): Pixels per inch. Default: 160
+        """
+        from ..figure import write_figure
+
+        return write_figure(lambda: self.plot(heading=heading), dpi=dpi)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the map by the suffix of ``path``: .html, .json, .png, .pdf or .svg.
+
+        Returns:
+            *Path*: The file that was written.
+
+        Raises:
+            UnknownNameError: The suffix is another one.
+        """
+        return save_maps([self], path)
+
+    def _repr_html_(self) -> str:
+        from .html import render_fragment
+
+        return render_fragment([self])
+
+    def __str__(self) -> str:
+        from .terminal import plain_rows
+
+        return "\n".join([f"{self.question} {self.answer}", *plain_rows(self)])
+
+
+def save_maps(
+    maps: Sequence[KeptMap],
+    path: str | Path,
+    *,
+    table: KeptTable | None = None,
+    title: str | None = None,
+    lead: str | None = None,
+) -> Path:
+    """Write maps into one file by its suffix: .html, .json, .png, .pdf or .svg.
+
+    JSON is one object for one map (:meth:`KeptMap.to_json`) and an array of such
+    objects for several.
+
+    Args:
+        maps (sequence of KeptMap): What to write, in this order.
+        path (str or Path): The file.
+        table (KeptTable, optional): Means over groups of tokens, written below the maps
+            of a page or figure; JSON leaves it out. Default: None
+        title (str, optional): Heading of an HTML page. Default: None
+        lead (str, optional): A paragraph below that heading. Default: None
+
+    Returns:
+        *Path*: The file that was written.
+
+    Raises:
+        InputError: There is no map, or more than a picture can hold.
+        UnknownNameError: The suffix is another one.
+    """
+    path = Path(path)
+    if not maps:
+        raise InputError("expected at least one map to save, got none")
+    suffix = check_suffix(path, SUFFIXES)
+    if suffix == ".html":
+        from .html import render_maps
+
+        page = render_maps(maps, table=table, title=title, lead=lead)
+        path.write_text(page, encoding="utf-8")
+    elif suffix == ".json":
+        found = [m.to_dict() for m in maps]
+        written = found[0] if len(found) == 1 else found
+        text = json.dumps(written, indent=2, ensure_ascii=False, allow_nan=False)
+        path.write_text(text + "\n", encoding="utf-8")
+    else:
+        from ..figure import write_figure
+        from .figure import draw_maps
+
+        path.write_bytes(write_figure(lambda: draw_maps(maps, table), suffix[1:]))
+    return path
