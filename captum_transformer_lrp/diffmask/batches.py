@@ -89,8 +89,8 @@ def batch_of(
     if not tensors:
         raise InputError(
             f"a batch is a {type(inputs).__name__} without a tensor; expected a "
-            "tensor, a tuple of tensors, or the mapping of a tokenizer or image processor "
-            '(with return_tensors="pt").'
+            "tensor, a tuple of tensors, or the mapping of a tokenizer or image "
+            'processor (with return_tensors="pt").'
         )
     main = keywords.get("input_ids", tensors[0])
     if not isinstance(main, Tensor) or main.dim() == 0 or main.numel() == 0:
