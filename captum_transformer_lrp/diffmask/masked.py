@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,33 @@ from ..models.discovery import Place, visiting
 from .batches import Batch, batch_of, tokens_of
 from .divergence import Divergence, NextToken, Outputs, outputs_of
 from .gates import Gates
+
+#: what is switched off now, by how many blocks in all threads, and what it was before
+_off: dict[tuple[int, str], list[Any]] = {}
+_lock = threading.Lock()
+
+
+def _switch_off(objects: Sequence[Any], attribute: str) -> None:
+    """Set an attribute of objects to False, until the last block switches back."""
+    with _lock:
+        for x in objects:
+            key = id(x), attribute
+            entry = _off.setdefault(key, [x, 0, getattr(x, attribute)])
+            entry[1] += 1
+            if getattr(x, attribute):
+                setattr(x, attribute, False)
+
+
+def _switch_back(objects: Sequence[Any], attribute: str) -> None:
+    """Undo :func:`_switch_off`."""
+    with _lock:
+        for x in objects:
+            entry = _off[id(x), attribute]
+            entry[1] -= 1
+            if entry[1] == 0:
+                del _off[id(x), attribute]
+                if entry[2]:
+                    setattr(x, attribute, True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,21 +99,17 @@ class MaskedModel:
                 "masks cannot be computed inside torch.inference_mode(). Leave the "
                 "block; torch.no_grad() is fine."
             )
-        modules = {m: None for root in self.modules for m in root.modules()}
-        training = [m for m in modules if m.training]
-        wanted = {p: None for root in self.modules for p in root.parameters()}
-        trained = [p for p in wanted if p.requires_grad]
+        modules = list({m: None for root in self.modules for m in root.modules()})
+        parameters = list({p: None for m in self.modules for p in m.parameters()})
+        _switch_off(modules, "training")
         try:
-            for module in training:
-                module.training = False
-            for parameter in trained:
-                parameter.requires_grad_(False)
-            yield
+            _switch_off(parameters, "requires_grad")
+            try:
+                yield
+            finally:
+                _switch_back(parameters, "requires_grad")
         finally:
-            for module in training:
-                module.training = True
-            for parameter in trained:
-                parameter.requires_grad_(True)
+            _switch_back(modules, "training")
 
     def prepare(self, inputs: Any, additional_forward_args: Any = None) -> Batch:
         """Return the inputs, on the device of the model."""

@@ -365,7 +365,7 @@ def test_two_threads_mask_the_same_model(trained: DiffMask) -> None:
     found: dict[int, Tensor] = {}
 
     def work(i: int) -> None:
-        for _ in range(5):
+        for _ in range(20):
             found[i] = trained.attribute(batches[i])
 
     threads = [threading.Thread(target=work, args=(i,)) for i in range(6)]
