@@ -421,16 +421,16 @@ def input_mode(task: Task) -> Found:
     yield "DiffMask, input, at the state", results[1]
 
 
-def input_mode_mean(task: Task) -> Found:
-    """The same with a fixed baseline.
+def input_mode_learned(task: Task) -> Found:
+    """The same with a learned baseline.
 
-    A learned one may become the embedding of a digit, which is then dropped for free.
+    It may become the embedding of a digit, which is then dropped for free.
     """
     mask = task.diffmask(
-        [task.model.digit, task.model.compare], mode="input", baseline="mean"
+        [task.model.digit, task.model.compare], mode="input", baseline="learned"
     )
     results = task.fitted(mask)
-    yield "DiffMask, input, fixed baseline, at the embedding", results[0]
+    yield "DiffMask, input, learned baseline, at the embedding", results[0]
 
 
 def per_example(task: Task) -> Found:
@@ -465,7 +465,7 @@ METHODS: dict[str, Callable[[Task], Found]] = {
     "attnlrp": attnlrp,
     "hidden": hidden,
     "input": input_mode,
-    "input-mean": input_mode_mean,
+    "input-learned": input_mode_learned,
     "example": per_example,
 }
 

@@ -110,6 +110,81 @@ def everything_masked(
     return [statistics.fmean(values) if values else overall for values in found]
 
 
+def open_until_within(
+    model: MaskedModel,
+    gates: Gates,
+    loader: Iterable[Any],
+    seed: int,
+    divergence: Divergence,
+    limit: float,
+) -> None:
+    """Raise the logits of each state until its divergence is within a limit, or by 8.
+
+    Training ends in one sample of a noisy balance; this moves every state that is
+    beyond the limit, by one constant, to the other side.
+
+    Args:
+        model (MaskedModel): frozen by the caller.
+        gates (Gates): whose biases are raised, by the least of 0.25, 0.5, 1, 2, 4, 8
+            that suffices.
+        loader (iterable): of batches, of which some are looked at.
+        seed (int): of their order, and of one gate sample for each example.
+        divergence (Divergence): between outputs.
+        limit (float): of the mean divergence, in nats.
+    """
+    begun = [float(bias.detach()) for bias in gates.biases]
+    beyond = list(range(len(begun)))
+    for shift in (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0):
+        with torch.no_grad():
+            for i in beyond:
+                gates.biases[i].fill_(begun[i] + shift)
+        means = _sampled(model, gates, loader, seed, divergence, beyond)
+        beyond = [i for i in beyond if not means[i] <= limit]
+        if not beyond:
+            return
+
+
+def _sampled(
+    model: MaskedModel,
+    gates: Gates,
+    loader: Iterable[Any],
+    seed: int,
+    divergence: Divergence,
+    states: list[int],
+) -> dict[int, float]:
+    """Return the mean divergence of some states under sampled gates."""
+    found: dict[int, list[float]] = {i: [] for i in states}
+    seen = 0
+    for given in one_epoch(loader, seed):
+        with torch.no_grad():
+            original = model.original(model.prepare(given), divergence)
+            examples, tokens = original.tokens.shape
+            noise = torch.stack(
+                [_noise(seed, seen + k, tokens) for k in range(examples)]
+            ).to(original.tokens.device)
+            for i in states:
+                first = 0 if gates.mode == "input" else i
+                z = torch.ones_like(noise)
+                for j in range(first, i + 1):
+                    logits = gates.logits(j, original.states[j], original.states[0])
+                    # the same noise for all states of an example, but not the same draw
+                    z = z * gates.gate(logits).sample((noise + j * 0.618034) % 1)
+                layers = torch.full((examples,), i, device=noise.device)
+                args = (model, gates, original, layers, z, divergence)
+                found[i] += divergence_under(*args)[0].tolist()
+        seen += examples
+        if seen >= EXAMPLES:
+            break
+    return {i: statistics.fmean(values) for i, values in found.items()}
+
+
+def _noise(seed: int, example: int, tokens: int) -> Tensor:
+    """Return uniform noise that depends on the number of the example alone."""
+    mixed = (seed * 1_000_003 + example) * 16 + 3
+    generator = torch.Generator().manual_seed(mixed % (1 << 63))
+    return torch.rand(tokens, generator=generator)
+
+
 def divergence_under(
     model: MaskedModel,
     gates: Gates,

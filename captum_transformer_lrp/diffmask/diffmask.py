@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .._captum import PerturbationAttribution, log_usage
 from ..errors import InputError, NotFittedError, UnknownNameError, suggestion
-from ..models.discovery import Place, find_hidden_states
+from ..models.discovery import Place, find_hidden_states, with_layouts
 from .batches import Batches
 from .calibration import (
     MARGIN,
@@ -22,6 +22,7 @@ from .calibration import (
     everything_masked,
     measure,
     one_epoch,
+    open_until_within,
 )
 from .divergence import Divergence, divergence_for, outputs_of
 from .gates import Gates, Mode
@@ -31,8 +32,8 @@ from .per_example import ExampleMasks, search
 from .recipes import Recipe, recipe_for
 from .training import Training, Workers
 
-Baseline = Literal["learned", "mean", "zero"]
-_BASELINES = ("learned", "mean", "zero")
+Baseline = Literal["learned", "mean", "zero", "mask"]
+_BASELINES = ("learned", "mean", "zero", "mask")
 
 
 class DiffMask(PerturbationAttribution):
@@ -66,14 +67,16 @@ class DiffMask(PerturbationAttribution):
         margin (float, optional): what the divergence may be on average, in nats.
             Default: 3 % of what masking everything costs
         baseline (str, Tensor or list of Tensor, optional): what replaces a token:
-            ``"learned"``, ``"mean"`` (of the state), ``"zero"``, or vectors of the
-            state's width (one, or one for each state), which then stay as they are.
-            Default: ``"learned"``, starting from the mean, or in input mode from the
-            mask token
+            ``"learned"``, starting from the mean or the mask token; ``"mean"`` (of the
+            state), ``"zero"``, ``"mask"`` (the embedding of ``mask_token_id``), or
+            vectors of the state's width (one, or one for each state), which stay as
+            they are. Default: ``"learned"``, but in input mode of the fast recipe
+            ``"mask"`` or, without ``mask_token_id``, ``"mean"``: the baseline of an
+            embedding may learn to be a word, which is then dropped for free
         recipe (str or Recipe, optional): ``"fast"``, or ``"paper"``, the authors' own
             (needs timm). Default: ``"fast"``
-        mask_token_id (int, optional): the identifier whose embedding is the first
-            baseline in input mode. Default: None
+        mask_token_id (int, optional): the identifier whose embedding is the baseline,
+            or the first one, in input mode. Default: None
         never_mask (sequence of int, optional): identifiers of tokens that are always
             kept, such as ``tokenizer.all_special_ids``; the paper masks all. Default:
             none
@@ -102,7 +105,7 @@ class DiffMask(PerturbationAttribution):
         *,
         divergence: str | Divergence | Callable[..., Tensor] | None = None,
         margin: float | None = None,
-        baseline: Baseline | Tensor | Sequence[Tensor] = "learned",
+        baseline: Baseline | Tensor | Sequence[Tensor] | None = None,
         recipe: str | Recipe = "fast",
         mask_token_id: int | None = None,
         never_mask: Sequence[int] = (),
@@ -126,7 +129,14 @@ class DiffMask(PerturbationAttribution):
         self.recipe = recipe_for(recipe)
         self.divergence = divergence
         self.margin = margin
-        self.baseline = baseline
+        given: str | Tensor | Sequence[Tensor] = "learned"
+        if baseline is not None:
+            given = baseline
+        elif mode == "input" and not self.recipe.learn_input_baseline:
+            given = "mean" if mask_token_id is None else "mask"
+        if isinstance(given, str) and given == "mask" and mask_token_id is None:
+            raise TypeError('baseline="mask" needs mask_token_id=, the identifier.')
+        self.baseline = given
         self.mask_token_id = mask_token_id
         self.gates: Gates | None = None
         self.history: History | None = None
@@ -138,6 +148,7 @@ class DiffMask(PerturbationAttribution):
         self.places: tuple[Place, ...] | None = (
             None if layers is None else _places_of(forward_func, layers)
         )
+        self._named = layers is not None
         if self.places is None and not isinstance(forward_func, nn.Module):
             raise TypeError(
                 "forward_func is a function, in which hidden states cannot be found. "
@@ -205,14 +216,20 @@ class DiffMask(PerturbationAttribution):
         )
 
     def _find_states(self, inputs: Any, additional_forward_args: Any = None) -> None:
-        if self.places is not None:
+        """Find the hidden states, or how modules that the user named keep them."""
+        if self.fitted:
             return
-        model = MaskedModel(self.forward_func, ())
+        model = MaskedModel(self.forward_func, self.places or ())
         with model.frozen():
             batch = model.prepare(inputs, additional_forward_args)
-            self.places = find_hidden_states(
-                self.forward_func, lambda: batch.run(self.forward_func), batch.examples
-            )
+
+            def run() -> Any:
+                return batch.run(self.forward_func)
+
+            if self.places is None:
+                self.places = find_hidden_states(self.forward_func, run, batch.examples)
+            elif self._named:
+                self.places = with_layouts(self.places, run, batch.examples)
 
     def _index(self, layer: int | str | nn.Module) -> int:
         """Return the number of a state."""
@@ -289,7 +306,7 @@ class DiffMask(PerturbationAttribution):
         """
         if steps is not None and epochs is not None:
             raise TypeError("steps and epochs are both given; expected one of them.")
-        _check_processes(accelerator)
+        _check_processes(accelerator, dataloader)
         loader = dataloader
         self._find_states(_first(loader))
         model = self._model()
@@ -328,6 +345,9 @@ class DiffMask(PerturbationAttribution):
                         progress=advance,
                     )
             self.margin = training.margin
+            if self.recipe.settle is not None:
+                limit = self.recipe.settle * self.margin
+                open_until_within(model, gates, loader, seed, moments.divergence, limit)
             self.set_trained(
                 gates.requires_grad_(False),
                 moments.divergence,
@@ -350,8 +370,7 @@ class DiffMask(PerturbationAttribution):
                     f"epochs={epochs}, and the data is a {type(loader).__name__} of "
                     "unknown length. Pass steps=."
                 )
-            shared = getattr(loader, "_is_accelerate_prepared", False)
-            steps = epochs * max(len(loader) // (1 if shared else processes), 1)
+            steps = epochs * max(len(loader) // processes, 1)
         steps = self.recipe.steps if steps is None else steps
         if steps < 1:
             raise ValueError(f"steps={steps}; expected at least 1.")
@@ -380,7 +399,8 @@ class DiffMask(PerturbationAttribution):
                 start.copy_(self._fixed(i, len(gates.shifts), gates.widths[i]))
             elif self.baseline != "zero":
                 start.copy_(mean[i])
-        if self.mask_token_id is not None and self.baseline == "learned":
+        named = isinstance(self.baseline, str) and self.baseline in ("learned", "mask")
+        if self.mask_token_id is not None and named:
             place = model.places[0]
             if self.mode != "input" or not isinstance(place.module, nn.Embedding):
                 raise InputError(
@@ -746,7 +766,13 @@ def _first(loader: Iterable[Any]) -> Any:
     return next(iter(Batches(loader, 0)))
 
 
-def _check_processes(accelerator: Workers | None) -> None:
+def _check_processes(accelerator: Workers | None, loader: Any) -> None:
+    several = accelerator is not None and accelerator.num_processes > 1
+    if several and getattr(loader, "_is_accelerate_prepared", False):
+        raise InputError(
+            "the data was prepared by accelerate, so that each process sees a part of "
+            "it. Pass the DataLoader as it was before: fit() shares out the batches."
+        )
     distributed = torch.distributed
     if accelerator is None and distributed.is_available():
         if distributed.is_initialized() and distributed.get_world_size() > 1:

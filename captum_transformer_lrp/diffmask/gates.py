@@ -24,11 +24,19 @@ class GateNetwork(nn.Module):
         width (int): of the tokens.
         hidden (int): of the hidden layer.
         bias (float): first value of ``b``.
+        gain (float): of the first ``W`` and ``c``, over what torch begins with. Where
+            it is large, hidden units begin as different steps, so that one network can
+            keep what lies between others.
     """
 
-    def __init__(self, width: int, hidden: int, bias: float) -> None:
+    def __init__(self, width: int, hidden: int, bias: float, gain: float = 1.0) -> None:
         super().__init__()
-        self.first = weight_norm(nn.Linear(width, hidden))
+        first = nn.Linear(width, hidden)
+        with torch.no_grad():
+            first.weight.mul_(gain)
+            assert first.bias is not None
+            first.bias.mul_(gain)
+        self.first = weight_norm(first)
         self.second = weight_norm(nn.Linear(hidden, 1, bias=False))
         self.bias = nn.Parameter(torch.tensor(float(bias)))
 
@@ -64,6 +72,7 @@ class Gates(nn.Module):
                 first + w,
                 max((first + w) // 4, recipe.least_hidden),
                 recipe.bias,
+                max(1.0, recipe.gain / (first + w) ** 0.5),
             )
             for w in widths
         )
@@ -78,6 +87,11 @@ class Gates(nn.Module):
         for i, w in enumerate(widths[:count]):
             self.register_buffer(f"start_{i}", torch.zeros(w))
         self.register_buffer("bound", torch.tensor(float(recipe.bound[0])))
+
+    @property
+    def biases(self) -> list[nn.Parameter]:
+        """What is added to all logits of each state, each of shape ``()``."""
+        return [n.bias for n in self.networks if isinstance(n, GateNetwork)]
 
     def moments(self, index: int) -> tuple[Tensor, Tensor]:
         """Return mean and scale of a state's features."""

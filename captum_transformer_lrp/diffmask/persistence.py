@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -95,6 +95,10 @@ def load(
     if layers is None:
         mask.places = tuple(_place(forward_func, s, folder) for s in states)
     _check_same(mask.places or (), states, folder)
+    mask.places = tuple(
+        replace(place, layout=state["layout"])
+        for place, state in zip(mask.places or (), states, strict=True)
+    )
     gates = Gates([s["width"] for s in states], mask.mode, recipe, train_baseline=False)
     tensors = require("safetensors.torch").load_file(folder / WEIGHTS)
     wanted = gates.state_dict()
@@ -147,7 +151,12 @@ def _read(folder: Path) -> dict[str, Any]:
 
 
 def _names(place: Place) -> dict[str, Any]:
-    return {"name": place.name, "side": place.side, "call": place.call}
+    return {
+        "name": place.name,
+        "side": place.side,
+        "call": place.call,
+        "layout": place.layout,
+    }
 
 
 def _place(forward_func: Any, state: dict[str, Any], folder: Path) -> Place:
@@ -157,7 +166,8 @@ def _place(forward_func: Any, state: dict[str, Any], folder: Path) -> Place:
             f"the masks in {str(folder)!r} are for another model: "
             f"{type(forward_func).__name__} has no module {state['name']!r}."
         )
-    return Place(state["name"], state["side"], modules[state["name"]], state["call"])
+    module = modules[state["name"]]
+    return Place(state["name"], state["side"], module, state["call"], state["layout"])
 
 
 def _fingerprint(module: nn.Module) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,6 +31,9 @@ class Recipe:
             divergence is below the margin, so that it does not overshoot.
         normalize (bool): divide the loss by 1 + multiplier, so that gradients keep
             their size when multipliers are large.
+        restoration (float): weight of mean -log P(kept), which opens gates, of states
+            whose divergence is three times the margin; 0 at twice the margin.
+        restoration_from (float): part of the training after which this happens.
         sparsity (str): ``"log-probability"``: mean log P(kept), as in the authors'
             code; ``"probability"``: mean P(kept), which starts as mean -log P(dropped).
         sparsity_anneal (tuple of float): parts of the training between which the second
@@ -38,6 +42,11 @@ class Recipe:
             every example of a batch trains another state.
         least_hidden (int): least width of the hidden layer, which else is a quarter of
             the input's.
+        gain (float): of the first weights of the hidden layer, over the square root of
+            the width, where this is more than 1: states of a few features need units
+            that begin as steps, so that what lies between others can be told apart.
+        rate_width (float or None): width that ``gate_rate`` is for; wider states learn
+            slower, with the fourth root. None is the same rate for all.
         betas (tuple of float): of Adam.
         bias (float): of the logits, before training.
         bound (tuple of float): the gate network moves logits by at most the first value
@@ -45,7 +54,12 @@ class Recipe:
         anneal (tuple of float): parts of the training between which the bound grows.
         standardize (bool): gates see states with mean 0 and variance 1 per feature, and
             baselines move in these units.
+        decay (float): part of the training after which learning rates fall to 0.
         aim (float): the part of the margin that training aims at.
+        learn_input_baseline (bool): whether the baseline of input mode is learned, if
+            nothing else is asked for.
+        settle (float or None): after training, the logits of a state whose divergence
+            is more than this part of the margin are raised until it is not.
         temperature (float): of the hard concrete distribution.
         stretch (tuple of float): its lower and upper end.
     """
@@ -69,10 +83,17 @@ class Recipe:
     standardize: bool
     proportional: bool = False
     normalize: bool = False
+    restoration: float = 0.0
+    restoration_from: float = 0.0
     sparsity_anneal: tuple[float, float] = (0.0, 0.0)
     least_hidden: int = 16
+    gain: float = 1.0
+    rate_width: float | None = None
     betas: tuple[float, float] = (0.9, 0.99)
     aim: float = 1.0
+    settle: float | None = None
+    learn_input_baseline: bool = True
+    decay: float = 1.0
     temperature: float = 0.2
     stretch: tuple[float, float] = (-0.2, 1.0)
 
@@ -80,6 +101,18 @@ class Recipe:
         """Return the bound of the logits after a part of the training."""
         share = _share(progress, self.anneal)
         return self.bound[0] + share * (self.bound[1] - self.bound[0])
+
+    def rate_at(self, step: int, steps: int) -> float:
+        """Return the part of the learning rates that a step, from 0, is made with."""
+        rise = min(1.0, (step + 1) / max(self.warmup, 1))
+        fall = 1 - _share(step / steps, (self.decay, 1.0)) if self.decay < 1 else 1.0
+        return rise * fall
+
+    def gate_rate_for(self, width: int) -> float:
+        """Return the learning rate of a gate network for inputs of a width."""
+        if self.rate_width is None:
+            return self.gate_rate
+        return self.gate_rate * math.pow(min(1.0, self.rate_width / width), 0.25)
 
     def sparsity_at(self, progress: float) -> float:
         """Return how much of the sparsity is P(kept), after a part of the training."""
@@ -119,19 +152,21 @@ PAPER = Recipe(
 #: a gate that is open nearly always has no gradient of P(kept) left, so all gates stay
 #: open: sparsity starts as -log P(dropped), whose pull does not fade there; a gate that
 #: is closed nearly always has no gradient of the divergence: logits are bounded at
-#: first; multipliers that rose while gates were closed push them too far open: they are
-#: scaled down below the margin; and gradients differ by orders of magnitude between
-#: these phases: Adam forgets faster.
+#: first, and gates of a state far beyond the margin are opened again; large multipliers
+#: drown sparsity in the noise of the divergence: they stay below 30; multipliers that
+#: rose while gates were closed push them too far open: they are scaled down below the
+#: margin; gradients differ by orders of magnitude between these phases: Adam forgets
+#: faster; and at the end all comes to rest: learning rates fall.
 FAST = Recipe(
     name="fast",
-    steps=1500,
+    steps=1200,
     optimizer="adam",
-    gate_rate=3e-3,
+    gate_rate=5e-3,
     baseline_rate=3e-3,
-    multiplier_rate=0.1,
+    multiplier_rate=0.01,
     multiplier_update="violation",
     multiplier_start=2.0,
-    multiplier_range=(2.0, 200.0),
+    multiplier_range=(2.0, 30.0),
     warmup=50,
     clip=5.0,
     sparsity="probability",
@@ -142,8 +177,16 @@ FAST = Recipe(
     standardize=True,
     proportional=True,
     normalize=True,
+    restoration=1.0,
+    restoration_from=0.2,
+    decay=0.5,
+    aim=0.6,
+    settle=0.5,
+    learn_input_baseline=False,
     sparsity_anneal=(0.2, 0.5),
     least_hidden=64,
+    gain=4.0,
+    rate_width=4.0,
     betas=(0.9, 0.95),
 )
 

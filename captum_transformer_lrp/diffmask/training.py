@@ -23,13 +23,14 @@ from ..models.packages import require
 from .batches import Batches
 from .checkpoint import read_checkpoint, write_checkpoint
 from .divergence import Divergence, Outputs
-from .gates import Gates
+from .gates import GateNetwork, Gates
 from .history import History
 from .masked import MaskedModel, Original
 from .recipes import Recipe
 
-_MEMORY = 0.9  # of the running mean of a state's divergence
+_REMEMBERED_EXAMPLES = 200  # in the running mean of a state's divergence
 _REMEMBERED = 1 << 26  # numbers of outputs without masks that are kept
+_FAR = 2  # times the margin: a divergence that training does not mend by itself
 _SAME = 0.002  # a change of the kept fraction that is none
 
 
@@ -105,11 +106,10 @@ class Training:
         progress: Callable[[int, str], None],
     ) -> None:
         """Make the steps that are left, or fewer if nothing changes any more."""
-        shared = getattr(loader, "_is_accelerate_prepared", False)
         batches = Batches(
             loader,
             self.seed,
-            share=(0, 1) if shared else self.share,
+            share=self.share,
             epoch=self.epoch,
             skip=self.position,
         )
@@ -139,7 +139,7 @@ class Training:
         number = self.history.steps
         recipe, gates = self.recipe, self.gates
         gates.bound.fill_(recipe.bound_at(number / self.steps))
-        self._set_rates(min(1.0, (number + 1) / max(recipe.warmup, 1)))
+        self._set_rates(recipe.rate_at(number, self.steps))
         with self._autocast():
             original, compared = self._original(inputs, remember)
             layers = self._draw_layers(original.batch.examples)
@@ -156,6 +156,9 @@ class Training:
         loss = weight * (divergence - self.margin) + sparsity
         if recipe.normalize:
             loss = loss / (1 + weight)
+        if recipe.restoration:
+            closed = -_mean_over(log_kept, original.free)
+            loss = loss + self._restoration()[layers] * closed
         self._descend(loss.mean())
         with torch.no_grad():
             agreement = self.divergence.agreement(compared, masked, original.tokens)
@@ -232,9 +235,20 @@ class Training:
         """Return the weight of the divergence of each state."""
         weights = self.multipliers.detach()
         if self.recipe.proportional:
-            part = (self.running / self.margin).clamp(0, 1)
+            part = (self.running / (self.recipe.aim * self.margin)).clamp(0, 1)
             weights = weights * torch.where(part.isnan(), 1, part)
         return weights
+
+    def _restoration(self) -> Tensor:
+        """Return how strongly the gates of each state are opened again.
+
+        Where the divergence is far beyond the margin, it is where gates are closed
+        nearly always, and these get no gradient of it.
+        """
+        if self.history.steps < self.recipe.restoration_from * self.steps:
+            return torch.zeros_like(self.running)
+        excess = (self.running / self.margin - _FAR).nan_to_num(0.0)
+        return self.recipe.restoration * excess.clamp(0, 1)
 
     # ------------------------------------------------------------------- draws
 
@@ -284,7 +298,14 @@ class Training:
     def _optimizer(self) -> Any:
         recipe, gates = self.recipe, self.gates
         groups = [
-            {"params": list(gates.networks.parameters()), "rate": recipe.gate_rate},
+            {
+                "params": list(network.parameters()),
+                "rate": recipe.gate_rate_for(network.first.in_features),
+            }
+            for network in gates.networks
+            if isinstance(network, GateNetwork)
+        ]
+        groups += [
             {
                 "params": [p for p in gates.shifts if p.requires_grad],
                 "rate": recipe.baseline_rate,
@@ -371,12 +392,12 @@ class Training:
         else:
             self.optimizer.step()
             old = torch.where(self.running.isnan(), mean, self.running)
-            memory = _MEMORY if recipe.states_per_step == "all" else 0.0
-            new = memory * old + (1 - memory) * mean
+            known = _REMEMBERED_EXAMPLES / (_REMEMBERED_EXAMPLES + sums[0])
+            new = known * old + (1 - known) * mean
             self.running = torch.where(seen, new, self.running)
             aim = recipe.aim * self.margin
             change = ((self.running - aim) / aim).clamp(-1, 2) * recipe.multiplier_rate
-            self.multipliers.data += torch.where(seen, change, 0)
+            self.multipliers.data *= torch.where(seen, change, 0).exp()
         self.multipliers.data.clamp_(*recipe.multiplier_range)
 
     # ------------------------------------------------------------------ records

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 
 Side = Literal["input", "output"]
-Layout = Literal["batch-first", "sequence-first", "channels-first"]
+Layout = Literal["batch-first", "sequence-first", "channels-first", "streams"]
 Visit = Callable[[int, Tensor], "Tensor | None"]
 
 #: how much of a change of the first state may reach the prediction around another state
@@ -51,7 +51,7 @@ class Place:
         call (int): which call of the module in one forward pass, from 0.
         layout (str): how the module keeps it: ``"batch-first"`` is (batch, ..., width),
             ``"sequence-first"`` (tokens, batch, width), ``"channels-first"`` (batch,
-            width, ...).
+            width, ...), ``"streams"`` (batch, tokens, several, width).
     """
 
     name: str
@@ -113,8 +113,13 @@ class _Stop:
     calls: dict[int, tuple[int, Layout]] = field(default_factory=dict)
     count: int = 0
 
-    def before(self, module: nn.Module, args: Any, kwargs: Any) -> Any:
-        """Visit the state that goes in; a new one replaces it wherever it is given."""
+    def before(self, module: nn.Module, args: Any, kwargs: Any = None) -> Any:
+        """Visit the state that goes in; a new one replaces it wherever it is given.
+
+        In another thread, while the hook is removed, torch may leave out ``kwargs``.
+        """
+        if kwargs is None or threading.get_ident() != self.thread:
+            return None
         old = first_argument(args, kwargs)
         new = self._new(old)
         if new is None:
@@ -140,21 +145,25 @@ class _Stop:
         position, layout = wanted
         self.met.append(position)
         new = self.visit(position, arranged(state, layout))
-        return None if new is None else _put_back(new, layout)
+        return None if new is None else _put_back(new, state, layout)
 
 
 def arranged(state: Tensor, layout: Layout) -> Tensor:
-    """Return a view of a state with the batch first and the width last."""
+    """Return a state with the batch first and the width last."""
     if layout == "sequence-first":
         return state.transpose(0, 1)
-    return state.movedim(1, -1) if layout == "channels-first" else state
+    if layout == "channels-first":
+        return state.movedim(1, -1)
+    return state.flatten(2) if layout == "streams" else state
 
 
-def _put_back(state: Tensor, layout: Layout) -> Tensor:
+def _put_back(new: Tensor, state: Tensor, layout: Layout) -> Tensor:
     """Return an arranged state as the module keeps it."""
     if layout == "sequence-first":
-        return state.transpose(0, 1).contiguous()
-    return state.movedim(-1, 1).contiguous() if layout == "channels-first" else state
+        return new.transpose(0, 1).contiguous()
+    if layout == "channels-first":
+        return new.movedim(-1, 1).contiguous()
+    return new.reshape(state.shape) if layout == "streams" else new
 
 
 def first_argument(args: Sequence[Any], kwargs: Mapping[str, Any]) -> Tensor | None:
@@ -168,7 +177,9 @@ def first_output(output: Any) -> Tensor | None:
 
 
 def _may_be_tokens(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point() and value.dim() >= 3
+    if not isinstance(value, Tensor) or value.is_nested:
+        return False
+    return value.is_floating_point() and value.dim() >= 3
 
 
 def _entries(output: Any) -> Sequence[Any]:
@@ -214,31 +225,82 @@ def find_hidden_states(
         InputError: if no blocks are found, or what they pass on is not all that the
             rest of the model knows.
     """
-    around: dict[str, float] = {}
+    around: list[str] = []
     with torch.no_grad():
         calls, embedded = _record(model, run)
         for stack in _stacks(calls, examples):
             for sides in (stack.inputs(), stack.outputs()):
-                places = _upright(sides, stack, run)
-                places = _with_embedding(places, stack.calls[0], embedded)
-                share = share_around(places, run)
+                first = stack.calls[0]
+                places = _upright(sides, first.before, run)
+                places = _as_streams(places, first.before, embedded)
+                places = _with_embedding(places, first, embedded, run)
+                share = share_around(places, run, _origin(model, places))
                 if share <= TOLERATED:
                     return places
-                around.setdefault(str(places[-1]), share)
+                around.append(f"{share:.0%} around {first.family}")
     name = type(model).__name__
     if around:
-        says = ", ".join(f"{x:.0%} at {place}" for place, x in around.items())
         raise InputError(
             f"what the blocks of {name} pass on is not all that the rest of the model "
-            f"knows: a change of the first state reaches the prediction around the "
-            f"others ({says}). Name the modules whose outputs are the hidden states: "
-            "layers=[...]."
+            "knows: with a block's input held as it was, a change further below still "
+            f"reaches the prediction ({around[0]}). Name the modules whose outputs are "
+            "the hidden states: layers=[...]."
         )
     raise InputError(
         f"no blocks were found in {name}: no module with a number at the end of its "
         f"name takes tokens of shape ({examples}, tokens, width) and returns the same "
-        "shape. Name the modules whose outputs are the hidden states: layers=[...]."
+        f"shape{_hint(model)}. Name the modules whose outputs are the hidden states: "
+        "layers=[...]."
     )
+
+
+def _hint(model: nn.Module) -> str:
+    """Return why blocks of torch's own encoder may not be found."""
+    nested = [
+        name
+        for name, module in model.named_modules()
+        if getattr(module, "enable_nested_tensor", False)
+    ]
+    return (
+        f" ({nested[0]} packs padded batches into nested tensors; build it with "
+        "enable_nested_tensor=False)"
+        if nested
+        else ""
+    )
+
+
+def with_layouts(
+    places: Sequence[Place], run: Callable[[], Any], examples: int
+) -> tuple[Place, ...]:
+    """Find out how modules that a user named keep their tokens, by running the model.
+
+    Args:
+        places (sequence of Place): the states; their layouts are not looked at.
+        run (Callable): runs the model on real inputs.
+        examples (int): how many there are in the batch.
+
+    Returns:
+        *tuple of Place*: the same with layouts; as they were where no state was met.
+    """
+    places = [dataclasses.replace(place, layout="batch-first") for place in places]
+    shapes: dict[int, torch.Size] = {}
+
+    def note(position: int, state: Tensor) -> None:
+        shapes[position] = state.shape
+
+    with torch.no_grad(), visiting(places, note):
+        run()
+    calls = {
+        i: _Call(places[i].name, places[i].module, 0, shape, shape, 0)
+        for i, shape in shapes.items()
+    }
+    stack = _Stack(list(calls.values()), examples)
+    for i, call in calls.items():
+        if call.takes_tokens(examples):
+            place = dataclasses.replace(places[i], layout=stack.layout(call))
+            with torch.no_grad():
+                places[i] = _upright([place], call.before, run)[0]
+    return tuple(places)
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,10 +319,15 @@ class _Call:
         """The name without its numbers."""
         return re.sub(r"\d+", "*", self.name)
 
-    def has_batch(self, examples: int) -> bool:
+    @property
+    def siblings(self) -> str:
+        """The name of the list, or of the module, that holds the module."""
+        return self.name.rpartition(".")[0]
+
+    def takes_tokens(self, examples: int) -> bool:
         """Whether the batch is first before and after, or second in a sequence."""
         x, y = self.before, self.after
-        if len(x) != len(y):
+        if len(x) != len(y) or len(x) < 3:
             return False
         second = len(x) == 3 and x[1] == y[1] == examples
         return x[0] == y[0] == examples or second
@@ -276,25 +343,26 @@ def _record(
     counts: dict[nn.Module, int] = {}
 
     def record(name: str) -> Callable[..., None]:
-        def after(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        def note(module: nn.Module, args: Any, *rest: Any) -> None:
             if threading.get_ident() != thread:
                 return
+            kwargs, output = rest
             number = counts.get(module, 0)
             counts[module] = number + 1
             x, y = first_argument(args, kwargs), first_output(output)
             if isinstance(module, nn.Embedding) and y is not None:
                 embedded.append((Place(name, "output", module, number), y))
-            elif x is not None and y is not None:
-                call = _Call(name, module, number, x.shape, y.shape, x.data_ptr())
-                calls.append(call)
+            else:
+                before, after = (torch.Size() if t is None else t.shape for t in (x, y))
+                storage = 0 if x is None else x.data_ptr()
+                calls.append(_Call(name, module, number, before, after, storage))
 
-        return after
+        return note
 
     handles = []
     try:
         for name, module in model.named_modules():
-            block = _NUMBERED.search(name) and any(True for _ in module.children())
-            if block or isinstance(module, nn.Embedding):
+            if _may_be_block(name, module) or isinstance(module, nn.Embedding):
                 handles.append(
                     module.register_forward_hook(record(name), with_kwargs=True)
                 )
@@ -303,6 +371,17 @@ def _record(
         for handle in handles:
             handle.remove()
     return calls, embedded
+
+
+def _may_be_block(name: str, module: nn.Module) -> bool:
+    """Whether a module has a number, consists of others, and is no row of like ones."""
+    parts = [type(x) for x in module.children() if any(True for _ in x.children())]
+    row = isinstance(module, nn.Sequential) and len(set(parts)) < len(parts)
+    return (
+        bool(_NUMBERED.search(name))
+        and any(True for _ in module.children())
+        and not row
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -323,6 +402,12 @@ class _Stack:
         """The calls that return as many tokens of the same width as they take."""
         return [call for call in self.calls if call.before == call.after]
 
+    @property
+    def keeps_shape(self) -> bool:
+        """Whether most calls do, or half where the first of each stage may not."""
+        stages = {call.siblings for call in self.calls}
+        return 2 * len(self.keeping) + (len(stages) > 1) > len(self.calls)
+
     def inputs(self) -> tuple[Place, ...]:
         """Return what goes into each block, and what comes out of the last."""
         inputs = [self._place(call, "input") for call in self.calls]
@@ -334,64 +419,113 @@ class _Stack:
         return (self._place(self.calls[0], "input"), *outputs)
 
     def _place(self, call: _Call, side: Side) -> Place:
-        layout: Layout = "batch-first"
-        if call.before[0] != self.examples:
-            layout = "sequence-first"
-        elif self._channels_first(len(call.before)):
-            layout = "channels-first"
-        return Place(call.name, side, call.module, call.number, layout)
+        return Place(call.name, side, call.module, call.number, self.layout(call))
 
-    def _channels_first(self, dimensions: int) -> bool:
+    def layout(self, call: _Call) -> Layout:
+        """Return how a call keeps its tokens, to judge by their shape."""
+        if call.before[0] != self.examples:
+            return "sequence-first"
+        return "channels-first" if self._channels_first(call) else "batch-first"
+
+    def _channels_first(self, call: _Call) -> bool:
         """Whether the width is the second dimension, to judge by parameters.
 
-        Biases, scales and normalisations have its length. By chance a number of tokens
-        can be the length of some of them, so for (batch, tokens, width) one of the
-        length of the last dimension is enough.
+        They have its length, and seldom the number of tokens: those of the blocks of
+        the same stage, and where these have both lengths, those of all blocks.
         """
-        last = second = 0
-        for call in self.keeping:
-            if len(call.before) == dimensions:
-                lengths = [len(p) for p in call.module.parameters() if p.dim() == 1]
-                last += lengths.count(call.before[-1])
-                second += lengths.count(call.before[1])
-        return second > last if dimensions > 3 else second > 0 and last == 0
+        alike = [x for x in self.keeping if len(x.before) == len(call.before)]
+        for blocks in ([x for x in alike if x.siblings == call.siblings], alike):
+            last, second = (_parameters_as_long_as(i, blocks) for i in (-1, 1))
+            if (last > 0) != (second > 0):
+                return second > 0
+        return second > last and len(call.before) > 3
+
+
+def _parameters_as_long_as(dimension: int, blocks: Sequence[_Call]) -> int:
+    """Return how many parameters of blocks are as long as a dimension of the tokens."""
+    return sum(
+        block.before[dimension] in parameter.shape[:2]
+        for block in blocks
+        for parameter in block.module.parameters()
+    )
 
 
 def _stacks(calls: Sequence[_Call], examples: int) -> list[_Stack]:
     """Return the stacks that hidden states may run through, the best first.
 
-    Of outermost stacks with at least a quarter of the parameters of the largest one,
-    those of tokens come before those of maps, then the one that runs first.
+    These are the outermost ones of those that keep the shape of tokens and have a
+    quarter of the parameters of the largest one of all, or more; those of tokens before
+    those of maps, then the one that runs first.
     """
     families: dict[str, _Stack] = {}
     for call in calls:
-        if call.has_batch(examples):
-            stack = families.setdefault(call.family, _Stack([], examples))
-            stack.calls.append(call)
-    good = {f: s for f, s in families.items() if 2 * len(s.keeping) > len(s.calls)}
-    outermost = [
-        stack
-        for family, stack in good.items()
-        if not any(family.startswith(f"{other}.") for other in good)
-    ]
-    large = _LARGE * max((stack.size for stack in outermost), default=0)
+        families.setdefault(call.family, _Stack([], examples)).calls.append(call)
+    large = _LARGE * max((stack.size for stack in families.values()), default=0)
+    good: dict[str, _Stack] = {}
+    for family, stack in families.items():
+        stack = _Stack([x for x in stack.calls if x.takes_tokens(examples)], examples)
+        if stack.keeps_shape and stack.size >= large:
+            good[family] = stack
     return sorted(
-        (stack for stack in outermost if stack.size >= large),
+        (s for f, s in good.items() if not any(f.startswith(f"{g}.") for g in good)),
         key=lambda stack: len(stack.calls[0].before) > 3,
     )
 
 
+def _as_streams(
+    places: tuple[Place, ...],
+    first: torch.Size,
+    embedded: Sequence[tuple[Place, Tensor]],
+) -> tuple[Place, ...]:
+    """Tell maps from tokens that are several vectors each: these are looked up."""
+    looked_up = any(tensor.shape[:-1] == first[:2] for _, tensor in embedded)
+    if len(first) != 4 or places[0].layout != "batch-first" or not looked_up:
+        return places
+    return tuple(dataclasses.replace(place, layout="streams") for place in places)
+
+
+def _with_embedding(
+    places: tuple[Place, ...],
+    first: _Call,
+    embedded: Sequence[tuple[Place, Tensor]],
+    run: Callable[[], Any],
+) -> tuple[Place, ...]:
+    """Put the embedding of the tokens that go into the first block before the others.
+
+    Where it is what goes into the first block, it takes that place. Of several lookups
+    side by side that make up the width together, none is a state.
+    """
+    tokens, width = _tokens_and_width(first.before, places[0].layout)
+    for place, tensor in embedded:
+        alike = [t for _, t in embedded if t.shape == tensor.shape]
+        if len(alike) > 1 and len(alike) * tensor.shape[-1] == width:
+            continue
+        for layout in ("batch-first", "sequence-first"):
+            if _tokens_and_width(tensor.shape, layout)[0] == tokens:
+                place = dataclasses.replace(place, layout=layout)
+                (place,) = _upright([place], tensor.shape, run)
+                storage = tensor.data_ptr(), tensor.numel()
+                same = storage == (first.storage, first.before.numel())
+                return (place, *places[same:])
+    return places
+
+
+def _tokens_and_width(shape: torch.Size, layout: Layout) -> tuple[torch.Size, int]:
+    """Return (batch, tokens) and the width of a state."""
+    *tokens, width = arranged(torch.empty(shape, device="meta"), layout).shape
+    return torch.Size(tokens), width
+
+
 def _upright(
-    places: tuple[Place, ...], stack: _Stack, run: Callable[[], Any]
+    places: Sequence[Place], first: torch.Size, run: Callable[[], Any]
 ) -> tuple[Place, ...]:
     """Turn the layout, where as many tokens as examples hide that it is another.
 
     The batch is where a change of one example changes no other prediction.
     """
-    shape = stack.calls[0].before
-    if places[0].layout != "batch-first" or len(shape) != 3:
-        return places
-    if shape[1] != stack.examples or stack.examples == 1:
+    places = tuple(places)
+    hidden = len(first) == 3 and first[0] == first[1] > 1
+    if not hidden or places[0].layout != "batch-first":
         return places
     turned = tuple(dataclasses.replace(x, layout="sequence-first") for x in places)
     separate = [_examples_are_separate(p[0], run) for p in (places, turned)]
@@ -404,67 +538,61 @@ def _examples_are_separate(place: Place, run: Callable[[], Any]) -> bool:
     def change(_: int, state: Tensor) -> Tensor:
         return torch.cat([-state[:1], state[1:]])
 
-    expected = _prediction(run())
+    expected = torch.atleast_1d(_prediction(run()))
     with visiting([place], change):
-        found = _prediction(run())
-    return torch.equal(found[1:], expected[1:])
+        found = torch.atleast_1d(_prediction(run()))
+    return torch.allclose(found[1:], expected[1:], rtol=1e-3, atol=1e-5)
 
 
-def _with_embedding(
-    places: tuple[Place, ...], first: _Call, embedded: Sequence[tuple[Place, Tensor]]
-) -> tuple[Place, ...]:
-    """Put the embedding of the tokens that go into the first block before the others.
-
-    Where it is what goes into the first block, it takes that place.
-    """
-    layout = places[0].layout
-    rows = first.before[:-1]
-    if layout == "channels-first":
-        layout, rows = "batch-first", first.before[:1] + first.before[2:]
-    for place, tensor in embedded:
-        if tensor.shape[:-1] == rows:
-            same = tensor.data_ptr() == first.storage
-            return (dataclasses.replace(place, layout=layout), *places[same:])
-    return places
+def _origin(model: nn.Module, places: Sequence[Place]) -> Place:
+    """Return what the states depend on: the embedding, or the input of the model."""
+    if isinstance(places[0].module, nn.Embedding):
+        return places[0]
+    return Place("", "input", model)
 
 
-def share_around(places: Sequence[Place], run: Callable[[], Any]) -> float:
-    """Return how much of a change of the first state reaches the prediction around one.
+def share_around(
+    places: Sequence[Place], run: Callable[[], Any], origin: Place
+) -> float:
+    """Return how much of a change of the origin reaches the prediction around a state.
 
     Args:
-        places (sequence of Place): states; the first is changed, and each other one is
-            held as it was, one after the other.
+        places (sequence of Place): states, each of which is held as it was, one after
+            the other.
         run (Callable): runs the model.
+        origin (Place): what is changed; if it is not met, the first state.
 
     Returns:
         *float*: the change of the prediction with a state held, as a part of the change
         with none held: of the first state where it is more than :data:`TOLERATED`, else
-        the largest. 0 where the prediction does not depend on the first state.
+        the largest. 0 where the prediction does not depend on the origin.
     """
+    rest = [place for place in places if place != origin]
     states: dict[int, Tensor] = {}
 
     def keep(position: int, state: Tensor) -> None:
         states[position] = state.clone()
 
-    with visiting(places, keep):
+    with visiting([origin, *rest], keep):
         expected = _prediction(run())
+    changed = 0 if 0 in states else 1
 
-    def change_with(held: int) -> float:
+    def change_with(held: int | None) -> float:
         def visit(position: int, state: Tensor) -> Tensor | None:
-            if position == 0:
-                return -state
-            return states[held].clone() if position == held else None
+            if position == held:
+                return states[position].clone()
+            return -state if position == changed else None
 
-        with visiting(places, visit):
+        with visiting([origin, *rest], visit):
             found = _prediction(run())
         if found.shape != expected.shape:
             return math.inf
         return float((found - expected).nan_to_num(0, 0, 0).abs().max())
 
-    if len(states) < len(places):
+    if any(i not in states for i in range(1, len(rest) + 1)):
         return math.inf
-    free, largest = change_with(0), 0.0
-    for held in range(1, len(places)):
+    free, largest = change_with(None), 0.0
+    for held in range(changed + 1, len(rest) + 1):
         if free and largest <= TOLERATED:
             largest = max(largest, change_with(held) / free)
     return largest

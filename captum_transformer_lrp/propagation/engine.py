@@ -417,8 +417,9 @@ class Engine(TorchFunctionMode):
             )
 
     def _capture_input(
-        self, module: nn.Module, args: Any, kwargs: dict[str, Any]
+        self, module: nn.Module, args: Any, kwargs: dict[str, Any] | None = None
     ) -> Any:
+        # in another thread, while the hook is removed, torch may leave out kwargs
         if getattr(_thread, "engine", None) is not self or self.backward:
             return None
         args, kwargs = self._record(module, (args, kwargs))

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from captum_transformer_lrp import DiffMask
-from captum_transformer_lrp.diffmask import PAPER, Gaussian, NextToken
+from captum_transformer_lrp.diffmask import FAST, PAPER, Gaussian, NextToken
 from captum_transformer_lrp.errors import (
     InputError,
     ModelStateError,
@@ -79,7 +80,7 @@ def loader(batch: int = 32, rows: int = 256) -> list[dict[str, Tensor]]:
     ]
 
 
-def fitted(model: nn.Module, steps: int = 400, **options: Any) -> DiffMask:
+def fitted(model: nn.Module, steps: int = 800, **options: Any) -> DiffMask:
     mask = DiffMask(model, **options)
     mask.fit(loader(), steps=steps, progress=False)
     return mask
@@ -206,6 +207,40 @@ def test_baselines_that_are_not_learned(baseline: Any) -> None:
         assert all(torch.equal(a, b) for a, b in zip(found, given, strict=True))
     else:
         assert not any((b == 0).all() for b in found)
+
+
+def test_the_input_is_masked_with_a_fixed_vector_unless_asked_otherwise() -> None:
+    ids = torch.tensor([[PADDING]])
+    for options, expected in (
+        ({"mask_token_id": PADDING}, lambda m: m.embedding(ids)[0, 0]),
+        ({}, lambda m: m.embedding(torch.cat([b["input_ids"] for b in loader()]))),
+    ):
+        model = Detector()
+        mask = DiffMask(model, mode="input", margin=0.01, **options)
+        mask.fit(loader(), steps=3, progress=False)
+        assert mask.gates is not None
+        wanted = expected(model).detach()
+        if wanted.dim() > 1:
+            real = torch.cat([b["attention_mask"] for b in loader()]).bool()
+            wanted = wanted[real].mean(0)
+        torch.testing.assert_close(mask.gates.baseline(0), wanted)
+    learned = DiffMask(Detector(), mode="input", margin=0.01, recipe="paper")
+    assert learned.baseline == "learned"
+
+
+def test_states_beyond_the_margin_are_opened_after_training() -> None:
+    recipe = replace(FAST, settle=None, gate_rate=0.0, baseline_rate=0.0, bias=-1.0)
+    found = []
+    for settle in (None, 0.5):
+        mask = DiffMask(Detector(), recipe=replace(recipe, settle=settle), margin=0.05)
+        report = mask.fit(loader(), steps=2, progress=False).report
+        assert report is not None
+        found.append(report)
+    assert not any(state.converged for state in found[0].states)
+    assert all(state.divergence <= 0.05 for state in found[1].states)
+    assert all(
+        a.kept < b.kept for a, b in zip(found[0].states, found[1].states, strict=True)
+    )
 
 
 def test_the_papers_recipe_runs() -> None:
@@ -524,6 +559,35 @@ def test_saved_masks_are_the_same(trained: DiffMask, tmp_path: Path) -> None:
     assert settings["versions"]["torch"] == torch.__version__
 
 
+def test_modules_that_put_the_tokens_first(tmp_path: Path) -> None:
+    class Turned(Detector):
+        """Keeps states as (tokens, batch, width) inside."""
+
+        def forward(
+            self, input_ids: Tensor, attention_mask: Tensor | None = None
+        ) -> Tensor:
+            x = self.embedding(input_ids).transpose(0, 1)
+            for block in self.blocks:
+                x = block(x)
+            score = 3 * (x.transpose(0, 1)[..., 0].amax(1) - 2)
+            return torch.stack([-score, score], 1)
+
+    plain, turned = (
+        DiffMask(model, list(model.blocks), margin=0.05)
+        for model in (Detector(), Turned())
+    )
+    batches = [{"input_ids": b["input_ids"]} for b in loader()]
+    for mask in (plain, turned):
+        mask.fit(batches, steps=20, progress=False)
+    torch.testing.assert_close(
+        turned.attribute(batches[0]), plain.attribute(batches[0])
+    )
+    turned.save(tmp_path)
+    for layers in (None, ["blocks.0", "blocks.1"]):
+        again = DiffMask.load(tmp_path, Turned(), layers)
+        assert torch.equal(again.attribute(batches[1]), turned.attribute(batches[1]))
+
+
 def test_another_model_is_refused(trained: DiffMask, tmp_path: Path) -> None:
     folder = trained.save(tmp_path)
     with pytest.raises(InputError, match=r"Task has no module|embedding.*differ"):
@@ -556,6 +620,8 @@ def test_errors() -> None:
         DiffMask(model, mode="both")
     with pytest.raises(UnknownNameError, match="Did you mean 'paper'"):
         DiffMask(model, recipe="papers")
+    with pytest.raises(TypeError, match="needs mask_token_id="):
+        DiffMask(model, mode="input", baseline="mask")
     with pytest.raises(UnknownNameError, match="no baseline 'man'"):
         DiffMask(model, baseline="man")
     with pytest.raises(UnknownNameError, match="no divergence 'gausian'"):
