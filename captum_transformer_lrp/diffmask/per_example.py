@@ -17,6 +17,7 @@ _RATE = 0.1  # of Adam
 _MULTIPLIER_RATE = 0.05
 _MULTIPLIERS = (0.05, 200.0)
 _MEMORY = 0.9  # of the running mean of the divergence
+_SAMPLES = 8  # of gates, by which masks are judged
 _BOUND = 8.0  # logits stay within, where a gate still has a gradient
 
 
@@ -26,7 +27,8 @@ class ExampleMasks:
 
     Attributes:
         kept (Tensor): P(kept), shape ``(batch, tokens)``.
-        divergence (Tensor): mean over the last steps, in nats, shape ``(batch,)``.
+        divergence (Tensor): mean over several samples of these masks, in nats, shape
+            ``(batch,)``.
     """
 
     kept: Tensor
@@ -88,5 +90,38 @@ def search(
             )
             change = ((running - margin) / margin).clamp(-1, 2) * _MULTIPLIER_RATE
             multipliers = (multipliers * change.exp()).clamp(*_MULTIPLIERS)
-    kept = gates.gate(logits.detach()).probability_nonzero()
-    return ExampleMasks(torch.where(free, kept, 1), running)
+    return _within(
+        model, gates, original, layers, divergence, margin, logits.detach(), generator
+    )
+
+
+def _within(
+    model: MaskedModel,
+    gates: Gates,
+    original: Original,
+    layers: Tensor,
+    divergence: Divergence,
+    margin: Tensor,
+    found: Tensor,
+    generator: torch.Generator,
+) -> ExampleMasks:
+    """Raise the logits of each example that is beyond its margin until it is not."""
+    logits = found.clone()
+    examples, tokens = logits.shape
+    noise = torch.rand(_SAMPLES, tokens, examples, generator=generator).mT
+    noise = noise.to(logits.device)
+    mean = torch.full_like(margin, torch.inf)
+    for shift in (0.0, 0.5, 1.0, 2.0, 4.0, 8.0):
+        beyond = mean > margin
+        logits = torch.where(beyond[:, None], found + shift, logits)
+        with torch.no_grad():
+            rows = []
+            for uniform in noise:
+                z = gates.gate(logits).sample(uniform)
+                args = (model, gates, original, layers, z, divergence)
+                rows.append(divergence_under(*args)[0].float())
+        mean = torch.stack(rows).mean(0)
+        if not (mean > margin).any():
+            break
+    kept = gates.gate(logits).probability_nonzero()
+    return ExampleMasks(torch.where(original.free, kept, 1), mean)

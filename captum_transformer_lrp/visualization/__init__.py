@@ -7,5 +7,6 @@ Nothing here computes relevance. Each module draws an
 - :mod:`~captum_transformer_lrp.visualization.terminal`: coloured text for a terminal;
 - :mod:`~captum_transformer_lrp.visualization.html`: a self-contained HTML report;
 - :mod:`~captum_transformer_lrp.visualization.image`: heat maps over a picture;
-- :mod:`~captum_transformer_lrp.visualization.figure`: the same as one PNG.
+- :mod:`~captum_transformer_lrp.visualization.figure`: the same as one PNG;
+- :mod:`~captum_transformer_lrp.visualization.states`: masks over layers and tokens.
 """

@@ -177,6 +177,7 @@ def test_per_example_needs_no_training() -> None:
     assert kept.shape == (6, 5) and divergence.shape == (6,)
     matters = batch["input_ids"] == 1
     assert kept[matters].min() > 0.9
+    assert (divergence <= 0.05).all(), "every example is brought within the margin"
     assert (kept[batch["attention_mask"] == 0] == 0).all()
     assert mask.attribute_per_example(batch, steps=2).shape == (6, 3, 5)
 
