@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
@@ -34,6 +35,19 @@ def render_text(
     Raises:
         MissingPackageError: rich is not installed.
     """
+    return rendered(
+        lambda console: print_explanation(explanation, console, top=top),
+        color=color,
+        width=width,
+    )
+
+
+def rendered(draw: Callable[[Console], None], *, color: bool, width: int) -> str:
+    """Return what a function prints on a rich console, as text.
+
+    Raises:
+        MissingPackageError: rich is not installed.
+    """
     require("rich")
     from rich.console import Console
 
@@ -46,7 +60,7 @@ def render_text(
         color_system="truecolor" if color else None,
         legacy_windows=False,
     )
-    print_explanation(explanation, console, top=top)
+    draw(console)
     return buffer.getvalue().rstrip("\n")
 
 

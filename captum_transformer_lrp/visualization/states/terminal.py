@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ...models.packages import require
 from ..colors import KEPT_LIGHT
+from ..terminal import rendered
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,20 +36,7 @@ def render_text(kept: KeptMap, *, color: bool = False, width: int = 88) -> str:
     Raises:
         MissingPackageError: rich is not installed.
     """
-    require("rich")
-    from rich.console import Console
-
-    buffer = io.StringIO()
-    console = Console(
-        file=buffer,
-        width=width,
-        force_terminal=color,
-        no_color=not color,
-        color_system="truecolor" if color else None,
-        legacy_windows=False,
-    )
-    print_map(kept, console)
-    return buffer.getvalue().rstrip("\n")
+    return rendered(lambda console: print_map(kept, console), color=color, width=width)
 
 
 def print_map(kept: KeptMap, console: Console) -> None:
