@@ -21,14 +21,15 @@ class Recipe:
         baseline_rate (float): of the baselines.
         multiplier_rate (float): of the Lagrange multipliers.
         multiplier_update (str): ``"ascent"``: by the optimiser, along divergence minus
-            margin; ``"violation"``: by the violation in units of the margin, between -1
-            and 2, averaged over the last steps.
+            margin; ``"violation"``: their logarithms move by the rate times the
+            violation in units of what is aimed at, between -1 and 2, averaged over the
+            last examples.
         multiplier_start (float): their first value.
         multiplier_range (tuple of float): lowest and highest value.
         warmup (int): steps over which learning rates rise from 0.
         clip (float or None): largest norm of the gradient.
-        proportional (bool): scale the multiplier down by divergence / margin where the
-            divergence is below the margin, so that it does not overshoot.
+        proportional (bool): scale the multiplier down where the divergence is below
+            what is aimed at, in proportion, so that it does not overshoot.
         normalize (bool): divide the loss by 1 + multiplier, so that gradients keep
             their size when multipliers are large.
         restoration (float): weight of mean -log P(kept), which opens gates, of states
