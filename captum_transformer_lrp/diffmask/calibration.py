@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .batches import Batches
+from .batches import Batches, seeded
 from .divergence import Divergence, Outputs, divergence_for, outputs_of
 from .gates import Gates
 from .masked import MaskedModel, Original
@@ -160,7 +160,10 @@ def _sampled(
             original = model.original(model.prepare(given), divergence)
             examples, tokens = original.tokens.shape
             noise = torch.stack(
-                [_noise(seed, seen + k, tokens) for k in range(examples)]
+                [
+                    torch.rand(tokens, generator=seeded(seed, 3, seen + k))
+                    for k in range(examples)
+                ]
             ).to(original.tokens.device)
             for i in states:
                 first = 0 if gates.mode == "input" else i
@@ -176,13 +179,6 @@ def _sampled(
         if seen >= EXAMPLES:
             break
     return {i: statistics.fmean(values) for i, values in found.items()}
-
-
-def _noise(seed: int, example: int, tokens: int) -> Tensor:
-    """Return uniform noise that depends on the number of the example alone."""
-    mixed = (seed * 1_000_003 + example) * 16 + 3
-    generator = torch.Generator().manual_seed(mixed % (1 << 63))
-    return torch.rand(tokens, generator=generator)
 
 
 def divergence_under(

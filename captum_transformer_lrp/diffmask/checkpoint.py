@@ -50,13 +50,13 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], Any]
     Raises:
         InputError: if the file is no checkpoint of a training.
     """
-    safe_open = require("safetensors").safe_open
+    safetensors = require("safetensors")
     try:
-        with safe_open(path, framework="pt") as file:
+        with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             found = {key: file.get_tensor(key) for key in file.keys()}
         content = json.loads(metadata["checkpoint"])
-    except Exception as error:
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
         raise InputError(
             f"{str(path)!r} is no checkpoint of a training of masks ({error})."
         ) from error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -782,28 +783,16 @@ def _check_processes(accelerator: Workers | None, loader: Any) -> None:
             )
 
 
-class _bar:  # noqa: N801
-    """A progress bar of a training; its value moves it on."""
+@contextmanager
+def _bar(training: Training, *, show: bool) -> Iterator[Callable[[int, str], None]]:
+    """Show the progress of a training; yield what moves it on."""
+    from tqdm.auto import tqdm
 
-    def __init__(self, training: Training, *, show: bool) -> None:
-        self.training, self.show = training, show
-
-    def __enter__(self) -> Callable[[int, str], None]:
-        from tqdm.auto import tqdm
-
-        made = self.training.history.steps
-        self.bar = tqdm(
-            total=self.training.steps,
-            initial=made,
-            desc="DiffMask",
-            disable=not self.show,
-        )
+    made, total = training.history.steps, training.steps
+    with tqdm(total=total, initial=made, desc="DiffMask", disable=not show) as bar:
 
         def advance(steps: int, words: str) -> None:
-            self.bar.set_postfix_str(words, refresh=False)
-            self.bar.update(steps - self.bar.n)
+            bar.set_postfix_str(words, refresh=False)
+            bar.update(steps - bar.n)
 
-        return advance
-
-    def __exit__(self, *exception: Any) -> None:
-        self.bar.close()
+        yield advance

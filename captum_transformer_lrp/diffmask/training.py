@@ -20,7 +20,7 @@ from torch.optim import Adam, Optimizer, RMSprop
 
 from ..errors import InputError
 from ..models.packages import require
-from .batches import Batches
+from .batches import Batches, seeded
 from .checkpoint import read_checkpoint, write_checkpoint
 from .divergence import Divergence, Outputs
 from .gates import GateNetwork, Gates
@@ -252,17 +252,12 @@ class Training:
 
     # ------------------------------------------------------------------- draws
 
-    def _generator(self, purpose: int, number: int) -> torch.Generator:
-        """Return a generator that depends on the seed, the purpose and a number."""
-        mixed = (self.seed * 1_000_003 + number) * 16 + purpose
-        return torch.Generator().manual_seed(mixed % (1 << 63))
-
     def _draw_layers(self, examples: int) -> Tensor:
         """Return the state that each example trains, the same draw in all processes."""
         states, device = len(self.gates.widths), self.multipliers.device
         number, (mine, count) = self.history.steps, self.share
         if self.recipe.states_per_step == "one":
-            drawn = torch.randint(states, (1,), generator=self._generator(1, number))
+            drawn = torch.randint(states, (1,), generator=seeded(self.seed, 1, number))
             return drawn.expand(examples).to(device)
         # shuffled decks of all states, dealt to example after example
         first = (number * count + mine) * examples
@@ -271,7 +266,7 @@ class Training:
         for i in range(first, first + examples):
             deck = i // states
             if deck not in decks:
-                generator = self._generator(1, deck)
+                generator = seeded(self.seed, 1, deck)
                 decks[deck] = torch.randperm(states, generator=generator)
             layers.append(int(decks[deck][i % states]))
         return torch.tensor(layers, device=device)
@@ -289,7 +284,7 @@ class Training:
             tokens,
             count * examples,
             many,
-            generator=self._generator(2, self.history.steps),
+            generator=seeded(self.seed, 2, self.history.steps),
         )
         return noise[:, mine * examples : (mine + 1) * examples].permute(2, 1, 0)
 
