@@ -29,12 +29,16 @@ class Recipe:
         warmup (int): steps over which learning rates rise from 0.
         clip (float or None): largest norm of the gradient.
         proportional (bool): scale the multiplier down where the divergence is below
-            what is aimed at, in proportion, so that it does not overshoot.
+            what is aimed at, in proportion, so that it does not overshoot. It is the
+            running mean or that of the step, whichever is larger.
         normalize (bool): divide the loss by 1 + multiplier, so that gradients keep
             their size when multipliers are large.
         restoration (float): weight of mean -log P(kept), which opens gates, of states
             whose divergence is three times the margin; 0 at twice the margin.
         restoration_from (float): part of the training after which this happens.
+        fall_back (float or None): a state of hidden mode whose divergence exceeds this
+            many margins goes back to its last masks within what is aimed at, with twice
+            the multiplier, once the sparsity is mean P(kept).
         sparsity (str): ``"log-probability"``: mean log P(kept), as in the authors'
             code; ``"probability"``: mean P(kept), which starts as mean -log P(dropped).
         sparsity_anneal (tuple of float): parts of the training between which the second
@@ -86,6 +90,7 @@ class Recipe:
     normalize: bool = False
     restoration: float = 0.0
     restoration_from: float = 0.0
+    fall_back: float | None = None
     sparsity_anneal: tuple[float, float] = (0.0, 0.0)
     least_hidden: int = 16
     gain: float = 1.0
@@ -180,6 +185,7 @@ FAST = Recipe(
     normalize=True,
     restoration=1.0,
     restoration_from=0.2,
+    fall_back=4.0,
     decay=0.5,
     aim=0.6,
     settle=0.5,

@@ -23,6 +23,7 @@ from ..models.packages import require
 from .batches import Batches, seeded
 from .checkpoint import read_checkpoint, write_checkpoint
 from .divergence import Divergence, Outputs
+from .fallback import Fallback
 from .gates import GateNetwork, Gates
 from .history import History
 from .masked import MaskedModel, Original
@@ -32,6 +33,7 @@ _REMEMBERED_EXAMPLES = 200  # in the running mean of a state's divergence
 _REMEMBERED = 1 << 26  # numbers of outputs without masks that are kept
 _FAR = 2  # times the margin: a divergence that training does not mend by itself
 _SAME = 0.002  # a change of the kept fraction that is none
+_EVERY = 20  # steps between copies of masks that may be gone back to
 
 
 class Workers(Protocol):
@@ -87,6 +89,7 @@ class Training:
         )
         self.running = torch.full((states,), math.nan, device=device)
         self.optimizer = self._optimizer()
+        self.fallback = Fallback(gates) if gates.mode == "hidden" else None
         self.history = History()
         self.epoch = self.position = 0
         self._remembered: dict[int, tuple[Any, Original, Outputs]] = {}
@@ -152,7 +155,10 @@ class Training:
         divergence = self.divergence(compared, masked, original.tokens)
         kept = _mean_over(log_kept.exp(), original.free)
         sparsity = self._sparsity(log_kept, kept, original.free)
-        weight = self._weights()[layers]
+        with torch.no_grad():
+            agreement = self.divergence.agreement(compared, masked, original.tokens)
+            sums = self._sums(layers, divergence, kept, agreement)
+        weight = self._weights(sums[1] / sums[0].clamp(min=1))[layers]
         loss = weight * (divergence - self.margin) + sparsity
         if recipe.normalize:
             loss = loss / (1 + weight)
@@ -161,8 +167,7 @@ class Training:
             loss = loss + self._restoration()[layers] * closed
         self._descend(loss.mean())
         with torch.no_grad():
-            agreement = self.divergence.agreement(compared, masked, original.tokens)
-            self._ascend(layers, divergence.detach(), kept.detach(), agreement)
+            self._ascend(sums)
         self.history.steps += 1
 
     def _original(self, inputs: Any, remember: bool) -> tuple[Original, Outputs]:
@@ -231,12 +236,18 @@ class Training:
         dropped = -torch.expm1(log_kept.clamp(max=-1e-6))
         return share * kept - (1 - share) * _mean_over(dropped.log(), free)
 
-    def _weights(self) -> Tensor:
-        """Return the weight of the divergence of each state."""
+    def _weights(self, present: Tensor) -> Tensor:
+        """Return the weight of the divergence of each state.
+
+        Args:
+            present (Tensor): the mean divergence of each state in this step.
+        """
         weights = self.multipliers.detach()
         if self.recipe.proportional:
-            part = (self.running / (self.recipe.aim * self.margin)).clamp(0, 1)
-            weights = weights * torch.where(part.isnan(), 1, part)
+            # what is larger counts: the running mean of few examples a step is late
+            known = torch.where(self.running.isnan(), math.inf, self.running)
+            mean = torch.maximum(known, present.nan_to_num(math.inf))
+            weights = weights * (mean / (self.recipe.aim * self.margin)).clamp(0, 1)
         return weights
 
     def _restoration(self) -> Tensor:
@@ -365,15 +376,17 @@ class Training:
             nn.utils.clip_grads_with_norm_(mine, self.recipe.clip, norm)
         self._moved = True
 
-    def _ascend(
+    def _sums(
         self, layers: Tensor, divergence: Tensor, kept: Tensor, agreement: Tensor
-    ) -> None:
-        """Move the multipliers along the violation of the margin."""
+    ) -> Tensor:
+        """Return how many examples each state had in all processes, and their sums."""
         states = len(self.multipliers)
         rows = torch.stack([torch.ones_like(kept), divergence.float(), kept, agreement])
         sums = torch.zeros(4, states, device=rows.device).index_add_(1, layers, rows)
-        if self.workers is not None:
-            sums = self.workers.reduce(sums, "sum")
+        return sums if self.workers is None else self.workers.reduce(sums, "sum")
+
+    def _ascend(self, sums: Tensor) -> None:
+        """Move the multipliers along the violation of the margin."""
         if not self._moved or not torch.isfinite(sums).all():
             return
         self._recorded += sums
@@ -393,7 +406,24 @@ class Training:
             aim = recipe.aim * self.margin
             change = ((self.running - aim) / aim).clamp(-1, 2) * recipe.multiplier_rate
             self.multipliers.data *= torch.where(seen, change, 0).exp()
+            self._guard()
         self.multipliers.data.clamp_(*recipe.multiplier_range)
+
+    def _guard(self) -> None:
+        """Remember the masks of states within the margin; take back what went wrong."""
+        recipe, number = self.recipe, self.history.steps
+        if self.fallback is None or recipe.fall_back is None:
+            return
+        if number < recipe.sparsity_anneal[1] * self.steps:
+            return
+        for state, mean in enumerate(self.running.tolist()):
+            if mean <= recipe.aim * self.margin:
+                if number % _EVERY == 0:
+                    self.fallback.remember(state)
+            elif mean > recipe.fall_back * self.margin:
+                if self.fallback.go_back(state, self.optimizer):
+                    self.running[state] = self.margin
+                    self.multipliers.data[state] *= 2
 
     # ------------------------------------------------------------------ records
 
@@ -450,6 +480,9 @@ class Training:
         tensors["multipliers"] = self.multipliers.detach()
         tensors["running"] = self.running
         tensors["recorded"] = self._recorded
+        if self.fallback is not None:
+            copies = self.fallback.tensors()
+            tensors |= {f"fallback.{k}": v for k, v in copies.items()}
         write_checkpoint(
             path,
             tensors,
@@ -496,6 +529,9 @@ class Training:
         self.multipliers.data.copy_(tensors["multipliers"])
         self.running = tensors["running"].to(device)
         self._recorded = tensors["recorded"].to(device)
+        if self.fallback is not None:
+            copies = {k[9:]: v for k, v in tensors.items() if k.startswith("fallback.")}
+            self.fallback.load(copies)
         self.optimizer.load_state_dict(optimizer)
         self.epoch, self.position = found["epoch"], found["position"]
         self.history.steps, self.history.skipped = found["steps"], found["skipped"]
