@@ -24,9 +24,13 @@ from .attribution import (
     LayerCPLRP,
     LayerTransformerLRP,
     LRPRollout,
+    NeuronAttnLRP,
+    NeuronCPLRP,
+    NeuronTransformerLRP,
     PartialLRP,
     RawAttention,
     TransformerLRP,
+    units,
 )
 from .diffmask import DiffMask
 from .explaining import explain
@@ -57,6 +61,9 @@ __all__ = [
     "LayerCPLRP",
     "LayerTransformerLRP",
     "ModuleName",
+    "NeuronAttnLRP",
+    "NeuronCPLRP",
+    "NeuronTransformerLRP",
     "PartialLRP",
     "Predicate",
     "RawAttention",
@@ -66,4 +73,5 @@ __all__ = [
     "explain",
     "registry",
     "rules",
+    "units",
 ]

@@ -1,5 +1,6 @@
 """The Captum classes; the only place that knows both Captum and the engine."""
 
+from . import units
 from .attention import (
     AttentionAttribution,
     AttentionGradCAM,
@@ -13,6 +14,11 @@ from .attention import (
 )
 from .attention_maps import AttentionLayer
 from .layer_transformer_lrp import LayerAttnLRP, LayerCPLRP, LayerTransformerLRP
+from .neuron_transformer_lrp import (
+    NeuronAttnLRP,
+    NeuronCPLRP,
+    NeuronTransformerLRP,
+)
 from .transformer_lrp import (
     CPLRP,
     AttnLRP,
@@ -54,7 +60,11 @@ __all__ = [
     "LayerAttnLRP",
     "LayerCPLRP",
     "LayerTransformerLRP",
+    "NeuronAttnLRP",
+    "NeuronCPLRP",
+    "NeuronTransformerLRP",
     "PartialLRP",
     "RawAttention",
     "TransformerLRP",
+    "units",
 ]

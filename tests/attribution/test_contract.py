@@ -42,6 +42,7 @@ PUBLIC = [
     if inspect.isclass(value)
     and issubclass(value, Attribution)
     and not issubclass(value, AttentionAttribution)  # see test_attention.py
+    and not issubclass(value, captum_transformer_lrp.NeuronTransformerLRP)
     and value is not DiffMask  # has no target: see tests/diffmask
 ]
 WHOLE = [c for c in PUBLIC if not issubclass(c, LayerAttribution)]
