@@ -30,6 +30,7 @@ from .attribution import (
     PartialLRP,
     RawAttention,
     TransformerLRP,
+    register_insights,
     units,
 )
 from .diffmask import DiffMask
@@ -71,6 +72,7 @@ __all__ = [
     "TransformerLRP",
     "errors",
     "explain",
+    "register_insights",
     "registry",
     "rules",
     "units",

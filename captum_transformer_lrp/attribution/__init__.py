@@ -13,6 +13,7 @@ from .attention import (
     RawAttention,
 )
 from .attention_maps import AttentionLayer
+from .insights import register_insights
 from .layer_transformer_lrp import LayerAttnLRP, LayerCPLRP, LayerTransformerLRP
 from .neuron_transformer_lrp import (
     NeuronAttnLRP,
@@ -66,5 +67,6 @@ __all__ = [
     "PartialLRP",
     "RawAttention",
     "TransformerLRP",
+    "register_insights",
     "units",
 ]

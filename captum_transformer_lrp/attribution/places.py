@@ -146,18 +146,20 @@ def go_through(
         with torch._C.DisableTorchFunction():
             masks = gate.unit.masks(gate.selector, gate.readings, examples)
             flat = [mask for of_reading in masks for mask in of_reading]
-            passed = [
-                (tensor, torch.where(mask == 0, 0, gradient * mask))
+            came = [
+                (tensor, gradient, torch.where(mask == 0, 0, gradient * mask))
                 for tensor, gradient, mask in zip(tensors, gradients, flat, strict=True)
                 if gradient is not None
             ]
-        if not passed:
+        if not came:
             raise DisconnectedError(
                 f"no relevance comes to {gate.name}: what is explained does not depend "
                 f"on it through operators that {engine.composite.name} lets relevance "
                 "pass, or not through all the units of `through`, one after the other."
             )
-        arriving = Arriving([t for t, _ in passed], [seed for _, seed in passed])
+        tensors, received, passed = (list(each) for each in zip(*came, strict=True))
+        engine.held_back(gate.unit.module, tensors, received, passed)
+        arriving = Arriving(tensors, passed)
     return arriving
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import DisconnectedError, DropoutWarning, InputError, LRPError
 from ..propagation import Composite, Engine
+from ..propagation.engine import refuse_replicas
 from ..propagation.precision import Raised
 from .inputs import Inputs, prepare_inputs, why_it_failed
 from .places import Arriving, Place, check_order, go_through, read_off
@@ -152,6 +153,9 @@ def run_once(
         The engine, the inputs, and what the model returned.
     """
     root = forward_func if isinstance(forward_func, nn.Module) else None
+    owner = getattr(forward_func, "__self__", None)  # of model.forward
+    if isinstance(owner, nn.DataParallel):
+        refuse_replicas(owner)
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
         with torch._C.DisableTorchFunction():  # another engine may be running

@@ -91,7 +91,7 @@ class Engine(TorchFunctionMode):
             if isinstance(tap, OutputTap):
                 self._outputs.setdefault(id(tap.module), []).append(tap)
             if isinstance(tap, ParameterTap):
-                self._parameters[id(tap.parameter)] = tap
+                self._parameters[tap.parameter.data_ptr()] = tap
         self._suspended = 0  # inside a module that keeps torch's own gradient
         self._paused = 0  # while another engine runs inside this one
         self._outer: Engine | None = None
@@ -351,6 +351,8 @@ class Engine(TorchFunctionMode):
             )
         if isinstance(module, OptimizedModule):
             self.compiled = True
+        elif isinstance(module, nn.DataParallel):
+            refuse_replicas(module)
         elif module.training and module.running_mean is not None:
             raise ModelStateError(batch_norm_message(name))
 
@@ -435,12 +437,17 @@ class Engine(TorchFunctionMode):
         return changed
 
     def _meet_parameters(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Let a tap see the product in which its parameter is a factor."""
-        for value in args:
-            tap = self._parameters.get(id(value))
-            if tap is not None:
-                args = tap.meet(self, args)
-                self._stop_after(tap)
+        """Let a tap see the product in which its parameter is a factor.
+
+        The parameter is known by its memory: a function written in python receives it
+        detached.
+        """
+        for value in args[1:]:
+            if isinstance(value, Tensor):
+                tap = self._parameters.get(value.data_ptr())
+                if tap is not None and value.shape == tap.parameter.shape:
+                    args = tap.meet(self, args)
+                    self._stop_after(tap)
         return args
 
     def _stop_after(self, tap: Tap) -> None:
@@ -448,6 +455,15 @@ class Engine(TorchFunctionMode):
             if len(tap.readings) > self._until[1] and not self.backward:
                 self._suspended += 1
                 self._until = None
+
+    def held_back(
+        self,
+        module: nn.Module,
+        tensors: list[Tensor],
+        received: list[Tensor],
+        passed: list[Tensor],
+    ) -> None:
+        """Hear which gradients came to the tensors of a unit, and which passed it."""
 
     def next_order(self) -> int:
         """Number a reading of a tap."""
@@ -512,7 +528,12 @@ class Engine(TorchFunctionMode):
 _is_grad_enabled = torch.is_grad_enabled
 #: what a checkpoint without re-entry installs; asked wherever the model multiplies
 _saved_tensor_hooks = torch._C._autograd._top_saved_tensors_default_hooks
-_SPECIAL = (nn.modules.batchnorm._BatchNorm, torch.jit.ScriptModule, OptimizedModule)
+_SPECIAL = (
+    nn.modules.batchnorm._BatchNorm,
+    nn.DataParallel,
+    torch.jit.ScriptModule,
+    OptimizedModule,
+)
 
 
 def _names_of(root: nn.Module) -> dict[int, str]:
@@ -525,6 +546,19 @@ def _listed(scores: Tensor | list[Tensor]) -> list[Tensor]:
 
 #: torch.autograd.grad, without handing itself to the engine as one operator
 _grad = transparent(torch.autograd.grad) or torch.autograd.grad
+
+
+def refuse_replicas(module: nn.DataParallel[Any]) -> None:
+    """Raise ModelStateError for a model that would run on several devices.
+
+    Its replicas run in threads of their own, which the engine does not see.
+    """
+    if len(module.device_ids) > 1:
+        raise ModelStateError(
+            f"the model is a DataParallel on {len(module.device_ids)} devices, whose "
+            "replicas run where no rule can see them. Explain model.module on one "
+            "device, a part of the batch at a time."
+        )
 
 
 def batch_norm_message(name: str) -> str:
@@ -645,4 +679,4 @@ def _after_module(module: nn.Module, args: Any, *rest: Any) -> Any:
     return engine.leave_module(module, args, kwargs, output)
 
 
-__all__ = ["Engine", "batch_norm_message"]
+__all__ = ["Engine", "batch_norm_message", "refuse_replicas"]
