@@ -40,9 +40,9 @@ class TransformerLRP(GradientAttribution):
             al. 2023, arXiv 2206.03208): unit or module -> which of its parts, see
             :mod:`~captum_transformer_lrp.attribution.units`. Only relevance that passes
             these parts arrives at the inputs, that of paths around them (a residual
-            branch) does not; of several units it passes one after the other, so that
-            conditions on disjoint parts add up to the condition on all of them.
-            Default: None
+            branch) does not; of several units it passes one after the other.
+            Conditions on disjoint parts add up to the condition on all of them, where
+            rules are linear in relevance (those named above are). Default: None
 
     Raises:
         UnknownNameError: if there is no such composite, kind or operator.
