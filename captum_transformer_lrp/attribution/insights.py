@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 from types import ModuleType
 from typing import Any
 
@@ -53,6 +54,17 @@ def register_insights(*classes: type[Any]) -> tuple[str, ...]:
             raise TypeError(
                 f"register_insights got {cls!r}; expected classes of attributions such "
                 "as AttnLRP, whose attribute is decorated with captum.log.log_usage."
+            )
+        required = [
+            name
+            for name, p in list(inspect.signature(cls).parameters.items())[1:]
+            if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
+        ]
+        if required:
+            raise TypeError(
+                f"{cls.__name__} needs more than a model ({', '.join(required)}), "
+                "which Insights does not pass. Register a class that is made by "
+                "cls(model)."
             )
     config = _insights()
     for cls in chosen:
