@@ -163,8 +163,12 @@ def go_through(
     return arriving
 
 
-def read_off(engine: Engine, arriving: Arriving, places: Sequence[Place]) -> None:
-    """Go back to places, and fill in their relevance; 0 where nothing arrives."""
+def read_off(engine: Engine, arriving: Arriving, places: Sequence[Place]) -> bool:
+    """Go back to places, and fill in their relevance; 0 where nothing arrives.
+
+    Returns:
+        bool: whether something arrives anywhere.
+    """
     tensors = list({id(t): t for place in places for t in place.tensors()}.values())
     gradients = engine.gradients(arriving.tensors, tensors, seeds=arriving.seeds)
     times_value = engine.composite.carries != "relevance"
@@ -182,3 +186,20 @@ def read_off(engine: Engine, arriving: Arriving, places: Sequence[Place]) -> Non
                 else map_tensors(lambda t: relevance.get(id(t)), reading.value)
                 for reading in place.readings
             ]
+    return any(gradient is not None for gradient in gradients)
+
+
+def depends_on(tensors: Sequence[Tensor], leaves: Sequence[Tensor]) -> bool:
+    """Whether a way leads back from one of the tensors to one of the leaves."""
+    wanted = {id(leaf) for leaf in leaves}
+    pending: list[Any] = [t.grad_fn for t in tensors if t.grad_fn is not None]
+    seen = set(pending)
+    while pending:
+        node = pending.pop()
+        if id(getattr(node, "variable", None)) in wanted:
+            return True
+        for parent, _ in node.next_functions:
+            if parent is not None and parent not in seen:
+                seen.add(parent)
+                pending.append(parent)
+    return False

@@ -16,7 +16,14 @@ from ..propagation import Composite, Engine
 from ..propagation.engine import refuse_replicas
 from ..propagation.precision import Raised
 from .inputs import Inputs, prepare_inputs, why_it_failed
-from .places import Arriving, Place, check_order, go_through, read_off
+from .places import (
+    Arriving,
+    Place,
+    check_order,
+    depends_on,
+    go_through,
+    read_off,
+)
 from .scores import output_tensor, select_scores
 from .units import Selector, Unit
 
@@ -118,7 +125,10 @@ def explain_once(
         check_order(source, gates, places)
         arriving = go_through(engine, scores, gates, prepared.examples)
         if places:
-            read_off(engine, arriving, places)
+            arrived = read_off(engine, arriving, places)
+            leaves = [leaf.leaf for leaf in prepared.leaves]
+            if not arrived and not depends_on(arriving.tensors, leaves):
+                raise _disconnected(engine, prepared)
             gradients: tuple[Tensor | None, ...] = (None,) * len(prepared.leaves)
         else:
             gradients = _go_back(engine, arriving, prepared)

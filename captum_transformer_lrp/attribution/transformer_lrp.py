@@ -250,7 +250,14 @@ class TransformerLRP(GradientAttribution):
 
     def __repr__(self) -> str:
         model = type(self.forward_func).__name__
-        return f"{type(self).__name__}({model}, composite={self.composite.name!r})"
+        through = ", ".join(
+            f"{type(unit).__name__} of {type(unit.module).__name__}: {selector!r}"
+            for unit, selector in self.through.items()
+        )
+        return (
+            f"{type(self).__name__}({model}, composite={self.composite.name!r}"
+            f"{f', through={{{through}}}' if through else ''})"
+        )
 
 
 def relevance_of(explained: Explained) -> Any:

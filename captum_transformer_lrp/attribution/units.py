@@ -79,7 +79,8 @@ class Unit(ABC):
             raise InputError(
                 f"the layer {names(tap.module)!r} runs more than once in one forward "
                 f"pass ({len(found)} times), so that it has no single attribution. Say "
-                "which run is meant: units.Layer(module, call=0), or -1 for the last."
+                f"which run is meant: units.{type(self).__name__}(module, call=0), or "
+                "-1 for the last."
             )
         call = 0 if self.call is None else self.call
         if not -len(found) <= call < len(found):

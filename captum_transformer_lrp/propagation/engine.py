@@ -451,10 +451,16 @@ class Engine(TorchFunctionMode):
         return args
 
     def _stop_after(self, tap: Tap) -> None:
-        if self._until is not None and self._until[0] is tap:
-            if len(tap.readings) > self._until[1] and not self.backward:
+        """Take torch's own gradient from here on, if what follows is of no interest.
+
+        Not within a checkpoint, which is computed again and must meet the same rules.
+        """
+        if self._until is None or self._until[0] is not tap or self.backward:
+            return
+        if len(tap.readings) > self._until[1]:
+            self._until = None
+            if not self._recomputes and _saved_tensor_hooks(True) is None:
                 self._suspended += 1
-                self._until = None
 
     def held_back(
         self,

@@ -75,7 +75,8 @@ class Tap:
         """
         if engine.backward:  # a checkpoint computes a part of the model again
             return value
-        with torch._C.DisableTorchFunction():
+        # a module that is treated as one operator runs without gradients
+        with torch._C.DisableTorchFunction(), torch.enable_grad():
             started = any(t.requires_grad for t in tensors_in(value))
 
             def start(tensor: Tensor) -> Tensor:

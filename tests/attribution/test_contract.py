@@ -39,7 +39,7 @@ from captum_transformer_lrp import (
 from tests.helpers import assert_same_state, relative, state_of, tiny
 
 #: every public class that is made of a model (and, for some, a layer)
-PUBLIC = [
+PUBLIC: list[Any] = [
     value
     for value in vars(captum_transformer_lrp).values()
     if inspect.isclass(value)
@@ -319,6 +319,36 @@ def test_layer_that_returns_its_input() -> None:
     assert torch.allclose(found.sum(1), 2 * X[:, 1])
 
 
+def test_layers_need_no_way_back_to_the_inputs() -> None:
+    class Barred(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            out = super().forward(x)
+            out.register_hook(lambda _: pytest.fail("went below the layer"))
+            return out
+
+    net = nn.Sequential(Barred(4, 6), nn.GELU(), nn.Linear(6, 3)).double()
+    found, delta = LayerAttnLRP(net, net[1]).attribute(
+        X, target=1, return_convergence_delta=True
+    )
+    assert found.shape == (2, 6) and delta.shape == (2,)
+
+
+def test_no_delta_where_relevance_is_not_of_examples() -> None:
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens = nn.Linear(4, 4).double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.tokens(x.reshape(-1, 4)).reshape(x.shape).sum(1)
+
+    net, x = Flat(), torch.stack([X, X, X], 1)
+    layer = LayerAttnLRP(net, net.tokens)
+    assert layer.attribute(x, target=1).shape == (6, 4)
+    with pytest.raises(ValueError, match=r"\(6, 4\) is not ordered by the 2 examples"):
+        layer.attribute(x, target=1, return_convergence_delta=True)
+
+
 def test_layer_written_over_in_place() -> None:
     net = nn.Sequential(
         nn.Linear(4, 3), nn.ReLU(inplace=True), nn.Linear(3, 2)
@@ -348,6 +378,15 @@ def test_epsilon_tends_to_the_plain_rule() -> None:
     )
     assert (
         relative(EpsilonLRP(net, epsilon=0.3).attribute(X, target=1), expected) > 1e-3
+    )
+
+
+def test_explainers_print_themselves() -> None:
+    net = model()
+    plain, passing = AttnLRP(net), AttnLRP(net, through={net[1]: 2})
+    assert repr(plain) == "AttnLRP(Sequential, composite='AttnLRP')"
+    assert repr(passing) == (
+        "AttnLRP(Sequential, composite='AttnLRP', through={Layer of GELU: 2})"
     )
 
 

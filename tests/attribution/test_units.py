@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from typing import Any
 
@@ -48,6 +49,8 @@ X = draw(2, 5, 8)
 class Body(nn.Module):
     """Two blocks of ``Tiny`` on embeddings, pooled."""
 
+    blocks: Any
+
     def __init__(self) -> None:
         super().__init__()
         self.tiny = tiny()
@@ -86,7 +89,7 @@ def test_heads_sum_to_what_a_projection_without_bias_received(
 ) -> None:
     body = Body()
     with torch.no_grad():
-        body.blocks[1].out.bias.zero_()
+        body.tiny.get_parameter("blocks.1.out.bias").zero_()
     heads, out = layer(body, [heads_of(body), body.blocks[1].out]).attribute(
         X, target=1
     )
@@ -662,6 +665,15 @@ def test_errors() -> None:
         AttnLRP(beside, through={side: (...,)}).attribute(X, target=1)
     assert (LayerAttnLRP(beside, side).attribute(X, target=1) == 0).all()
 
+    def detached(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = body.blocks[0](x)
+        return body.tiny.head(body.blocks[1](x + 0 * side(x)).mean(1))
+
+    first = body.blocks[0].out
+    with pytest.raises(DisconnectedError, match=r"the score does not depend on inputs"):
+        LayerAttnLRP(detached, first).attribute(X, target=1)
+
 
 def test_layers_with_several_tensors_are_selected_from_by_a_function() -> None:
     class Two(nn.Module):
@@ -753,6 +765,55 @@ def test_through_a_checkpointed_model() -> None:
     found = LayerAttnLRP(saving, heads_of(saving)).attribute(X, target=1)
     expected = LayerAttnLRP(plain, heads_of(plain)).attribute(X, target=1)
     assert relative(found, expected) < EXACT
+
+
+def test_neurons_of_a_checkpointed_model() -> None:
+    """What is computed again meets the rules that it met before."""
+    from torch.utils.checkpoint import checkpoint
+
+    class Checkpointed(Body):
+        def forward(self, x: Tensor) -> Tensor:
+            for block in self.blocks:
+                x = checkpoint(block, x, use_reentrant=False)
+            return self.tiny.head(x.mean(1))
+
+    plain, saving = Body(), Checkpointed()
+    places: list[Any] = [
+        (lambda b: b.blocks[0], (2, 5)),
+        (lambda b: b.blocks[1], (2, 5)),
+        (lambda b: b.blocks[0].norm, (2, 5)),
+        (heads_of, (2, 1)),
+    ]
+    for place, selector in places:
+        expected = NeuronAttnLRP(plain, place(plain)).attribute(X, selector)
+        found = NeuronAttnLRP(saving, place(saving)).attribute(X, selector)
+        assert relative(found, expected) < EXACT
+
+
+def tensors_alive() -> int:
+    return sum(issubclass(type(o), Tensor) for o in gc.get_objects())
+
+
+def test_nothing_is_kept_after_a_call() -> None:
+    """No cycle holds the graph until the garbage collector comes."""
+    body, mixture = Body(), FusedMixture()
+    explain = [
+        lambda: AttnLRP(body, through={heads_of(body): 1}).attribute(X, target=1),
+        lambda: LayerAttnLRP(body, [*body.blocks, heads_of(body)]).attribute(X, 1),
+        lambda: NeuronAttnLRP(body, body.blocks[0]).attribute(X, (0, 1)),
+        lambda: LayerAttnLRP(mixture, units.Experts(mixture)).attribute(X, target=1),
+    ]
+    for function in explain:
+        function()  # what is made once and kept: tables, names
+    gc.collect()
+    gc.disable()
+    try:
+        for function in explain:
+            before = tensors_alive()
+            function()
+            assert tensors_alive() == before
+    finally:
+        gc.enable()
 
 
 def test_half_precision_and_no_grad() -> None:
@@ -865,3 +926,25 @@ def test_experts_of_hugging_face_models() -> None:
     assert found.shape == (2, 5, 4) and ((found != 0).sum(-1) <= 2).all()
     whole = LayerCPLRP(model, block).attribute(ids, target=(-1, 3))
     assert relative(found.sum(-1), whole.sum(-1)) < 1e-10
+
+
+def test_the_input_of_a_module_that_is_one_operator() -> None:
+    """Llama's norm runs without gradients, and is rebuilt as a whole."""
+    model, _, _ = hugging_face("llama", "sdpa")
+    model.double().eval()
+    ids = torch.tensor([[3, 7, 1, 9, 4]])
+    norm, head = model.model.norm, model.lm_head
+    found = LayerCPLRP(model, norm).attribute(
+        ids, target=(-1, 3), attribute_to_layer_input=True
+    )
+    after = LayerCPLRP(model, norm).attribute(ids, target=(-1, 3))
+    at_head = LayerCPLRP(model, head).attribute(
+        ids, target=(-1, 3), attribute_to_layer_input=True
+    )
+    assert torch.equal(after[:, -1:], at_head[:, -1:])
+    assert relative(found, after) < EXACT  # x * w / rms, with the rms a constant
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    neuron = NeuronCPLRP(model, units.Neurons(model.model.layers[1].mlp))
+    by_mapping = neuron.attribute(batch, (-1, 2))
+    assert relative(by_mapping, neuron.attribute(ids, (-1, 2))) < EXACT
+    assert by_mapping.shape == ids.shape
