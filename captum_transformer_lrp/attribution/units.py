@@ -264,7 +264,7 @@ class Neurons(Unit):
 
     Args:
         module (Module): the second linear map (``mlp.down_proj``), or the feed-forward
-            layer if that has one child of a usual name for it.
+            layer or block that has one of a usual name for it.
         call (int, optional): which run of it. Default: it must run once
 
     Raises:
@@ -280,13 +280,18 @@ class Neurons(Unit):
         """Return a tap at the input of the second map."""
         return (Tap(self.module),)
 
+    def parts(self, tensor: Tensor, reading: Reading, examples: int) -> Tensor:
+        """Return the tensor, features last."""
+        return _features_last(self.module, tensor)
+
 
 @dataclass(frozen=True)
 class Heads(Unit):
     """The heads of an attention layer: what goes into its output projection, by head.
 
-    A head's relevance is the sum over its features; its shape ``(examples, tokens,
-    heads)``. A bare index selects a head at all tokens.
+    Heads lie side by side in the features of that input, as everywhere. A head's
+    relevance is the sum over its features; its shape ``(examples, tokens, heads)``. A
+    bare index selects a head at all tokens.
 
     Args:
         module (Module): the attention layer (Hugging Face, timm,
@@ -326,6 +331,7 @@ class Heads(Unit):
 
     def parts(self, tensor: Tensor, reading: Reading, examples: int) -> Tensor:
         """Sum over the features of each head."""
+        tensor = _features_last(self.module, tensor)
         heads, width = self.heads or 0, tensor.shape[-1]
         if width % heads:
             raise UnitError(
@@ -470,6 +476,13 @@ def as_unit(layer: Any, *, inputs: bool = False) -> Unit:
     )
 
 
+def _features_last(module: nn.Module, tensor: Tensor) -> Tensor:
+    """Return the input of a linear map with its features in the last dimension."""
+    if isinstance(module, nn.modules.conv._ConvNd):
+        return tensor.movedim(-1 - len(module.kernel_size), -1)
+    return tensor
+
+
 def _flat(value: Any) -> list[Any]:
     if isinstance(value, dict):
         value = list(value.values())
@@ -484,7 +497,7 @@ def _unwrapped(value: Any) -> Any:
 
 # --------------------------------------------------------------------------- discovery
 
-#: names under which models have the projection behind the heads
+#: names (or paths) under which models have the projection behind the heads
 _OUTPUT_PROJECTIONS = frozenset(
     """o_proj out_proj c_proj proj out_lin dense wo o to_out out output_proj fc_out
     proj_out""".split()
@@ -492,7 +505,7 @@ _OUTPUT_PROJECTIONS = frozenset(
 #: and the second map of a feed-forward layer
 _SECOND_MAPS = frozenset(
     """down_proj c_proj fc2 linear2 w2 wo lin2 dense_4h_to_h fc_out down fc_2
-    output_linear""".split()
+    output_linear output.dense""".split()
 )
 _HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "heads")
 
@@ -505,8 +518,8 @@ def _child(unit: Unit, names: frozenset[str], role: str) -> nn.Module:
     found: dict[str, nn.Module] = {
         name: child
         for name, child in module.named_modules()
-        if name.rpartition(".")[2] in names
-        and not any(above in names for above in name.split(".")[:-1])
+        if (name in names or name.rpartition(".")[2].lower() in names)
+        and not any(above.lower() in names for above in name.split(".")[:-1])
     }
     if len(found) == 1:
         (only,) = found.values()
