@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -143,21 +143,33 @@ def go_through(
         gradients = engine.gradients(
             arriving.tensors, tensors, seeds=arriving.seeds, keep_graph=True
         )
-        with torch._C.DisableTorchFunction():
-            masks = gate.unit.masks(gate.selector, gate.readings, examples)
-            flat = [mask for of_reading in masks for mask in of_reading]
-            came = [
-                (tensor, gradient, torch.where(mask == 0, 0, gradient * mask))
-                for tensor, gradient, mask in zip(tensors, gradients, flat, strict=True)
-                if gradient is not None
-            ]
-        if not came:
+        arrived = {
+            id(tensor): gradient
+            for tensor, gradient in zip(tensors, gradients, strict=True)
+            if gradient is not None
+        }
+        if not arrived:
             raise DisconnectedError(
                 f"no relevance comes to {gate.name}: what is explained does not depend "
                 f"on it through operators that {engine.composite.name} lets relevance "
                 "pass, or not through all the units of `through`, one after the other."
             )
-        tensors, received, passed = (list(each) for each in zip(*came, strict=True))
+        # a layer may return more than what is used, such as its attention weights
+        readings = [
+            None
+            if r is None
+            else replace(r, value=[t for t in r.tensors() if id(t) in arrived])
+            for r in gate.readings
+        ]
+        tensors = [t for r in readings if r is not None for t in r.value]
+        with torch._C.DisableTorchFunction():
+            masks = gate.unit.masks(gate.selector, readings, examples)
+            flat = [mask for of_reading in masks for mask in of_reading]
+            received = [arrived[id(tensor)] for tensor in tensors]
+            passed = [
+                torch.where(mask == 0, 0, gradient * mask)
+                for gradient, mask in zip(received, flat, strict=True)
+            ]
         engine.held_back(gate.unit.module, tensors, received, passed)
         arriving = Arriving(tensors, passed)
     return arriving

@@ -104,6 +104,9 @@ class Unit(ABC):
         """Return the index of the selected parts into the tensor of parts."""
         if isinstance(selector, tuple):
             return (slice(None), *selector)
+        if isinstance(selector, Tensor) and selector.dtype == torch.bool:
+            same_for_all = selector.dim() == value.dim() - 1
+            return (slice(None), selector) if same_for_all else (selector,)
         if isinstance(selector, (int, list, slice, Tensor)):
             return (..., selector)
         raise TypeError(
@@ -143,6 +146,9 @@ class Unit(ABC):
             return self._called(selector, self.seen(reading, examples))
         parts = self.parts(self._only(reading.tensors()), reading, examples)
         found: Tensor = self._at(parts, selector)
+        if isinstance(selector, Tensor) and selector.dim() == parts.dim() != 1:
+            if selector.dtype == torch.bool:  # not the same number for each example
+                return torch.where(selector, parts, 0)
         return found
 
     def seen(self, reading: Reading, examples: int) -> Any:
@@ -157,7 +163,7 @@ class Unit(ABC):
         Args:
             selector (Selector): which parts; a callable receives the parts and returns
                 a mask that can be expanded to their shape.
-            readings (list of Reading or None): what was read.
+            readings (list of Reading or None): what was read, and relevance came to.
             examples (int): their number.
 
         Raises:
@@ -204,8 +210,8 @@ class Unit(ABC):
         if len(tensors) != 1:
             raise UnitError(
                 f"{type(self.module).__name__} has {len(tensors)} tensors that carry "
-                "relevance, so that an index does not say which is meant. Write a "
-                "function of all of them as selector, or choose a module with one."
+                "relevance, so that an index does not say which is meant. Choose a "
+                "module with one; a neuron_selector may be a function of all of them."
             )
         return tensors[0]
 
@@ -233,7 +239,8 @@ class Layer(Unit):
 
     def index(self, selector: Selector, value: Tensor) -> Any:
         """Return the index; a bare one needs a tensor of two dimensions."""
-        if not isinstance(selector, tuple) and value.dim() != 2:
+        mask = isinstance(selector, Tensor) and selector.dtype == torch.bool
+        if not isinstance(selector, tuple) and not mask and value.dim() != 2:
             raise InputError(
                 f"{selector!r} selects from {type(self.module).__name__} of shape "
                 f"{tuple(value.shape)}; expected one index for each dimension after "
@@ -354,7 +361,8 @@ class Experts(Unit):
     For a module that is called with the chosen experts and their weights, as Hugging
     Face's are, relevance has the shape ``(examples, tokens, experts)`` and is 0 for
     experts that were not chosen; its sum over experts is that of the mixture's output.
-    The module runs twice.
+    (Tokens that the model has put into one dimension are taken to be those of one
+    example after the other.) The module runs twice.
 
     For a list of modules, an expert is what its module returns, before any weight (of
     the product with the weight AttnLRP gives half to the router). Layer classes then

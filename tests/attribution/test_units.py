@@ -242,6 +242,22 @@ def test_masks_and_functions_select() -> None:
     mask = torch.zeros(5, 2, dtype=torch.bool)
     mask[1:3, 0] = True
     masked = AttnLRP(body, through={unit: mask}).attribute(X, target=1)
+    of_each = AttnLRP(body, through={unit: mask.expand(2, 5, 2)})
+    assert torch.equal(of_each.attribute(X, target=1), masked)
+    first = mask.expand(2, 5, 2).clone()
+    first[1] = False
+    of_first = AttnLRP(body, through={unit: first}).attribute(X, target=1)
+    assert torch.equal(of_first[0], masked[0]) and (of_first[1] == 0).all()
+    hidden = torch.zeros(5, 8, dtype=torch.bool)
+    hidden[2, 3] = True
+    neuron = NeuronAttnLRP(body, body.blocks[0])
+    assert torch.equal(neuron.attribute(X, hidden), neuron.attribute(X, (2, 3)))
+    unequal = hidden.repeat(2, 1, 1)
+    unequal[0, 2, 3], unequal[1, 4, 4] = False, True
+    found, delta = neuron.attribute(X, unequal, return_convergence_delta=True)
+    value = body.blocks[0](X)[1, [2, 4], [3, 4]].sum().detach()
+    assert (found[0] == 0).all() and delta[0] == 0
+    assert torch.allclose(delta[1], value - found[1].sum())
     seen = []
 
     def choose(parts: Tensor) -> Tensor:
@@ -700,6 +716,14 @@ def test_layers_with_several_tensors_are_selected_from_by_a_function() -> None:
 
     found = NeuronAttnLRP(net, net.two).attribute(x, right)
     assert torch.equal(found[:, 1], 3 * x[:, 1]) and seen[0][1] is None
+    with pytest.raises(UnitError, match=r"Two has 2 tensors that carry relevance"):
+        AttnLRP(net, through={net.two: 1}).attribute(x, target=1)
+
+    def only_left(x: Tensor) -> Tensor:
+        return net.two(x)[0]  # what is not used is not meant
+
+    passed = AttnLRP(only_left, through={net.two: 1}).attribute(x, target=1)
+    assert torch.equal(passed[:, 1], 2 * x[:, 1])
 
 
 # ------------------------------------------------------- what stays as it was before
@@ -883,6 +907,8 @@ def test_heads_of_hugging_face_models(name: str) -> None:
         assert heads.shape == (2, 5, 4) and whole[0].shape == (2, 5, 16)
         if implementation == "sdpa":
             assert whole[1] is None
+        passed = AttnLRP(model, through={attention: (..., slice(None))})
+        assert passed.attribute(ids, target=target).shape == (2, 5)
         found.append(heads)
         at_input = LayerAttnLRP(model, attention).attribute(
             ids, target=target, attribute_to_layer_input=True
