@@ -24,9 +24,14 @@ from .attribution import (
     LayerCPLRP,
     LayerTransformerLRP,
     LRPRollout,
+    NeuronAttnLRP,
+    NeuronCPLRP,
+    NeuronTransformerLRP,
     PartialLRP,
     RawAttention,
     TransformerLRP,
+    register_insights,
+    units,
 )
 from .diffmask import DiffMask
 from .explaining import explain
@@ -57,6 +62,9 @@ __all__ = [
     "LayerCPLRP",
     "LayerTransformerLRP",
     "ModuleName",
+    "NeuronAttnLRP",
+    "NeuronCPLRP",
+    "NeuronTransformerLRP",
     "PartialLRP",
     "Predicate",
     "RawAttention",
@@ -64,6 +72,8 @@ __all__ = [
     "TransformerLRP",
     "errors",
     "explain",
+    "register_insights",
     "registry",
     "rules",
+    "units",
 ]

@@ -8,6 +8,7 @@ from captum.attr import LayerGradientXActivation
 from captum.attr._utils.attribution import (
     GradientAttribution,
     LayerAttribution,
+    NeuronAttribution,
     PerturbationAttribution,
 )
 from captum.log import log_usage
@@ -16,6 +17,7 @@ __all__ = [
     "GradientAttribution",
     "LayerAttribution",
     "LayerGradientXActivation",
+    "NeuronAttribution",
     "PerturbationAttribution",
     "format_additional_forward_args",
     "log_usage",

@@ -35,6 +35,14 @@ class AttentionError(LRPError, ValueError):
     """The model's attention cannot be mapped to its inputs."""
 
 
+class UnitError(LRPError, ValueError):
+    """Heads, neurons or experts of a layer cannot be told apart or do not exist."""
+
+
+class InsightsError(LRPError, ImportError):
+    """Captum Insights is not there to register methods with."""
+
+
 class UnknownOperatorError(LRPError, RuntimeError):
     """The model uses differentiable operators for which the composite has no rule."""
 

@@ -33,6 +33,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "propagation.positions",
         "propagation.precision",
         "propagation.streams",
+        "propagation.taps",
     ),
     ("propagation.rules", "propagation.decompositions"),
     ("propagation.registry",),

@@ -1,5 +1,6 @@
 """The Captum classes; the only place that knows both Captum and the engine."""
 
+from . import units
 from .attention import (
     AttentionAttribution,
     AttentionGradCAM,
@@ -12,7 +13,13 @@ from .attention import (
     RawAttention,
 )
 from .attention_maps import AttentionLayer
+from .insights import register_insights
 from .layer_transformer_lrp import LayerAttnLRP, LayerCPLRP, LayerTransformerLRP
+from .neuron_transformer_lrp import (
+    NeuronAttnLRP,
+    NeuronCPLRP,
+    NeuronTransformerLRP,
+)
 from .transformer_lrp import (
     CPLRP,
     AttnLRP,
@@ -54,7 +61,12 @@ __all__ = [
     "LayerAttnLRP",
     "LayerCPLRP",
     "LayerTransformerLRP",
+    "NeuronAttnLRP",
+    "NeuronCPLRP",
+    "NeuronTransformerLRP",
     "PartialLRP",
     "RawAttention",
     "TransformerLRP",
+    "register_insights",
+    "units",
 ]

@@ -126,6 +126,17 @@ class AttentionAttribution(GradientAttribution):
         """False: a map does not sum to the score."""
         return False
 
+    def attribute_future(self) -> None:
+        """Not implemented, as for Captum's LRP.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(
+            f"attribute_future is not implemented for {self.get_name()}; call "
+            "attribute."
+        )
+
     @log_usage(part_of_slo=True)
     def attribute(
         self,

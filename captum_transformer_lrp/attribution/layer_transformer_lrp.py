@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from .._captum import LayerGradientXActivation, log_usage
 from ..errors import InputError
-from ..propagation import Composite, Engine
-from ..propagation.call import map_tensors, tensors_in
+from ..propagation import Composite
+from ..propagation.call import tensors_in
 from .single_pass import Explained
 from .transformer_lrp import TransformerLRP
+from .units import Unit, as_unit
 
 
 class LayerTransformerLRP(TransformerLRP, LayerGradientXActivation):
@@ -24,14 +24,17 @@ class LayerTransformerLRP(TransformerLRP, LayerGradientXActivation):
 
     Args:
         forward_func (Callable): the model, or any function of it.
-        layer (Module or list of Module): where relevance is read off.
+        layer (Module, Unit, or list of these): where relevance is read off: the output
+            of a module, or heads, neurons or experts, see
+            :mod:`~captum_transformer_lrp.attribution.units`.
         composite (str or Composite, optional): the method. Default: ``"attnlrp"``
-        device_ids (list of int, optional): accepted for Captum's sake; must be None, as
-            the engine runs models on one process thread. Default: None
+        device_ids (list of int, optional): accepted for Captum's sake, with at most one
+            device: the engine runs models on one process thread. Default: None
         options (Any): as for :class:`TransformerLRP`.
 
     Raises:
-        TypeError: if ``layer`` is neither a module nor a list of modules.
+        TypeError: if ``layer`` is neither a module or unit nor a list of them.
+        UnitError: if a unit cannot be found in its module.
 
     Examples::
 
@@ -45,26 +48,14 @@ class LayerTransformerLRP(TransformerLRP, LayerGradientXActivation):
     def __init__(
         self,
         forward_func: Callable[..., Any],
-        layer: nn.Module | list[nn.Module],
+        layer: nn.Module | Unit | list[nn.Module | Unit],
         composite: str | Composite = "attnlrp",
         *,
         device_ids: list[int] | None = None,
         **options: Any,
     ) -> None:
-        layers = [layer] if isinstance(layer, nn.Module) else layer
-        if (
-            not isinstance(layers, (list, tuple))
-            or not layers
-            or not all(isinstance(m, nn.Module) for m in layers)
-        ):
-            raise TypeError(
-                f"layer={layer!r}; expected a torch.nn.Module or a list of them."
-            )
-        if device_ids is not None:
-            raise TypeError(
-                f"device_ids={device_ids}: DataParallel replicas are not supported. "
-                "Explain model.module on one device."
-            )
+        check_layers(layer)
+        check_devices(device_ids)
         LayerGradientXActivation.__init__(self, forward_func, layer)
         TransformerLRP.__init__(self, forward_func, composite, **options)
 
@@ -98,13 +89,14 @@ class LayerTransformerLRP(TransformerLRP, LayerGradientXActivation):
             *Tensor*, *tuple* or mapping of **attributions** as the layer returns them
             (what is no float tensor is None), and a list of these for a list of layers.
             For layer inputs: the float tensors among positional, then keyword
-            arguments; a tuple if there are several. With ``return_convergence_delta`` a
-            pair with score minus sum of relevance, shape ``(examples,)`` (a list for a
-            list of layers).
+            arguments; a tuple if there are several. For units one score per head,
+            neuron or expert. With ``return_convergence_delta`` a pair with score minus
+            sum of relevance, shape ``(examples,)`` (a list for a list of layers).
 
         Raises:
             InputError: if a layer does not run, runs more than once, or has no float
-                tensor; and what :meth:`TransformerLRP.attribute` raises.
+                tensor, or with ``through`` runs after it; and what
+                :meth:`TransformerLRP.attribute` raises.
         """
         if grad_kwargs:
             raise TypeError(
@@ -112,82 +104,55 @@ class LayerTransformerLRP(TransformerLRP, LayerGradientXActivation):
             )
         if verbose:
             print(self.trace(inputs, target, additional_forward_args))
-        layers = [self.layer] if isinstance(self.layer, nn.Module) else self.layer
-        explained = self._explain(
-            inputs,
-            target,
-            additional_forward_args,
-            capture=tuple(layers),
-            capture_inputs=attribute_to_layer_input,
-            wanted=lambda engine: _captured(engine, layers),
-        )
-        relevance = _relevance_of(explained)
+        units = [
+            as_unit(layer, inputs=attribute_to_layer_input)
+            for layer in check_layers(self.layer)
+        ]
+        explained = self._explain(inputs, target, additional_forward_args, read=units)
         results = [
-            _arranged(
-                explained.engine.captured[id(m)], relevance, attribute_to_layer_input
-            )
-            for m in layers
+            place.arranged(explained.inputs.examples) for place in explained.places
         ]
-        deltas = [
-            self.compute_convergence_delta(tuple(tensors_in(result)), explained.scores)
-            for result in results
-        ]
-        if isinstance(self.layer, nn.Module):
-            return (results[0], deltas[0]) if return_convergence_delta else results[0]
-        return (results, deltas) if return_convergence_delta else results
+        several = isinstance(self.layer, (list, tuple))
+        if not return_convergence_delta:
+            return results if several else results[0]
+        deltas = [self._delta(result, explained) for result in results]
+        return (results, deltas) if several else (results[0], deltas[0])
+
+    def _delta(self, result: Any, explained: Explained) -> Tensor:
+        tensors = tuple(tensors_in(result))
+        examples = explained.scores.numel()
+        for tensor in tensors:
+            if examples > 1 and (not tensor.dim() or tensor.shape[0] != examples):
+                raise InputError(
+                    f"relevance of shape {tuple(tensor.shape)} is not ordered by the "
+                    f"{examples} examples, so that there is no delta for each. Leave "
+                    "return_convergence_delta out."
+                )
+        return self.compute_convergence_delta(tensors, explained.scores)
 
 
-def _captured(engine: Engine, layers: Any) -> list[Tensor]:
-    tensors = []
-    for layer in layers:
-        if id(layer) not in engine.captured:
-            raise InputError(
-                f"the layer {type(layer).__name__} did not run in the forward pass. "
-                "Choose a module of the explained model that is used for these inputs."
-            )
-        value = engine.captured[id(layer)]
-        found = [t for t in tensors_in(value) if t.requires_grad]
-        if not found:
-            raise InputError(
-                f"the layer {type(layer).__name__} has no float tensor that depends on "
-                "the inputs, so that no relevance passes it."
-            )
-        tensors += found
-    return tensors
+def check_layers(layer: Any) -> list[nn.Module | Unit]:
+    """Return the layers of an explainer as a list.
+
+    Raises:
+        TypeError: if they are neither a module or unit nor a list of them.
+    """
+    layers = list(layer) if isinstance(layer, (list, tuple)) else [layer]
+    if not layers or not all(isinstance(m, (nn.Module, Unit)) for m in layers):
+        raise TypeError(
+            f"layer={layer!r}; expected a torch.nn.Module or a list of them, or a unit "
+            "such as units.Heads(module)."
+        )
+    return layers
 
 
-def _relevance_of(explained: Explained) -> dict[int, Tensor]:
-    times_input = explained.engine.composite.carries != "relevance"
-    tensors = [
-        t
-        for value in explained.engine.captured.values()
-        for t in tensors_in(value)
-        if t.requires_grad
-    ]
-    gradients = explained.gradients[len(explained.inputs.leaves) :]
-    assert len(tensors) == len(gradients)
-    result = {}
-    with torch.no_grad():
-        for tensor, gradient in zip(tensors, gradients, strict=True):
-            if gradient is None:
-                result[id(tensor)] = torch.zeros_like(tensor)
-            else:
-                value = tensor * gradient if times_input else gradient
-                result[id(tensor)] = value.detach()
-    return result
-
-
-def _arranged(captured: Any, relevance: dict[int, Tensor], inputs: bool) -> Any:
-    """Return relevance in the structure in which a layer's tensors were captured."""
-    if inputs:
-        found = tuple(relevance[id(t)] for t in tensors_in(captured) if t.requires_grad)
-        return found[0] if len(found) == 1 else found
-    arranged = map_tensors(
-        lambda t: relevance.get(id(t)) if t.is_floating_point() else None, captured
-    )
-    if isinstance(arranged, tuple) and len(arranged) == 1:
-        return arranged[0]
-    return arranged
+def check_devices(device_ids: list[int] | None) -> None:
+    """Raise TypeError where Captum is asked to work on several devices."""
+    if device_ids is not None and len(device_ids) > 1:
+        raise TypeError(
+            f"device_ids={device_ids}: DataParallel replicas are not supported. "
+            "Explain model.module on one device."
+        )
 
 
 class LayerAttnLRP(LayerTransformerLRP):
@@ -198,7 +163,7 @@ class LayerAttnLRP(LayerTransformerLRP):
     def __init__(
         self,
         forward_func: Callable[..., Any],
-        layer: nn.Module | list[nn.Module],
+        layer: nn.Module | Unit | list[nn.Module | Unit],
         **options: Any,
     ) -> None:
         super().__init__(forward_func, layer, "attnlrp", **options)
@@ -212,7 +177,7 @@ class LayerCPLRP(LayerTransformerLRP):
     def __init__(
         self,
         forward_func: Callable[..., Any],
-        layer: nn.Module | list[nn.Module],
+        layer: nn.Module | Unit | list[nn.Module | Unit],
         **options: Any,
     ) -> None:
         super().__init__(forward_func, layer, "cp-lrp", **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +13,19 @@ from torch import Tensor, nn
 
 from ..errors import DisconnectedError, DropoutWarning, InputError, LRPError
 from ..propagation import Composite, Engine
+from ..propagation.engine import refuse_replicas
 from ..propagation.precision import Raised
 from .inputs import Inputs, prepare_inputs, why_it_failed
+from .places import (
+    Arriving,
+    Place,
+    check_order,
+    depends_on,
+    go_through,
+    read_off,
+)
 from .scores import output_tensor, select_scores
+from .units import Selector, Unit
 
 
 @dataclass(frozen=True)
@@ -25,14 +35,29 @@ class Explained:
     Attributes:
         inputs (Inputs): what was explained.
         scores (Tensor): the explained score of each example, detached.
-        gradients (tuple): for each leaf, then each further tensor that was asked for.
-        engine (Engine): the engine that ran, with what it captured.
+        gradients (tuple): for each leaf; None where no relevance arrived.
+        engine (Engine): the engine that ran.
+        places (tuple of Place): what was to be read off.
     """
 
     inputs: Inputs
     scores: Tensor
     gradients: tuple[Tensor | None, ...]
     engine: Engine
+    places: tuple[Place, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Relevance starts at parts of a layer instead of the output.
+
+    Attributes:
+        unit (Unit): the layer.
+        selector (Selector): its parts.
+    """
+
+    unit: Unit
+    selector: Selector
 
 
 def explain_once(
@@ -45,8 +70,9 @@ def explain_once(
     output_field: str | int | None,
     unknown: str | None,
     make_engine: Callable[..., Engine] = Engine,
-    wanted: Callable[[Engine], list[Tensor]] | None = None,
-    **engine_options: Any,
+    start: Start | None = None,
+    through: Mapping[Unit, Selector] | None = None,
+    read: Sequence[Unit] = (),
 ) -> Explained:
     """Run the model once under a composite and go back from its score.
 
@@ -59,15 +85,21 @@ def explain_once(
         output_field (str, int or None): see :func:`~.scores.output_tensor`.
         unknown (str or None): what to do with operators without a rule.
         make_engine (Callable): the engine's class.
-        wanted (Callable): called after the forward pass with the engine; returns
-            further tensors whose gradients are computed.
-        engine_options (Any): passed on to the engine.
+        start (Start, optional): where relevance starts. Default: at the target's score
+        through (Mapping, optional): only relevance that passes these parts goes on.
+            Default: None
+        read (sequence of Unit, optional): where relevance is read off, instead of at
+            the inputs. Default: none
 
     Raises:
-        InputError, TargetError, OutputError, UnknownOperatorError, ModelStateError: see
-            these classes.
+        InputError, TargetError, OutputError, UnknownOperatorError, ModelStateError,
+            UnitError: see these classes.
         DisconnectedError: if no input can receive relevance.
     """
+    places = [Place(unit) for unit in read]
+    gates = [Place(unit, selector) for unit, selector in (through or {}).items()]
+    source = None if start is None else Place(start.unit, start.selector)
+    everywhere = [*places, *gates, *([] if source is None else [source])]
     with run_once(
         forward_func,
         inputs,
@@ -75,15 +107,32 @@ def explain_once(
         composite=composite,
         unknown=unknown,
         make_engine=make_engine,
-        **engine_options,
+        taps=tuple(tap for place in everywhere for tap in place.taps),
+        until=None if source is None else source.until(),
     ) as (engine, prepared, output):
-        scores = engine_scores(engine, prepared, output, target, output_field)
         with torch._C.DisableTorchFunction():
-            further = [] if wanted is None else wanted(engine)
+            for place in everywhere:
+                place.find(engine)
+        if source is None:
+            scores = engine_scores(engine, prepared, output, target, output_field)
+        else:
+            with torch._C.DisableTorchFunction():
+                scores = source.scores(prepared.examples)
+                engine.check(scores)
         del output
-        tensors = [*(leaf.leaf for leaf in prepared.leaves), *further]
-        gradients = _go_back(engine, scores, tensors, prepared)
-    return Explained(prepared, scores.detach(), gradients, engine)
+        if not scores.requires_grad:
+            raise _disconnected(engine, prepared)
+        check_order(source, gates, places)
+        arriving = go_through(engine, scores, gates, prepared.examples)
+        if places:
+            arrived = read_off(engine, arriving, places)
+            leaves = [leaf.leaf for leaf in prepared.leaves]
+            if not arrived and not depends_on(arriving.tensors, leaves):
+                raise _disconnected(engine, prepared)
+            gradients: tuple[Tensor | None, ...] = (None,) * len(prepared.leaves)
+        else:
+            gradients = _go_back(engine, arriving, prepared)
+    return Explained(prepared, scores.detach(), gradients, engine, tuple(places))
 
 
 @contextmanager
@@ -114,6 +163,9 @@ def run_once(
         The engine, the inputs, and what the model returned.
     """
     root = forward_func if isinstance(forward_func, nn.Module) else None
+    owner = getattr(forward_func, "__self__", None)  # of model.forward
+    if isinstance(owner, nn.DataParallel):
+        refuse_replicas(owner)
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
         with torch._C.DisableTorchFunction():  # another engine may be running
@@ -183,14 +235,13 @@ def _run(forward_func: Callable[..., Any], prepared: Inputs) -> Any:
 
 
 def _go_back(
-    engine: Engine, scores: Tensor, tensors: list[Tensor], prepared: Inputs
+    engine: Engine, arriving: Arriving, prepared: Inputs
 ) -> tuple[Tensor | None, ...]:
-    if not scores.requires_grad:
-        raise _disconnected(engine, prepared)
-    gradients = engine.gradients(scores, tensors)
+    leaves = [leaf.leaf for leaf in prepared.leaves]
+    gradients = engine.gradients(arriving.tensors, leaves, seeds=arriving.seeds)
     if all(g is None for g in gradients):
         raise _disconnected(engine, prepared)
-    for leaf, gradient in zip(prepared.leaves, gradients, strict=False):
+    for leaf, gradient in zip(prepared.leaves, gradients, strict=True):
         if gradient is None and leaf.is_identifier and not engine.identifiers.read:
             raise InputError(
                 f"{leaf.name} holds integers of shape {tuple(leaf.given.shape)}, but "

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._captum import GradientAttribution, log_usage
 from ..propagation import Composite, composite_named
@@ -14,6 +14,7 @@ from ..propagation.composites import epsilon_lrp
 from ..propagation.registry import Row
 from ..propagation.trace import Trace, TracingEngine
 from .single_pass import Explained, check_callable, explain_once
+from .units import Selector, Unit, as_unit
 
 
 class TransformerLRP(GradientAttribution):
@@ -35,10 +36,18 @@ class TransformerLRP(GradientAttribution):
         unknown (str, optional): what happens to a differentiable operator without a
             rule: ``"raise"``, ``"warn"`` or ``"gradient"`` (torch's own).
             Default: the composite's, ``"raise"``
+        through (Mapping, optional): relevance conditional on a concept (Achtibat et
+            al. 2023, arXiv 2206.03208): unit or module -> which of its parts, see
+            :mod:`~captum_transformer_lrp.attribution.units`. Only relevance that passes
+            these parts arrives at the inputs, that of paths around them (a residual
+            branch) does not; of several units it passes one after the other.
+            Conditions on disjoint parts add up to the condition on all of them, where
+            rules are linear in relevance (those named above are). Default: None
 
     Raises:
         UnknownNameError: if there is no such composite, kind or operator.
-        TypeError: if ``forward_func`` cannot be called or a row is no rule.
+        TypeError: if ``forward_func`` cannot be called, a row is no rule, or a key of
+            ``through`` is neither a module nor a unit.
 
     Examples::
 
@@ -59,6 +68,7 @@ class TransformerLRP(GradientAttribution):
         rules: Mapping[Any, Row] | None = None,
         output_field: str | int | None = None,
         unknown: Literal["raise", "warn", "gradient"] | None = None,
+        through: Mapping[Unit | nn.Module, Selector] | None = None,
     ) -> None:
         check_callable(self, forward_func)
         GradientAttribution.__init__(self, forward_func)
@@ -67,6 +77,7 @@ class TransformerLRP(GradientAttribution):
             self.composite = self.composite.with_rules(rules)
         self.output_field = output_field
         self.unknown = _checked_unknown(unknown)
+        self.through = {as_unit(u): s for u, s in (through or {}).items()}
 
     @classmethod
     def get_name(cls) -> str:
@@ -159,6 +170,7 @@ class TransformerLRP(GradientAttribution):
             TargetError: if the target does not select one score per example.
             OutputError: if the model returned no finite scores.
             UnknownOperatorError: if a differentiable operator has no rule.
+            UnitError: if heads, neurons or experts of ``through`` cannot be told apart.
             ModelStateError: under ``torch.inference_mode``, with batch normalisation in
                 training mode, for TorchScript, and for re-entrant checkpoints.
             DisconnectedError: if no relevance can reach the inputs.
@@ -166,7 +178,7 @@ class TransformerLRP(GradientAttribution):
         if verbose:
             print(self.trace(inputs, target, additional_forward_args))
         explained = self._explain(inputs, target, additional_forward_args)
-        attributions = _relevance(explained)
+        attributions = relevance_of(explained)
         if not return_convergence_delta:
             return attributions
         delta = self.compute_convergence_delta(attributions, explained.scores)
@@ -192,12 +204,16 @@ class TransformerLRP(GradientAttribution):
         Returns:
             Trace: a table, one record per operator call, in order of execution.
         """
-        explained = self._explain(
-            inputs, target, additional_forward_args, make_engine=TracingEngine
+        return self._traced(
+            self._explain(
+                inputs, target, additional_forward_args, make_engine=TracingEngine
+            )
         )
+
+    def _traced(self, explained: Explained) -> Trace:
         engine = explained.engine
         assert isinstance(engine, TracingEngine)
-        relevance = _relevance(explained)
+        relevance = relevance_of(explained)
         tensors = relevance.values() if isinstance(relevance, Mapping) else relevance
         tensors = (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
         sums = [float(t.double().sum()) for t in tensors]
@@ -228,15 +244,24 @@ class TransformerLRP(GradientAttribution):
             composite=self.composite,
             output_field=self.output_field,
             unknown=self.unknown,
+            through=self.through,
             **options,
         )
 
     def __repr__(self) -> str:
         model = type(self.forward_func).__name__
-        return f"{type(self).__name__}({model}, composite={self.composite.name!r})"
+        through = ", ".join(
+            f"{type(unit).__name__} of {type(unit.module).__name__}: {selector!r}"
+            for unit, selector in self.through.items()
+        )
+        return (
+            f"{type(self).__name__}({model}, composite={self.composite.name!r}"
+            f"{f', through={{{through}}}' if through else ''})"
+        )
 
 
-def _relevance(explained: Explained) -> Any:
+def relevance_of(explained: Explained) -> Any:
+    """Return the relevance of the inputs, in the form in which they were given."""
     times_input = explained.engine.composite.carries != "relevance"
     with torch.no_grad():
         values = tuple(

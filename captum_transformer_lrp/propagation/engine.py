@@ -13,6 +13,7 @@ are detached wherever they enter an operator.
 
 from __future__ import annotations
 
+import functools
 import sys
 import threading
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from torch._dynamo.eval_frame import OptimizedModule
 from torch.overrides import TorchFunctionMode
 
-from ..errors import InputError, ModelStateError
+from ..errors import ModelStateError
 from .call import Call, map_tensors, tensors_in
 from .composites import Composite
 from .identifiers import Identifiers
@@ -31,6 +32,7 @@ from .operators import transparent
 from .passes import Passes
 from .rules import PlainGradient, Rule
 from .table import Operator, table_for
+from .taps import OutputTap, ParameterTap, Tap
 from .unknown import UnknownOperators, foreign_functions
 
 _thread = threading.local()
@@ -46,9 +48,9 @@ class Engine(TorchFunctionMode):
         unknown (str): ``"raise"``, ``"warn"`` or ``"gradient"``.
         identifiers (sequence of (Tensor, Tensor)): integer inputs and the float leaf of
             ones, one per identifier, that collects their relevance.
-        capture (sequence of Module): modules whose outputs are recorded in
-            :attr:`captured`.
-        capture_inputs (bool): record the inputs of these modules instead.
+        taps (sequence of Tap): places at which what passes is recorded.
+        until (tuple of Tap and int, optional): what runs after that call of that tap is
+            of no interest, and needs no rule. Default: None
     """
 
     #: whether every operator must go through :meth:`apply`, even the plain ones
@@ -63,8 +65,8 @@ class Engine(TorchFunctionMode):
         root: nn.Module | None = None,
         unknown: str | None = None,
         identifiers: tuple[tuple[Tensor, Tensor], ...] = (),
-        capture: tuple[nn.Module, ...] = (),
-        capture_inputs: bool = False,
+        taps: tuple[Tap, ...] = (),
+        until: tuple[Tap, int] | None = None,
     ) -> None:
         super().__init__()
         self.composite = composite
@@ -75,14 +77,21 @@ class Engine(TorchFunctionMode):
         )
         self._follows = self.identifiers.active
         self.root = root
-        self.captured: dict[int, Any] = {}
         self.passes = Passes()
         self.dropout_seen = False
         self.backward = False
         self._operators = self.table.operators
         self._switches = composite.carries == "relevance"
-        self._capture = {id(module): module for module in capture}
-        self._capture_inputs = capture_inputs
+        self._taps = taps
+        self._until = until
+        self._readings = 0
+        self._outputs: dict[int, list[OutputTap]] = {}
+        self._parameters: dict[int, ParameterTap] = {}
+        for tap in taps:
+            if isinstance(tap, OutputTap):
+                self._outputs.setdefault(id(tap.module), []).append(tap)
+            if isinstance(tap, ParameterTap):
+                self._parameters[tap.parameter.data_ptr()] = tap
         self._suspended = 0  # inside a module that keeps torch's own gradient
         self._paused = 0  # while another engine runs inside this one
         self._outer: Engine | None = None
@@ -159,6 +168,8 @@ class Engine(TorchFunctionMode):
             operator = self.table.operator(func)
         if operator.metadata or self._paused or not _is_grad_enabled():
             return func(*args, **kwargs) if kwargs else func(*args)
+        if self._parameters and operator.kind == "product":
+            args = self._meet_parameters(args)
         if self._follows:
             handled, output = self.identifiers.meet(operator, func, args, kwargs or {})
             if handled:
@@ -307,7 +318,8 @@ class Engine(TorchFunctionMode):
         name = self._names.get(id(found[0]), "")
         return name or type(found[0]).__name__
 
-    def _name_of(self, module: nn.Module) -> str:
+    def name_of(self, module: nn.Module) -> str:
+        """Return the name of a module, or of its class."""
         names = {} if self.root is None else _names_of(self.root)
         return names.get(id(module)) or type(module).__name__
 
@@ -339,19 +351,20 @@ class Engine(TorchFunctionMode):
             )
         if isinstance(module, OptimizedModule):
             self.compiled = True
+        elif isinstance(module, nn.DataParallel):
+            refuse_replicas(module)
         elif module.training and module.running_mean is not None:
             raise ModelStateError(batch_norm_message(name))
 
     def _hook_modules(self) -> None:
-        if self._capture_inputs:
-            for module in self._capture.values():
+        for tap in self._taps:
+            if tap.sees_inputs:
                 self._handles.append(
-                    module.register_forward_pre_hook(
-                        self._capture_input, with_kwargs=True
+                    tap.module.register_forward_pre_hook(
+                        functools.partial(self._before, tap), with_kwargs=True
                     )
                 )
-        outputs_wanted = self._capture and not self._capture_inputs
-        if self._module_rules or outputs_wanted or self.root is None:
+        if self._module_rules or self._outputs or self.root is None:
             _acquire_global_hooks()
             self._hooked = True
 
@@ -390,12 +403,10 @@ class Engine(TorchFunctionMode):
                 return None
             if any(t.requires_grad for t in tensors_in((args, kwargs))):
                 changed = self.apply_to_module(rule, module, args, kwargs, output)
-        if (
-            not self.backward
-            and id(module) in self._capture
-            and not self._capture_inputs
-        ):
-            changed = self._record(module, changed)
+        for tap in self._outputs.get(id(module), ()):
+            if output is not None:
+                changed = tap.after(self, args, kwargs, changed)
+                self._stop_after(tap)
         return None if changed is output else changed
 
     def apply_to_module(
@@ -416,57 +427,74 @@ class Engine(TorchFunctionMode):
                 )
             )
 
-    def _capture_input(
-        self, module: nn.Module, args: Any, kwargs: dict[str, Any] | None = None
+    def _before(
+        self, tap: Tap, module: nn.Module, args: Any, kwargs: dict[str, Any]
     ) -> Any:
-        # in another thread, while the hook is removed, torch may leave out kwargs
-        if getattr(_thread, "engine", None) is not self or self.backward:
+        if getattr(_thread, "engine", None) is not self:  # another thread runs it
             return None
-        args, kwargs = self._record(module, (args, kwargs))
-        return args, kwargs
+        changed = tap.before(self, args, kwargs)
+        self._stop_after(tap)
+        return changed
 
-    def _record(self, module: nn.Module, value: Any) -> Any:
-        """Record copies of the tensors that carry relevance, and hand copies on.
+    def _meet_parameters(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Let a tap see the product in which its parameter is a factor.
 
-        What is recorded has one consumer, what is handed on, so that its relevance is
-        that of this layer alone, whatever else reads the tensor or writes into it.
-        Where nothing carries relevance yet, it starts here.
+        The parameter is known by its memory: a function written in python receives it
+        detached.
         """
-        with torch._C.DisableTorchFunction():
-            started = any(t.requires_grad for t in tensors_in(value))
+        for value in args[1:]:
+            if isinstance(value, Tensor):
+                tap = self._parameters.get(value.data_ptr())
+                if tap is not None and value.shape == tap.parameter.shape:
+                    args = tap.meet(self, args)
+                    self._stop_after(tap)
+        return args
 
-            def start(tensor: Tensor) -> Tensor:
-                if tensor.requires_grad:
-                    return tensor.clone()
-                if started or not tensor.is_floating_point():
-                    return tensor
-                return tensor.detach().requires_grad_()
+    def _stop_after(self, tap: Tap) -> None:
+        """Take torch's own gradient from here on, if what follows is of no interest.
 
-            value = map_tensors(start, value)
-            if id(module) in self.captured:
-                raise InputError(
-                    f"the layer {self._name_of(module)!r} "
-                    "runs more than once in one forward pass, so that it has no single "
-                    "attribution. Choose a layer that runs once."
-                )
-            self.captured[id(module)] = value
-            return map_tensors(lambda t: t.clone() if t.requires_grad else t, value)
+        Not within a checkpoint, which is computed again and must meet the same rules.
+        """
+        if self._until is None or self._until[0] is not tap or self.backward:
+            return
+        if len(tap.readings) > self._until[1]:
+            self._until = None
+            if not self._recomputes and _saved_tensor_hooks(True) is None:
+                self._suspended += 1
+
+    def held_back(
+        self,
+        module: nn.Module,
+        tensors: list[Tensor],
+        received: list[Tensor],
+        passed: list[Tensor],
+    ) -> None:
+        """Hear which gradients came to the tensors of a unit, and which passed it."""
+
+    def next_order(self) -> int:
+        """Number a reading of a tap."""
+        self._readings += 1
+        return self._readings
 
     # ------------------------------------------------------------------ afterwards
 
     def gradients(
         self,
-        scores: Tensor,
+        scores: Tensor | list[Tensor],
         tensors: list[Tensor],
         *,
+        seeds: list[Tensor] | None = None,
         relevance: bool | None = None,
         keep_graph: bool = False,
     ) -> tuple[Tensor | None, ...]:
         """Return the modified gradients of the sum of scores, None where unconnected.
 
         Args:
-            scores (Tensor): one for each example.
+            scores (Tensor or list of Tensor): one for each example; or any tensors of
+                the graph.
             tensors (list of Tensor): in the graph.
+            seeds (list of Tensor, optional): the gradients that come in at ``scores``.
+                Default: 1
             relevance (bool, optional): what goes back past the switches: relevance, or
                 torch's gradient. Default: what the composite carries
             keep_graph (bool, optional): go back through it again. Default: False
@@ -480,7 +508,8 @@ class Engine(TorchFunctionMode):
         options = {"allow_unused": True, "retain_graph": keep_graph}
         try:
             with torch._C.DisableTorchFunction():
-                seeds = torch.ones_like(scores)
+                if seeds is None:
+                    seeds = [torch.ones_like(s) for s in _listed(scores)]
                 if not self._recomputes:
                     return torch.autograd.grad(scores, tensors, seeds, **options)
             return _grad(scores, tensors, seeds, **options)
@@ -505,15 +534,37 @@ class Engine(TorchFunctionMode):
 _is_grad_enabled = torch.is_grad_enabled
 #: what a checkpoint without re-entry installs; asked wherever the model multiplies
 _saved_tensor_hooks = torch._C._autograd._top_saved_tensors_default_hooks
-_SPECIAL = (nn.modules.batchnorm._BatchNorm, torch.jit.ScriptModule, OptimizedModule)
+_SPECIAL = (
+    nn.modules.batchnorm._BatchNorm,
+    nn.DataParallel,
+    torch.jit.ScriptModule,
+    OptimizedModule,
+)
 
 
 def _names_of(root: nn.Module) -> dict[int, str]:
     return {id(module): name for name, module in root.named_modules()}
 
 
+def _listed(scores: Tensor | list[Tensor]) -> list[Tensor]:
+    return [scores] if isinstance(scores, Tensor) else scores
+
+
 #: torch.autograd.grad, without handing itself to the engine as one operator
 _grad = transparent(torch.autograd.grad) or torch.autograd.grad
+
+
+def refuse_replicas(module: nn.DataParallel[Any]) -> None:
+    """Raise ModelStateError for a model that would run on several devices.
+
+    Its replicas run in threads of their own, which the engine does not see.
+    """
+    if len(module.device_ids) > 1:
+        raise ModelStateError(
+            f"the model is a DataParallel on {len(module.device_ids)} devices, whose "
+            "replicas run where no rule can see them. Explain model.module on one "
+            "device, a part of the batch at a time."
+        )
 
 
 def batch_norm_message(name: str) -> str:
@@ -634,4 +685,4 @@ def _after_module(module: nn.Module, args: Any, *rest: Any) -> Any:
     return engine.leave_module(module, args, kwargs, output)
 
 
-__all__ = ["Engine", "batch_norm_message"]
+__all__ = ["Engine", "batch_norm_message", "refuse_replicas"]

@@ -185,6 +185,25 @@ class TracingEngine(Engine):
             received - to_identifiers, dtype=torch.float64
         )
 
+    def held_back(
+        self,
+        module: nn.Module,
+        tensors: list[Tensor],
+        received: list[Tensor],
+        passed: list[Tensor],
+    ) -> None:
+        """Record what did not pass a unit that relevance goes through."""
+        index = len(self._records)
+        name = self.name_of(module)
+        self._records.append(Record(index, name, "through", None, "selected", (), ()))
+        for sums, gradients in ((self._received, received), (self._passed, passed)):
+            sums[index] = torch.tensor(0.0, dtype=torch.float64)
+            for tensor, gradient in zip(tensors, gradients, strict=True):
+                relevance = gradient.detach().double()
+                if self._times_value:
+                    relevance = relevance * tensor.detach().double()
+                sums[index] = sums[index] + relevance.sum().cpu()
+
     def apply(
         self,
         operator: Operator,

@@ -15,9 +15,10 @@ from captum.attr import (
     LayerAttribution,
     LayerGradientXActivation,
     LayerLRP,
-    NoiseTunnel,
+    NeuronAttribution,
+    NeuronGradient,
+    PerturbationAttribution,
 )
-from captum.metrics import infidelity, sensitivity_max
 from torch import Tensor, nn
 
 import captum_transformer_lrp
@@ -32,20 +33,29 @@ from captum_transformer_lrp import (
     LayerAttnLRP,
     LayerCPLRP,
     LayerTransformerLRP,
+    NeuronTransformerLRP,
     TransformerLRP,
 )
-from tests.helpers import relative, tiny
+from tests.helpers import assert_same_state, relative, state_of, tiny
 
-PUBLIC = [
+#: every public class that is made of a model (and, for some, a layer)
+PUBLIC: list[Any] = [
     value
-    for name, value in vars(captum_transformer_lrp).items()
+    for value in vars(captum_transformer_lrp).values()
     if inspect.isclass(value)
     and issubclass(value, Attribution)
-    and not issubclass(value, AttentionAttribution)  # see test_attention.py
-    and value is not DiffMask  # has no target: see tests/diffmask
+    and value is not AttentionAttribution  # a base
 ]
-WHOLE = [c for c in PUBLIC if not issubclass(c, LayerAttribution)]
+ATTENTION = [c for c in PUBLIC if issubclass(c, AttentionAttribution)]
 LAYER = [c for c in PUBLIC if issubclass(c, LayerAttribution)]
+NEURON = [c for c in PUBLIC if issubclass(c, NeuronAttribution)]
+#: relevance of the inputs, of their shape
+WHOLE = [
+    c
+    for c in PUBLIC
+    if issubclass(c, TransformerLRP) and c not in LAYER and c not in NEURON
+]
+RELEVANCE = [*WHOLE, *LAYER, *NEURON]
 
 
 def model() -> nn.Module:
@@ -58,37 +68,65 @@ def model() -> nn.Module:
 
 
 def make(cls: Any, net: Any) -> Any:
-    return cls(net, net[1]) if cls in LAYER else cls(net)
+    """An explainer as its simplest call makes it."""
+    return cls(net, net[1]) if cls in LAYER or cls in NEURON else cls(net)
+
+
+def explained(cls: Any) -> dict[str, Any]:
+    """What says which score is explained."""
+    return {"neuron_selector": 2} if cls in NEURON else {"target": 1}
 
 
 X = torch.randn(2, 4, generator=torch.Generator().manual_seed(1)).double()
 
 
 def test_all_classes_are_covered() -> None:
-    assert len(WHOLE) == 5 and len(LAYER) == 3
-    relevance = {c for c in METHODS.values() if issubclass(c, TransformerLRP)}
-    assert relevance < set(WHOLE)
+    """A new public class has to be of a kind whose contract is checked here."""
+    assert len(LAYER) >= 3 and len(NEURON) >= 3 and len(ATTENTION) == 8
+    assert set(PUBLIC) == {*RELEVANCE, *ATTENTION, DiffMask}
+    assert {c for c in METHODS.values() if issubclass(c, TransformerLRP)} < set(WHOLE)
 
 
 @pytest.mark.parametrize("cls", PUBLIC)
 def test_class_contract(cls: Any) -> None:
-    assert issubclass(cls, GradientAttribution)
+    """What Captum's callers ask a class, before and after it is made."""
+    base = PerturbationAttribution if cls is DiffMask else GradientAttribution
+    assert issubclass(cls, base)
     assert hasattr(cls.attribute, "__wrapped__"), "log_usage is missing"
-    assert "attribute" in vars(cls) or cls.__bases__[0].__module__.startswith(
-        "captum_transformer_lrp"
-    )
+    assert "L R P" not in cls.get_name() and cls.get_name() == cls.get_name().strip()
     attribution = make(cls, model())
-    assert attribution.multiplies_by_inputs is True
-    assert attribution.has_convergence_delta() is True
-    assert "L R P" not in attribution.get_name()
     assert attribution.get_name() == cls.get_name()
-    with pytest.raises(NotImplementedError):
+    times_inputs = cls in RELEVANCE
+    assert attribution.multiplies_by_inputs is times_inputs
+    assert attribution.has_convergence_delta() is times_inputs
+    parameters = inspect.signature(cls.attribute.__wrapped__).parameters
+    assert ("return_convergence_delta" in parameters) is times_inputs
+    assert list(parameters)[:2] == ["self", "inputs"]
+    assert "additional_forward_args" in parameters
+    required = [
+        name
+        for name, p in parameters.items()
+        if p.default is p.empty and name not in ("self", "inputs")
+    ]
+    assert required == (["neuron_selector"] if cls in NEURON else [])
+    with pytest.raises(NotImplementedError, match="call attribute"):
         attribution.attribute_future()
     assert cls.__doc__ and len(cls.__doc__.splitlines()[0]) > 20
 
 
+def test_names_are_unique() -> None:
+    """Captum Insights keeps methods by name."""
+    names = [cls.get_name() for cls in PUBLIC]
+    assert len(set(names)) == len(names)
+
+
 @pytest.mark.parametrize(
-    ("cls", "captums"), [(TransformerLRP, LRP), (LayerTransformerLRP, LayerLRP)]
+    ("cls", "captums"),
+    [
+        (TransformerLRP, LRP),
+        (LayerTransformerLRP, LayerLRP),
+        (NeuronTransformerLRP, NeuronGradient),
+    ],
 )
 def test_positional_arguments_are_captums(cls: Any, captums: Any) -> None:
     ours = list(inspect.signature(cls.attribute.__wrapped__).parameters)
@@ -96,7 +134,7 @@ def test_positional_arguments_are_captums(cls: Any, captums: Any) -> None:
     assert ours[: len(theirs)] == theirs
 
 
-@pytest.mark.parametrize("cls", PUBLIC)
+@pytest.mark.parametrize("cls", [*WHOLE, *LAYER])
 def test_unwrapped_call_as_insights_makes_it(cls: Any) -> None:
     attribution = make(cls, model())
     found = cls.attribute.__wrapped__(
@@ -106,6 +144,25 @@ def test_unwrapped_call_as_insights_makes_it(cls: Any) -> None:
     found = found if isinstance(found, tuple) else (found,)
     expected = expected if isinstance(expected, tuple) else (expected,)
     assert torch.equal(found[0], expected[0])
+
+
+@pytest.mark.parametrize("cls", RELEVANCE)
+def test_attributions_are_detached_and_inputs_untouched(cls: Any) -> None:
+    net, x = model(), X.clone()
+    explainer, before = make(cls, net), state_of(net)
+    with torch.no_grad():
+        found = explainer.attribute(x, **explained(cls))
+    assert found.grad_fn is None and not found.requires_grad
+    assert torch.equal(x, X) and not x.requires_grad and x.grad is None
+    again = explainer.attribute(x.requires_grad_(), **explained(cls))
+    assert torch.equal(again, found) and x.requires_grad and x.grad is None
+    attribution, delta = explainer.attribute(
+        X, **explained(cls), return_convergence_delta=True
+    )
+    score = net[:2](X)[:, 2] if cls in NEURON else net(X)[:, 1]
+    assert delta.shape == (2,)
+    assert torch.allclose(delta, (score - attribution.flatten(1).sum(1)).detach())
+    assert_same_state(before, state_of(net))
 
 
 @pytest.mark.parametrize("cls", WHOLE)
@@ -172,37 +229,6 @@ def test_targets_of_language_models() -> None:
     one = AttnLRP(per_token).attribute(x, target=(-1, 2))
     listed = AttnLRP(per_token).attribute(x, target=[(-1, 2), (4, 2)])
     assert torch.equal(one, listed)
-
-
-@pytest.mark.parametrize("cls", WHOLE)
-@pytest.mark.parametrize("kind", ["smoothgrad", "smoothgrad_sq", "vargrad"])
-def test_noise_tunnel(cls: Any, kind: str) -> None:
-    tunnel = NoiseTunnel(cls(model()))
-    torch.manual_seed(0)
-    found, delta = tunnel.attribute(
-        X,
-        nt_type=kind,
-        nt_samples=4,
-        stdevs=0.1,
-        target=[0, 2],
-        return_convergence_delta=True,
-    )
-    assert found.shape == X.shape and torch.isfinite(found).all()
-    assert delta.shape == (8,)
-
-
-@pytest.mark.parametrize("cls", WHOLE)
-def test_metrics(cls: Any) -> None:
-    net = model()
-    explainer = cls(net)
-
-    def perturb(x: Tensor) -> tuple[Tensor, Tensor]:
-        noise = 0.01 * torch.randn_like(x)
-        return noise, x - noise
-
-    value = infidelity(net, perturb, X, explainer.attribute(X, target=1), target=1)
-    assert value.shape == (2,) and (value < 0.1).all()
-    assert torch.isfinite(sensitivity_max(explainer.attribute, X, target=1)).all()
 
 
 def test_verbose_prints_the_trace(capsys: pytest.CaptureFixture[str]) -> None:
@@ -293,6 +319,36 @@ def test_layer_that_returns_its_input() -> None:
     assert torch.allclose(found.sum(1), 2 * X[:, 1])
 
 
+def test_layers_need_no_way_back_to_the_inputs() -> None:
+    class Barred(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            out = super().forward(x)
+            out.register_hook(lambda _: pytest.fail("went below the layer"))
+            return out
+
+    net = nn.Sequential(Barred(4, 6), nn.GELU(), nn.Linear(6, 3)).double()
+    found, delta = LayerAttnLRP(net, net[1]).attribute(
+        X, target=1, return_convergence_delta=True
+    )
+    assert found.shape == (2, 6) and delta.shape == (2,)
+
+
+def test_no_delta_where_relevance_is_not_of_examples() -> None:
+    class Flat(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens = nn.Linear(4, 4).double()
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.tokens(x.reshape(-1, 4)).reshape(x.shape).sum(1)
+
+    net, x = Flat(), torch.stack([X, X, X], 1)
+    layer = LayerAttnLRP(net, net.tokens)
+    assert layer.attribute(x, target=1).shape == (6, 4)
+    with pytest.raises(ValueError, match=r"\(6, 4\) is not ordered by the 2 examples"):
+        layer.attribute(x, target=1, return_convergence_delta=True)
+
+
 def test_layer_written_over_in_place() -> None:
     net = nn.Sequential(
         nn.Linear(4, 3), nn.ReLU(inplace=True), nn.Linear(3, 2)
@@ -322,6 +378,15 @@ def test_epsilon_tends_to_the_plain_rule() -> None:
     )
     assert (
         relative(EpsilonLRP(net, epsilon=0.3).attribute(X, target=1), expected) > 1e-3
+    )
+
+
+def test_explainers_print_themselves() -> None:
+    net = model()
+    plain, passing = AttnLRP(net), AttnLRP(net, through={net[1]: 2})
+    assert repr(plain) == "AttnLRP(Sequential, composite='AttnLRP')"
+    assert repr(passing) == (
+        "AttnLRP(Sequential, composite='AttnLRP', through={Layer of GELU: 2})"
     )
 
 
