@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch._dynamo.eval_frame import OptimizedModule
+from torch.autograd.graph import GradientEdge
 from torch.overrides import TorchFunctionMode
 
 from ..errors import InputError, ModelStateError
@@ -456,20 +457,27 @@ class Engine(TorchFunctionMode):
 
     def gradients(
         self,
-        scores: Tensor,
-        tensors: list[Tensor],
+        scores: Tensor | GradientEdge,
+        tensors: Sequence[Tensor | GradientEdge],
         *,
         relevance: bool | None = None,
         keep_graph: bool = False,
+        seeds: Tensor | None = None,
+        batched: bool = False,
     ) -> tuple[Tensor | None, ...]:
         """Return the modified gradients of the sum of scores, None where unconnected.
 
         Args:
-            scores (Tensor): one for each example.
-            tensors (list of Tensor): in the graph.
+            scores (Tensor or GradientEdge): one for each example, or where else to
+                start.
+            tensors (sequence of Tensor or GradientEdge): in the graph.
             relevance (bool, optional): what goes back past the switches: relevance, or
                 torch's gradient. Default: what the composite carries
             keep_graph (bool, optional): go back through it again. Default: False
+            seeds (Tensor, optional): what starts at the scores, of their shape.
+                Default: ones
+            batched (bool, optional): the seeds are several, stacked in a dimension in
+                front, which go back together; so are the gradients. Default: False
 
         Called inside the engine, and seen by it where the model hooks into what
         autograd saves: a checkpointed model computes parts of itself again on the way
@@ -478,14 +486,23 @@ class Engine(TorchFunctionMode):
         self.backward = True
         self.passes.relevance = self._switches if relevance is None else relevance
         options = {"allow_unused": True, "retain_graph": keep_graph}
+        if batched:
+            options["is_grads_batched"] = True
         try:
             with torch._C.DisableTorchFunction():
-                seeds = torch.ones_like(scores)
+                if seeds is None:
+                    assert isinstance(scores, Tensor)
+                    seeds = torch.ones_like(scores)
                 if not self._recomputes:
                     return torch.autograd.grad(scores, tensors, seeds, **options)
             return _grad(scores, tensors, seeds, **options)
         finally:
             self.backward = False
+
+    @property
+    def goes_back_once_more(self) -> bool:
+        """Whether parts of the model are computed again on the way back."""
+        return self._recomputes
 
     def check(self, output: Tensor) -> None:
         """Raise or warn if some operator on the way to ``output`` had no rule.
