@@ -25,12 +25,14 @@ from .attribution import (
     LayerTransformerLRP,
     LRPRollout,
     PartialLRP,
+    PositionalLRP,
     RawAttention,
     TransformerLRP,
 )
 from .diffmask import DiffMask
 from .explaining import explain
 from .explanation import Explanation, ImageExplanation, TextExplanation
+from .language import LLMRelevance, LLMTransformerLRP
 from .propagation import Composite, ModuleName, Predicate, registry, rules
 
 __version__ = "0.1.0"
@@ -52,12 +54,15 @@ __all__ = [
     "GenericAttention",
     "GradientXInput",
     "ImageExplanation",
+    "LLMRelevance",
+    "LLMTransformerLRP",
     "LRPRollout",
     "LayerAttnLRP",
     "LayerCPLRP",
     "LayerTransformerLRP",
     "ModuleName",
     "PartialLRP",
+    "PositionalLRP",
     "Predicate",
     "RawAttention",
     "TextExplanation",

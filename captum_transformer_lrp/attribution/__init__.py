@@ -13,6 +13,7 @@ from .attention import (
 )
 from .attention_maps import AttentionLayer
 from .layer_transformer_lrp import LayerAttnLRP, LayerCPLRP, LayerTransformerLRP
+from .positional_lrp import PositionalLRP, PositionalRelevance, PositionRelevance
 from .transformer_lrp import (
     CPLRP,
     AttnLRP,
@@ -55,6 +56,9 @@ __all__ = [
     "LayerCPLRP",
     "LayerTransformerLRP",
     "PartialLRP",
+    "PositionRelevance",
+    "PositionalLRP",
+    "PositionalRelevance",
     "RawAttention",
     "TransformerLRP",
 ]

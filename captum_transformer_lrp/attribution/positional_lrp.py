@@ -79,6 +79,24 @@ def total(
     return sum((r.abs() if sign == "absolute" else r for r in found), 0.0)
 
 
+def with_positions(
+    tokens: Tensor, encodings: Sequence[PositionRelevance], sign: Sign, input: int
+) -> Tensor:
+    """Return the relevance of tokens together with that of their positions.
+
+    Raises:
+        InputError: if the tokens have not one score each.
+    """
+    positions = total(encodings, sign, input)
+    if isinstance(positions, Tensor) and positions.shape != tokens.shape:
+        raise InputError(
+            f"positions have one score each, shape {tuple(positions.shape)}, the "
+            f"explained input is of shape {tuple(tokens.shape)}: they cannot be added. "
+            "Pass token identifiers, or call PositionalLRP.parts, which returns both."
+        )
+    return tokens + positions
+
+
 def summed_by_table(
     uses: Sequence[PositionUse],
     gradients: Sequence[Tensor | None],
@@ -188,14 +206,14 @@ class PositionalLRP(TransformerLRP):
             inputs, target, additional_forward_args
         )
         values = tuple(
-            value + self._fitting(total(encodings, self.sign, i), value)
+            with_positions(value, encodings, self.sign, i)
             for i, value in enumerate(tokens)
         )
         attributions = explained.inputs.restore(values)
         if not return_convergence_delta:
             return attributions
         signed = tuple(
-            value + self._fitting(total(encodings, "signed", i), value)
+            with_positions(value, encodings, "signed", i)
             for i, value in enumerate(tokens)
         )
         return attributions, self.compute_convergence_delta(signed, explained.scores)
@@ -235,7 +253,7 @@ class PositionalLRP(TransformerLRP):
                 examples=_examples(inputs),
                 positions=(positions,) if isinstance(positions, Tensor) else (),
             ),
-            wanted=lambda engine: [use.leaf for use in engine.uses],  # type: ignore[attr-defined]
+            wanted=lambda engine: [use.leaf for use in engine.uses],
         )
         engine = explained.engine
         assert isinstance(engine, PositionEngine)
@@ -255,15 +273,6 @@ class PositionalLRP(TransformerLRP):
                 times_input=times_input,
             )
         return explained, tokens, encodings
-
-    def _fitting(self, positions: Tensor | float, tokens: Tensor) -> Tensor | float:
-        if isinstance(positions, Tensor) and positions.shape != tokens.shape:
-            raise InputError(
-                f"positions have one score each, shape {tuple(positions.shape)}, the "
-                f"explained input is of shape {tuple(tokens.shape)}: they cannot be "
-                "added. Pass token identifiers, or call parts(), which returns both."
-            )
-        return positions
 
 
 def checked_sign(sign: Any) -> Sign:

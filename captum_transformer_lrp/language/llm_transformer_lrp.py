@@ -10,7 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from .._captum import GradientAttribution, log_usage
-from ..attribution.positional_lrp import Sign, checked_sign, summed_by_table, total
+from ..attribution.positional_lrp import (
+    Sign,
+    checked_sign,
+    summed_by_table,
+    with_positions,
+)
 from ..attribution.scores import output_tensor
 from ..attribution.single_pass import check_callable, run_once
 from ..errors import DisconnectedError, InputError, LRPError, TargetError
@@ -178,8 +183,8 @@ class LLMTransformerLRP(GradientAttribution):
                 None, "top_p": None}``
             contrast (int, str, Tensor or list of int, optional): another token that
                 might have been generated, one for all or one for each: explained is the
-                difference between the scores of the two. For several prompts a list of
-                these. Default: None
+                difference between the scores of the two. For several prompts one for
+                all, or a list of these. Default: None
             skip_tokens (list of int or list of str, optional): tokens of the prompt
                 that are no columns. Default: None
             include_generated (bool, optional): append a column for each generated token
@@ -215,7 +220,7 @@ class LLMTransformerLRP(GradientAttribution):
             )
         contrasts = None
         if contrast is not None:
-            if isinstance(contrast, int) and not prompts.single:
+            if isinstance(contrast, (int, str)) and not prompts.single:
                 contrast = [contrast] * len(prompts)
             contrasts = contrasts_for(
                 targets, read_tokens(contrast, prompts, self.tokenizer, "contrast")
@@ -243,7 +248,7 @@ class LLMTransformerLRP(GradientAttribution):
             None,
             composite=self.composite,
             unknown=self.unknown,
-            make_engine=self._engine(len(prompts)),
+            make_engine=self._engine(sequences),
         ) as (engine, inputs, output):
             with torch._C.DisableTorchFunction():
                 logits = output_tensor(output, self.output_field)
@@ -269,16 +274,18 @@ class LLMTransformerLRP(GradientAttribution):
                 for i, gradient in enumerate(gradients[: len(leaves)]):
                     relevance = gradient.to(engine.identifiers.dtype)
                     if self.positional is not None:
-                        relevance = relevance + total(encodings, self.positional, i)
+                        relevance = with_positions(
+                            relevance, encodings, self.positional, i
+                        )
                     parts[i].append(relevance.detach())
-        relevance = [torch.cat(part) for part in parts]
+        found = [torch.cat(part) for part in parts]
         return [
             self._result(
                 example,
                 prompts,
                 targets,
                 sequences,
-                relevance,
+                found,
                 scores.values.detach(),
                 log_probs,
                 contrasts is not None,
@@ -287,11 +294,15 @@ class LLMTransformerLRP(GradientAttribution):
             for example in range(len(prompts))
         ]
 
-    def _engine(self, examples: int) -> Callable[..., Engine]:
+    def _engine(self, sequences: Sequences) -> Callable[..., Engine]:
         """Return what makes the engine; names of modules are those in the model."""
         kind: Callable[..., Engine] = Engine
         if self.positional is not None:
-            kind = partial(PositionEngine, examples=examples)
+            kind = partial(
+                PositionEngine,
+                examples=len(sequences.starts),
+                positions=sequences.counted,
+            )
         root = self.forward_func if isinstance(self.forward_func, nn.Module) else None
 
         def make(composite: Composite, **options: Any) -> Engine:

@@ -66,8 +66,8 @@ def read_prompts(
         isinstance(inp, (list, tuple)) and all(isinstance(x, str) for x in inp) and inp
     ):
         texts = [_encode(text, tokenizer, special=True) for text in inp]
-        ids, mask = padded(texts), padded([torch.ones_like(t) for t in texts])
-        batch = {"input_ids": ids, "attention_mask": mask}
+        there = [torch.ones_like(text) for text in texts]
+        batch = {"input_ids": padded(texts), "attention_mask": padded(there)}
     elif isinstance(inp, Tensor):
         batch = {"input_ids": inp[None] if inp.dim() == 1 else inp}
     elif isinstance(inp, Mapping):
@@ -77,19 +77,8 @@ def read_prompts(
             f"inp is a {type(inp).__name__}; expected a text, a list of texts, a "
             "tensor of token ids, a tokenizer's mapping, or captum.attr.TextTokenInput."
         )
-    ids = batch.get("input_ids")
-    if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.dim() != 2:
-        raise InputError(
-            f"inp has input_ids {_described(ids)}; expected a tensor of integers of "
-            'shape (examples, tokens). Call the tokenizer with return_tensors="pt".'
-        )
-    mask = batch.get("attention_mask")
-    mask = torch.ones_like(ids) if mask is None else mask
-    if not isinstance(mask, Tensor) or mask.shape != ids.shape:
-        raise InputError(
-            f"attention_mask is {_described(mask)}; expected shape {tuple(ids.shape)}, "
-            "as input_ids has."
-        )
+    ids = _checked_ids(batch.get("input_ids"))
+    mask = _checked_mask(batch.get("attention_mask"), ids)
     spans = [_span(row) for row in mask]
     cut = [slice(*span) for span in spans]
 
@@ -239,6 +228,26 @@ def _identifiers(tokens: Sequence[int] | Sequence[str], tokenizer: Any) -> list[
             "tokens of its vocabulary."
         )
     return list(tokenizer.convert_tokens_to_ids(texts))
+
+
+def _checked_ids(ids: Any) -> Tensor:
+    if not isinstance(ids, Tensor) or ids.is_floating_point() or ids.dim() != 2:
+        raise InputError(
+            f"inp has input_ids {_described(ids)}; expected a tensor of integers of "
+            'shape (examples, tokens). Call the tokenizer with return_tensors="pt".'
+        )
+    return ids
+
+
+def _checked_mask(mask: Any, ids: Tensor) -> Tensor:
+    if mask is None:
+        return torch.ones_like(ids)
+    if not isinstance(mask, Tensor) or mask.shape != ids.shape:
+        raise InputError(
+            f"attention_mask is {_described(mask)}; expected a tensor of shape "
+            f"{tuple(ids.shape)}, as input_ids has."
+        )
+    return mask
 
 
 def _span(mask: Tensor) -> tuple[int, int]:

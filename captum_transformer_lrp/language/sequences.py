@@ -35,6 +35,7 @@ class Sequences:
         valid (Tensor): False where an example has fewer, of that shape.
         targets (Tensor): the generated tokens, of that shape.
         starts (list of int): where the generated tokens begin in the last of them.
+        counted (tuple of Tensor): positions that the user gave.
     """
 
     explained: tuple[Tensor, ...]
@@ -43,6 +44,7 @@ class Sequences:
     valid: Tensor
     targets: Tensor
     starts: list[int]
+    counted: tuple[Tensor, ...] = ()
 
 
 def is_encoder_decoder(model: Any) -> bool:
@@ -97,6 +99,7 @@ def _decoder(model: Any, prompts: Prompts, targets: list[Tensor]) -> Sequences:
         explained=(ids,),
         call=call,
         starts=starts,
+        counted=tuple(v for k, v in keywords.items() if k == "position_ids"),
         **_read([start - 1 for start in starts], targets),
     )
 

@@ -86,7 +86,8 @@ class _Origin:
 
     Attributes:
         tensor (Tensor): the tensor itself, kept so that its id is not used again.
-        table (int): id of the tensor before it was reshaped, moved or cast.
+        table (int): id of the tensor before it was reshaped, moved or cast; what it was
+            split into are tables of their own.
         keeps (object): what that id belongs to.
         counted (bool): it depends on positions; else it is a parameter's rows.
     """
@@ -175,10 +176,11 @@ class PositionEngine(Engine):
         counted = counts or any(o.counted for o in origins)
         if not counted and not moved:  # a weight is a position only as it is
             return
-        for tensor in tensors_in(output):
+        tensors = list(tensors_in(output))
+        for tensor in tensors:
             if tensor.requires_grad and not tensor.is_leaf:
                 continue
-            if moved and len(origins) == 1:
+            if moved and len(origins) == len(tensors) == 1:
                 origin = origins[0]
                 self._origins[id(tensor)] = _Origin(
                     tensor, origin.table, origin.keeps, counted

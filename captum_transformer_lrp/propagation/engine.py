@@ -458,7 +458,7 @@ class Engine(TorchFunctionMode):
     def gradients(
         self,
         scores: Tensor | GradientEdge,
-        tensors: Sequence[Tensor | GradientEdge],
+        tensors: Sequence[Tensor] | Sequence[GradientEdge],
         *,
         relevance: bool | None = None,
         keep_graph: bool = False,
