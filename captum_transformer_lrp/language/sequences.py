@@ -140,7 +140,7 @@ def _encoder_decoder(model: Any, prompts: Prompts, targets: list[Tensor]) -> Seq
     )
 
 
-def _read(first: list[int], targets: list[Tensor]) -> dict[str, Tensor]:
+def _read(first: list[int], targets: list[Tensor]) -> dict[str, Any]:
     """Return where each target is predicted, whether there is one, and which."""
     device = targets[0].device
     steps = padded(torch.arange(len(t), device=device) for t in targets)
