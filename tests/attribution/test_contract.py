@@ -32,6 +32,7 @@ from captum_transformer_lrp import (
     LayerAttnLRP,
     LayerCPLRP,
     LayerTransformerLRP,
+    LLMTransformerLRP,
     TransformerLRP,
 )
 from tests.helpers import relative, tiny
@@ -43,6 +44,7 @@ PUBLIC = [
     and issubclass(value, Attribution)
     and not issubclass(value, AttentionAttribution)  # see test_attention.py
     and value is not DiffMask  # has no target: see tests/diffmask
+    and value is not LLMTransformerLRP  # explains prompts: see tests/language
 ]
 WHOLE = [c for c in PUBLIC if not issubclass(c, LayerAttribution)]
 LAYER = [c for c in PUBLIC if issubclass(c, LayerAttribution)]
@@ -65,7 +67,7 @@ X = torch.randn(2, 4, generator=torch.Generator().manual_seed(1)).double()
 
 
 def test_all_classes_are_covered() -> None:
-    assert len(WHOLE) == 5 and len(LAYER) == 3
+    assert len(WHOLE) == 6 and len(LAYER) == 3
     relevance = {c for c in METHODS.values() if issubclass(c, TransformerLRP)}
     assert relevance < set(WHOLE)
 
