@@ -28,6 +28,7 @@ from .attribution import (
     NeuronCPLRP,
     NeuronTransformerLRP,
     PartialLRP,
+    PositionalLRP,
     RawAttention,
     TransformerLRP,
     register_insights,
@@ -36,6 +37,7 @@ from .attribution import (
 from .diffmask import DiffMask
 from .explaining import explain
 from .explanation import Explanation, ImageExplanation, TextExplanation
+from .language import LLMRelevance, LLMTransformerLRP
 from .propagation import Composite, ModuleName, Predicate, registry, rules
 
 __version__ = "0.1.0"
@@ -57,6 +59,8 @@ __all__ = [
     "GenericAttention",
     "GradientXInput",
     "ImageExplanation",
+    "LLMRelevance",
+    "LLMTransformerLRP",
     "LRPRollout",
     "LayerAttnLRP",
     "LayerCPLRP",
@@ -66,6 +70,7 @@ __all__ = [
     "NeuronCPLRP",
     "NeuronTransformerLRP",
     "PartialLRP",
+    "PositionalLRP",
     "Predicate",
     "RawAttention",
     "TextExplanation",

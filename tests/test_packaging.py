@@ -40,9 +40,10 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("propagation.composites",),
     ("propagation.identifiers", "propagation.table", "propagation.unknown"),
     ("propagation.engine",),
-    ("propagation.trace", "propagation.attention_engine"),
+    ("propagation.trace", "propagation.attention_engine", "propagation.encodings"),
     ("propagation",),
     ("attribution",),
+    ("language",),
     ("explaining", "masking"),
     ("",),  # the package itself: the public names
     ("cli", "__main__"),

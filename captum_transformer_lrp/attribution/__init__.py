@@ -20,6 +20,7 @@ from .neuron_transformer_lrp import (
     NeuronCPLRP,
     NeuronTransformerLRP,
 )
+from .positional_lrp import PositionalLRP, PositionalRelevance, PositionRelevance
 from .transformer_lrp import (
     CPLRP,
     AttnLRP,
@@ -65,6 +66,9 @@ __all__ = [
     "NeuronCPLRP",
     "NeuronTransformerLRP",
     "PartialLRP",
+    "PositionRelevance",
+    "PositionalLRP",
+    "PositionalRelevance",
     "RawAttention",
     "TransformerLRP",
     "register_insights",

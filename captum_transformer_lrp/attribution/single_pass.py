@@ -35,7 +35,8 @@ class Explained:
     Attributes:
         inputs (Inputs): what was explained.
         scores (Tensor): the explained score of each example, detached.
-        gradients (tuple): for each leaf; None where no relevance arrived.
+        gradients (tuple): for each leaf, then each further tensor that was asked for;
+            None where no relevance arrived.
         engine (Engine): the engine that ran.
         places (tuple of Place): what was to be read off.
     """
@@ -73,6 +74,7 @@ def explain_once(
     start: Start | None = None,
     through: Mapping[Unit, Selector] | None = None,
     read: Sequence[Unit] = (),
+    wanted: Callable[[Engine], list[Tensor]] | None = None,
 ) -> Explained:
     """Run the model once under a composite and go back from its score.
 
@@ -90,6 +92,9 @@ def explain_once(
             Default: None
         read (sequence of Unit, optional): where relevance is read off, instead of at
             the inputs. Default: none
+        wanted (Callable, optional): called after the forward pass with the engine;
+            returns further tensors, whose gradients follow those of the inputs.
+            Default: None
 
     Raises:
         InputError, TargetError, OutputError, UnknownOperatorError, ModelStateError,
@@ -119,6 +124,7 @@ def explain_once(
             with torch._C.DisableTorchFunction():
                 scores = source.scores(prepared.examples)
                 engine.check(scores)
+        further = [] if wanted is None else wanted(engine)
         del output
         if not scores.requires_grad:
             raise _disconnected(engine, prepared)
@@ -131,7 +137,7 @@ def explain_once(
                 raise _disconnected(engine, prepared)
             gradients: tuple[Tensor | None, ...] = (None,) * len(prepared.leaves)
         else:
-            gradients = _go_back(engine, arriving, prepared)
+            gradients = _go_back(engine, arriving, prepared, further)
     return Explained(prepared, scores.detach(), gradients, engine, tuple(places))
 
 
@@ -235,13 +241,13 @@ def _run(forward_func: Callable[..., Any], prepared: Inputs) -> Any:
 
 
 def _go_back(
-    engine: Engine, arriving: Arriving, prepared: Inputs
+    engine: Engine, arriving: Arriving, prepared: Inputs, further: list[Tensor]
 ) -> tuple[Tensor | None, ...]:
-    leaves = [leaf.leaf for leaf in prepared.leaves]
-    gradients = engine.gradients(arriving.tensors, leaves, seeds=arriving.seeds)
+    tensors = [*(leaf.leaf for leaf in prepared.leaves), *further]
+    gradients = engine.gradients(arriving.tensors, tensors, seeds=arriving.seeds)
     if all(g is None for g in gradients):
         raise _disconnected(engine, prepared)
-    for leaf, gradient in zip(prepared.leaves, gradients, strict=True):
+    for leaf, gradient in zip(prepared.leaves, gradients, strict=False):
         if gradient is None and leaf.is_identifier and not engine.identifiers.read:
             raise InputError(
                 f"{leaf.name} holds integers of shape {tuple(leaf.given.shape)}, but "

@@ -109,6 +109,9 @@ _SHARED: dict[Key, Row] = {
     "variance": HalfGradient(),
 }
 
+#: of the softmax family those that make scores to explain, not patterns
+_SCORES = ("log_softmax", "_log_softmax", "special_log_softmax")
+
 ATTN_LRP = Composite(
     "AttnLRP",
     {
@@ -128,6 +131,7 @@ CP_LRP = Composite(
         **_SHARED,
         "product": GatedProduct(),
         "softmax": Detach(),
+        **dict.fromkeys(_SCORES, PlainGradient()),
         "exponential": Detach(),
         "attention": ConstantPattern(),
         "quotient": ConstantDenominator(),

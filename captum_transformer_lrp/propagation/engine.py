@@ -16,12 +16,13 @@ from __future__ import annotations
 import functools
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch._dynamo.eval_frame import OptimizedModule
+from torch.autograd.graph import GradientEdge
 from torch.overrides import TorchFunctionMode
 
 from ..errors import ModelStateError
@@ -480,24 +481,27 @@ class Engine(TorchFunctionMode):
 
     def gradients(
         self,
-        scores: Tensor | list[Tensor],
-        tensors: list[Tensor],
+        scores: Tensor | GradientEdge | Sequence[Tensor],
+        tensors: Sequence[Tensor] | Sequence[GradientEdge],
         *,
-        seeds: list[Tensor] | None = None,
+        seeds: Tensor | Sequence[Tensor] | None = None,
         relevance: bool | None = None,
         keep_graph: bool = False,
+        batched: bool = False,
     ) -> tuple[Tensor | None, ...]:
         """Return the modified gradients of the sum of scores, None where unconnected.
 
         Args:
-            scores (Tensor or list of Tensor): one for each example; or any tensors of
-                the graph.
-            tensors (list of Tensor): in the graph.
-            seeds (list of Tensor, optional): the gradients that come in at ``scores``.
-                Default: 1
+            scores (Tensor, GradientEdge or sequence of Tensor): one for each example,
+                or where else to start.
+            tensors (sequence of Tensor or GradientEdge): in the graph.
             relevance (bool, optional): what goes back past the switches: relevance, or
                 torch's gradient. Default: what the composite carries
             keep_graph (bool, optional): go back through it again. Default: False
+            seeds (Tensor or sequence of Tensor, optional): what starts at the scores,
+                of their shape. Default: ones
+            batched (bool, optional): the seeds are several, stacked in a dimension in
+                front, which go back together; so are the gradients. Default: False
 
         Called inside the engine, and seen by it where the model hooks into what
         autograd saves: a checkpointed model computes parts of itself again on the way
@@ -506,15 +510,23 @@ class Engine(TorchFunctionMode):
         self.backward = True
         self.passes.relevance = self._switches if relevance is None else relevance
         options = {"allow_unused": True, "retain_graph": keep_graph}
+        if batched:
+            options["is_grads_batched"] = True
         try:
             with torch._C.DisableTorchFunction():
                 if seeds is None:
+                    assert not isinstance(scores, GradientEdge)
                     seeds = [torch.ones_like(s) for s in _listed(scores)]
                 if not self._recomputes:
                     return torch.autograd.grad(scores, tensors, seeds, **options)
             return _grad(scores, tensors, seeds, **options)
         finally:
             self.backward = False
+
+    @property
+    def goes_back_once_more(self) -> bool:
+        """Whether parts of the model are computed again on the way back."""
+        return self._recomputes
 
     def check(self, output: Tensor) -> None:
         """Raise or warn if some operator on the way to ``output`` had no rule.
@@ -546,7 +558,7 @@ def _names_of(root: nn.Module) -> dict[int, str]:
     return {id(module): name for name, module in root.named_modules()}
 
 
-def _listed(scores: Tensor | list[Tensor]) -> list[Tensor]:
+def _listed(scores: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
     return [scores] if isinstance(scores, Tensor) else scores
 
 

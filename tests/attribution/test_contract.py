@@ -33,6 +33,7 @@ from captum_transformer_lrp import (
     LayerAttnLRP,
     LayerCPLRP,
     LayerTransformerLRP,
+    LLMTransformerLRP,
     NeuronTransformerLRP,
     TransformerLRP,
 )
@@ -45,6 +46,7 @@ PUBLIC: list[Any] = [
     if inspect.isclass(value)
     and issubclass(value, Attribution)
     and value is not AttentionAttribution  # a base
+    and value is not LLMTransformerLRP  # explains prompts: see tests/language
 ]
 ATTENTION = [c for c in PUBLIC if issubclass(c, AttentionAttribution)]
 LAYER = [c for c in PUBLIC if issubclass(c, LayerAttribution)]

@@ -1,0 +1,412 @@
+"""Generated text explained token by token, from one forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from .._captum import GradientAttribution, log_usage
+from ..attribution.positional_lrp import (
+    Sign,
+    checked_sign,
+    summed_by_table,
+    with_positions,
+)
+from ..attribution.scores import output_tensor
+from ..attribution.single_pass import check_callable, run_once
+from ..errors import DisconnectedError, InputError, LRPError, TargetError
+from ..propagation import Composite, Engine, composite_named
+from ..propagation.encodings import PositionEngine
+from ..propagation.registry import Row
+from .backward import Scores, gradients_of_each
+from .prompts import (
+    Prompts,
+    column_names,
+    contrasts_for,
+    read_prompts,
+    read_tokens,
+    row_names,
+)
+from .result import LLMRelevance
+from .scores import (
+    AttrTarget,
+    check_finite,
+    check_logits,
+    checked_attr_target,
+    sequence_weights,
+    token_scores,
+)
+from .sequences import Sequences, arrange, generate
+
+
+class LLMTransformerLRP(GradientAttribution):
+    r"""LRP for language models: which tokens made the model write what it wrote.
+
+    Every generated token is explained, from a single forward pass over prompt and
+    generation: a causal model predicts all of them there. Each then goes back alone,
+    ``chunk_size`` of them in one batched backward pass over the same graph. What is
+    returned is a :class:`captum.attr.LLMAttributionResult` and plots like one.
+
+    Rules end at the logits: log-probabilities, probabilities and differences between
+    tokens are functions of these, and their gradient there is torch's own, whatever the
+    method does with a softmax inside the model.
+
+    Args:
+        model (Callable): a causal language model or an encoder-decoder with Hugging
+            Face's interface; or any callable that takes token ids ``(examples,
+            tokens)`` and returns logits ``(examples, tokens, vocabulary)``.
+        tokenizer (Any, optional): its tokenizer; needed for texts, and for the names of
+            tokens. Default: None
+        composite (str or Composite, optional): the method, as for
+            :class:`TransformerLRP`. Default: ``"attnlrp"``
+        attr_target (str, optional): what is explained of each token: its ``"logit"``,
+            ``"log_prob"`` or ``"prob"``. Default: ``"logit"``
+        chunk_size (int, optional): how many tokens go back at once. Memory for the way
+            back grows with it, results do not change. 1 makes a plain backward pass for
+            each; so do models with activation checkpoints and composites that carry
+            relevance itself. Default: 8
+        positional (str, optional): also give relevance to positions (see
+            :class:`PositionalLRP`), and add it to the tokens': ``"absolute"`` or
+            ``"signed"``. Default: None, positions are constants
+        rules (Mapping, optional): rows laid over the composite. Default: None
+        output_field (str or int, optional): which field of the output holds the logits.
+            Default: a tensor itself, else ``"logits"``
+        unknown (str, optional): for operators without a rule: ``"raise"``, ``"warn"``
+            or ``"gradient"``. Default: the composite's
+
+    Raises:
+        UnknownNameError: if there is no such composite, kind or operator.
+        ValueError: if ``attr_target``, ``chunk_size`` or ``positional`` is none of
+            those.
+        TypeError: if ``model`` cannot be called.
+
+    Examples::
+
+        >>> llm = LLMTransformerLRP(model, tokenizer, attr_target="log_prob")
+        >>> result = llm.attribute("The Eiffel Tower is in", " Paris, France")
+        >>> result.token_attr  # (generated tokens, prompt tokens)
+        >>> result.plot_token_attr(show=True)
+        >>> # why Paris rather than Rome
+        >>> llm.attribute("The Eiffel Tower is in", " Paris", contrast=" Rome")
+        >>> # what the model writes by itself, earlier generated tokens as columns too
+        >>> llm.attribute(
+        ...     "The Eiffel Tower",
+        ...     gen_args={"max_new_tokens": 20},
+        ...     include_generated=True,
+        ... )
+    """
+
+    name: ClassVar[str] = "LLMTransformerLRP"
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        tokenizer: Any = None,
+        composite: str | Composite = "attnlrp",
+        *,
+        attr_target: AttrTarget = "logit",
+        chunk_size: int = 8,
+        positional: Sign | None = None,
+        rules: Mapping[Any, Row] | None = None,
+        output_field: str | int | None = None,
+        unknown: str | None = None,
+    ) -> None:
+        check_callable(self, model)
+        GradientAttribution.__init__(self, model)
+        self.tokenizer = tokenizer
+        self.composite = composite_named(composite)
+        if rules:
+            self.composite = self.composite.with_rules(rules)
+        self.attr_target = checked_attr_target(attr_target)
+        if not isinstance(chunk_size, int) or chunk_size < 1:
+            raise ValueError(
+                f"chunk_size={chunk_size!r}; expected how many tokens go back at once, "
+                "an int of at least 1."
+            )
+        self.chunk_size = chunk_size
+        self.positional = None if positional is None else checked_sign(positional)
+        self.output_field = output_field
+        self.unknown = unknown
+
+    @classmethod
+    def get_name(cls) -> str:
+        """Return the name of the method."""
+        return cls.name
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """True: relevance is input times modified gradient."""
+        return True
+
+    def has_convergence_delta(self) -> bool:
+        """False: compare ``result.scores`` with the sums of the rows."""
+        return False
+
+    def attribute_future(self) -> None:
+        """Not implemented, as for Captum's LRP.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(
+            f"attribute_future is not implemented for {self.get_name()}; call "
+            "attribute."
+        )
+
+    @log_usage(part_of_slo=True)
+    def attribute(
+        self,
+        inp: Any,
+        target: Any = None,
+        gen_args: Mapping[str, Any] | None = None,
+        *,
+        contrast: Any = None,
+        skip_tokens: Sequence[int] | Sequence[str] | None = None,
+        include_generated: bool = False,
+    ) -> Any:
+        r"""Return the relevance of the prompt's tokens for each generated token.
+
+        Args:
+            inp (str, list of str, Tensor, Mapping or TextTokenInput): the prompt; a
+                tensor of token ids, ``(tokens,)`` or ``(examples, tokens)``; or what a
+                tokenizer returns, padded on either side. A list or several examples
+                give a list of results. Of an encoder-decoder it is the source.
+            target (str, Tensor or list of int, optional): what follows, as text or
+                token ids; for several prompts a list of these or a tensor ``(examples,
+                tokens)``. Default: None, what the model generates
+            gen_args (dict, optional): for ``model.generate``, if there is no target.
+                Default: ``{"max_new_tokens": 25, "do_sample": False, "temperature":
+                None, "top_p": None}``
+            contrast (int, str, Tensor or list of int, optional): another token that
+                might have been generated, one for all or one for each: explained is the
+                difference between the scores of the two. For several prompts one for
+                all, or a list of these. Default: None
+            skip_tokens (list of int or list of str, optional): tokens of the prompt
+                that are no columns. Default: None
+            include_generated (bool, optional): append a column for each generated token
+                to those of the prompt. Default: False
+
+        Returns:
+            LLMRelevance: with a row for each generated token; a list of these for
+            several prompts. ``seq_attr`` explains the sum of the scores, and with
+            ``attr_target="prob"`` and no contrast the probability of the sequence.
+
+        Raises:
+            InputError: if the prompt is empty or of a wrong type.
+            TargetError: if target or contrast do not fit the prompt or the vocabulary.
+            OutputError: if the model's logits are not finite or of a wrong shape.
+            UnknownOperatorError: if a differentiable operator has no rule.
+            ModelStateError: if the model cannot generate, or is in a state in which it
+                cannot be explained.
+            DisconnectedError: if no relevance can reach the prompt.
+        """
+        prompts = read_prompts(inp, self.tokenizer, self._device(), skip_tokens)
+        if target is None:
+            targets = generate(self.forward_func, prompts, gen_args)
+        elif gen_args is not None:
+            raise TargetError(
+                "gen_args is for what the model generates, and target was given too. "
+                "Leave one of them out."
+            )
+        else:
+            targets = read_tokens(target, prompts, self.tokenizer, "target")
+        if any(len(tokens) == 0 for tokens in targets):
+            raise TargetError(
+                "target is empty; expected at least one token to explain."
+            )
+        contrasts = None
+        if contrast is not None:
+            if isinstance(contrast, (int, str)) and not prompts.single:
+                contrast = [contrast] * len(prompts)
+            contrasts = contrasts_for(
+                targets, read_tokens(contrast, prompts, self.tokenizer, "contrast")
+            )
+        results = self._explain(prompts, targets, contrasts, include_generated)
+        return results[0] if prompts.single else results
+
+    def _device(self) -> torch.device:
+        if isinstance(self.forward_func, nn.Module):
+            for parameter in self.forward_func.parameters():
+                return parameter.device
+        return torch.device("cpu")
+
+    def _explain(
+        self,
+        prompts: Prompts,
+        targets: list[Tensor],
+        contrasts: list[Tensor] | None,
+        include_generated: bool,
+    ) -> list[LLMRelevance]:
+        sequences = arrange(self.forward_func, prompts, targets)
+        with run_once(
+            sequences.call,
+            sequences.explained,
+            None,
+            composite=self.composite,
+            unknown=self.unknown,
+            make_engine=self._engine(sequences),
+        ) as (engine, inputs, output):
+            with torch._C.DisableTorchFunction():
+                logits = output_tensor(output, self.output_field)
+                del output
+                scores, log_probs = self._scores(logits, sequences, contrasts)
+                del logits
+                engine.check(scores.values)
+            if not scores.values.requires_grad:
+                raise _disconnected(engine)
+            uses = engine.uses if isinstance(engine, PositionEngine) else []
+            leaves = [leaf.leaf for leaf in inputs.leaves]
+            times_input = self.composite.carries != "relevance"
+            parts: list[list[Tensor]] = [[] for _ in leaves]
+            for gradients in gradients_of_each(
+                engine,
+                scores,
+                [*leaves, *(use.leaf for use in uses)],
+                chunk_size=self.chunk_size,
+            ):
+                encodings = summed_by_table(
+                    uses, gradients[len(leaves) :], inputs, times_input=times_input
+                )
+                for i, gradient in enumerate(gradients[: len(leaves)]):
+                    relevance = gradient.to(engine.identifiers.dtype)
+                    if self.positional is not None:
+                        relevance = with_positions(
+                            relevance, encodings, self.positional, i
+                        )
+                    parts[i].append(relevance.detach())
+        found = [torch.cat(part) for part in parts]
+        return [
+            self._result(
+                example,
+                prompts,
+                targets,
+                sequences,
+                found,
+                scores.values.detach(),
+                log_probs,
+                contrasts is not None,
+                include_generated,
+            )
+            for example in range(len(prompts))
+        ]
+
+    def _engine(self, sequences: Sequences) -> Callable[..., Engine]:
+        """Return what makes the engine; names of modules are those in the model."""
+        kind: Callable[..., Engine] = Engine
+        if self.positional is not None:
+            kind = partial(
+                PositionEngine,
+                examples=len(sequences.starts),
+                positions=sequences.counted,
+            )
+        root = self.forward_func if isinstance(self.forward_func, nn.Module) else None
+
+        def make(composite: Composite, **options: Any) -> Engine:
+            return kind(composite, **{**options, "root": root})
+
+        return make
+
+    def _scores(
+        self, logits: Tensor, sequences: Sequences, contrasts: list[Tensor] | None
+    ) -> tuple[Scores, Tensor]:
+        """Return the explained scores and the log-probabilities of all targets."""
+        check_logits(logits)
+        left_out = sequences.explained[-1].shape[1] - logits.shape[1]
+        positions = sequences.positions.to(logits.device) - left_out
+        if int(positions.min()) < 0:
+            raise InputError(
+                f"the model returned logits for {logits.shape[1]} of "
+                f"{sequences.explained[-1].shape[1]} tokens; expected one for each."
+            )
+        tokens = [sequences.targets]
+        if contrasts is not None:
+            tokens.append(_like(sequences.targets, contrasts))
+        tokens = [ids.to(logits.device) for ids in tokens]
+        valid = sequences.valid.to(logits.device)
+        for ids in tokens:
+            if int(ids.min()) < 0 or int(ids.max()) >= logits.shape[2]:
+                raise TargetError(
+                    f"target or contrast has token {int(ids.max())} (lowest "
+                    f"{int(ids.min())}); expected 0 ... {logits.shape[2] - 1}."
+                )
+        examples = torch.arange(len(positions), device=logits.device)[:, None]
+        read = logits[examples, positions]
+        values = [token_scores(read, ids, self.attr_target) for ids in tokens]
+        scores = values[0] - values[1] if len(values) == 2 else values[0]
+        log_probs = token_scores(read.detach(), tokens[0], "log_prob")
+        scores = torch.where(valid, scores, 0)
+        check_finite(scores)
+        found = Scores(values=scores, logits=logits, positions=positions, valid=valid)
+        return found, log_probs
+
+    def _result(
+        self,
+        example: int,
+        prompts: Prompts,
+        targets: list[Tensor],
+        sequences: Sequences,
+        relevance: list[Tensor],
+        scores: Tensor,
+        log_probs: Tensor,
+        contrasted: bool,
+        include_generated: bool,
+    ) -> LLMRelevance:
+        ids, target = prompts.ids[example], targets[example]
+        count, start = len(target), sequences.starts[example]
+        of_prompt = relevance[0][:count, example, : len(ids)]
+        of_prompt = torch.where(prompts.masks[example] == 0, 0, of_prompt)
+        last = relevance[-1][:count, example]
+        generated = torch.zeros(count, count, dtype=last.dtype, device=last.device)
+        generated[:, : count - 1] = last[:, start : start + count - 1]
+        shown = prompts.columns[example]
+        columns = of_prompt[:, shown]
+        names = column_names(ids[shown], self.tokenizer)
+        rows = row_names(target, self.tokenizer)
+        if include_generated:
+            columns = torch.cat([columns, generated], 1)
+            names = names + rows
+        chances = log_probs[example, :count]
+        weights = sequence_weights(chances, "logit" if contrasted else self.attr_target)
+        return LLMRelevance(
+            token_attr=columns,
+            seq_attr=(weights.to(columns.dtype)[:, None] * columns).sum(0),
+            input_tokens=names,
+            output_tokens=rows,
+            scores=scores[example, :count],
+            log_probs=chances,
+            generated_attr=generated,
+            start_attr=last[:, : start if len(relevance) > 1 else 0],
+            skipped_attr=of_prompt[:, ~shown].sum(1),
+        )
+
+    def __repr__(self) -> str:
+        model = type(self.forward_func).__name__
+        return (
+            f"{type(self).__name__}({model}, composite={self.composite.name!r}, "
+            f"attr_target={self.attr_target!r})"
+        )
+
+
+def _like(targets: Tensor, rows: list[Tensor]) -> Tensor:
+    """Return rows padded to the shape of the targets."""
+    result = torch.zeros_like(targets)
+    for i, row in enumerate(rows):
+        result[i, : len(row)] = row
+    return result
+
+
+def _disconnected(engine: Engine) -> LRPError:
+    if not engine.identifiers.read:
+        return InputError(
+            "no embedding of the model looked up the token ids that it was called "
+            "with. LLMTransformerLRP explains models of token ids."
+        )
+    return DisconnectedError(
+        "the scores do not depend on the prompt through operators that "
+        f"{engine.composite.name} lets relevance pass. Look for detach() or "
+        "torch.no_grad() in the model."
+    )
