@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -520,14 +521,19 @@ def test_two_processes_equal_one_with_the_double_batch(
     root = str(Path(__file__).resolve().parents[2])
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     command += ["--master_port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
-    done = subprocess.run(
+    with subprocess.Popen(
         [*command, str(script), mode, str(path)],
         env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=240,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+        start_new_session=True,
+    ) as launched:
+        try:
+            errors = launched.communicate(timeout=240)[1]
+        except BaseException:
+            os.killpg(launched.pid, signal.SIGKILL)  # the workers, too
+            raise
+    assert launched.returncode == 0, errors[-3000:]
     mask = DiffMask(Detector(), mode=mode, margin=0.05)
     mask.fit(loader(32), steps=24, progress=False, patience=None)
     one = weights(mask)
