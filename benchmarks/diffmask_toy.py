@@ -416,7 +416,7 @@ def hidden(task: Task) -> Found:
 
 
 def hidden_paper(task: Task) -> Found:
-    """The same with the paper's recipe: 100 epochs, its learning rates for this task."""
+    """The same with the paper's recipe: 100 epochs, and its rates for this task."""
     recipe = replace(PAPER, baseline_rate=3e-4, steps=100 * STEPS_PER_EPOCH)
     mask = task.diffmask([task.model.compare], recipe=recipe)
     yield "DiffMask, hidden, the paper's recipe", task.fitted(mask)[0]
