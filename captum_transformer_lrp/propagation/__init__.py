@@ -13,7 +13,7 @@ from .composites import (
 )
 from .engine import Engine
 from .operators import KINDS
-from .registry import ModuleName, Predicate, Registry, registry
+from .registry import Layers, ModuleName, Predicate, Registry, registry
 from .rules import Rule
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Call",
     "Composite",
     "Engine",
+    "Layers",
     "ModuleName",
     "Predicate",
     "Registry",

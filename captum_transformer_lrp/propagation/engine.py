@@ -29,6 +29,7 @@ from .composites import Composite
 from .identifiers import Identifiers
 from .operators import transparent
 from .passes import Passes
+from .registry import Layers
 from .rules import PlainGradient, Rule
 from .table import Operator, table_for
 from .unknown import UnknownOperators, foreign_functions
@@ -67,8 +68,8 @@ class Engine(TorchFunctionMode):
         capture_inputs: bool = False,
     ) -> None:
         super().__init__()
-        self.composite = composite
         self.table = table_for(composite)
+        self.composite = composite = self.table.composite
         self.unknown = UnknownOperators(unknown or composite.unknown, composite)
         self.identifiers = Identifiers(
             identifiers, additive=composite.carries == "relevance"
@@ -84,6 +85,8 @@ class Engine(TorchFunctionMode):
         self._capture = {id(module): module for module in capture}
         self._capture_inputs = capture_inputs
         self._suspended = 0  # inside a module that keeps torch's own gradient
+        self._scope: Rule | None = None  # takes the operators inside a module
+        self._scopes: list[Rule | None] = []
         self._paused = 0  # while another engine runs inside this one
         self._outer: Engine | None = None
         self._names: dict[int, str] = {}
@@ -190,8 +193,11 @@ class Engine(TorchFunctionMode):
         if (
             (relevant == 0 and operator.kind not in self.starts_at)
             or self._suspended
-            or (operator.plain and not self.measures)
-            or (relevant == 1 and operator.plain_for_one and not self.measures)
+            or (
+                (operator.plain or (relevant == 1 and operator.plain_for_one))
+                and not self.measures
+                and self._scope is None
+            )
         ):
             return func(*args, **kwargs) if kwargs else func(*args)
         return self.apply(operator, args, kwargs or {}, relevant)
@@ -207,7 +213,7 @@ class Engine(TorchFunctionMode):
         function = operator.function
         if operator.stateful:
             self._check_state(operator, args, kwargs)
-        rule = operator.rule
+        rule = self.rule_for(operator)
         if rule is None:
             return self._without_rule(operator, args, kwargs)
         if isinstance(rule, PlainGradient) or (relevant == 1 and rule.plain_for_one):
@@ -226,6 +232,13 @@ class Engine(TorchFunctionMode):
             engine=self,
         )
         return rule(call)
+
+    def rule_for(self, operator: Operator) -> Rule | None:
+        """Return the rule of an operator here: the module's around it, or its own."""
+        scope = self._scope
+        if scope is None or operator.kind not in scope.kinds:
+            return operator.rule
+        return self.table.in_form(scope, operator.kind, operator.name)
 
     def started(self, operator: Operator, args: Any, output: Any) -> Any:
         """Relevance starts here: an embedding of explained identifiers was read."""
@@ -313,12 +326,19 @@ class Engine(TorchFunctionMode):
 
     def _index(self, root: nn.Module) -> None:
         """Find the modules that are treated as one operator, or cannot be explained."""
+        places = {}
         if self.table.patterns:
             self._names.update(_names_of(root))
+            places = {
+                key: key.within(root)
+                for key, _ in self.table.patterns
+                if isinstance(key, Layers)
+            }
         pending, seen = [root], {root}
         while pending:
             module = pending.pop()
-            rule = self.table.for_module(module, self._names.get(id(module), ""))
+            name = self._names.get(id(module), "")
+            rule = self.table.for_module(module, name, places)
             if rule is not None:
                 self._module_rules[id(module)] = rule
             if isinstance(module, _SPECIAL):
@@ -365,6 +385,10 @@ class Engine(TorchFunctionMode):
             self._stack.append((None, True))
             return None
         self._stack.append((rule, torch.is_grad_enabled()))
+        if rule.inside == "operators":
+            self._scopes.append(self._scope)
+            self._scope = rule
+            return None
         if rule.inside == "gradient":
             self._suspended += 1
         else:
@@ -382,13 +406,17 @@ class Engine(TorchFunctionMode):
         rule, _ = self._stack.pop()
         changed = output
         if rule is not None:
-            if rule.inside == "gradient":
+            if rule.inside == "operators":
+                self._scope = self._scopes.pop()
+            elif rule.inside == "gradient":
                 self._suspended -= 1
             else:
                 torch._C._set_grad_enabled(True)
             if output is None:  # the module raised
                 return None
-            if any(t.requires_grad for t in tensors_in((args, kwargs))):
+            if rule.inside != "operators" and any(
+                t.requires_grad for t in tensors_in((args, kwargs))
+            ):
                 changed = self.apply_to_module(rule, module, args, kwargs, output)
         if (
             not self.backward
@@ -402,6 +430,7 @@ class Engine(TorchFunctionMode):
         self, rule: Rule, module: nn.Module, args: Any, kwargs: Any, output: Any
     ) -> Any:
         """Let a rule rebuild what a module returned."""
+        rule = self.table.in_form(rule, None, None)
         with torch._C.DisableTorchFunction():
             return rule(
                 Call(
@@ -481,6 +510,8 @@ class Engine(TorchFunctionMode):
         try:
             with torch._C.DisableTorchFunction():
                 seeds = torch.ones_like(scores)
+                if self.composite.converts and self.passes.relevance:
+                    seeds = scores.detach()
                 if not self._recomputes:
                     return torch.autograd.grad(scores, tensors, seeds, **options)
             return _grad(scores, tensors, seeds, **options)

@@ -211,7 +211,8 @@ class TracingEngine(Engine):
                 self.table.operator(function), copied, kwargs, relevant
             )
             return args[0].copy_(outcome)
-        rule = "none" if operator.rule is None else repr(operator.rule)
+        found = self.rule_for(operator)
+        rule = "none" if found is None else repr(found)
         index = self._begin(operator.name, operator.kind, rule, tensors)
         args, kwargs = self._watch_inputs(index, args, kwargs)
         output = super().apply(operator, args, kwargs, relevant)

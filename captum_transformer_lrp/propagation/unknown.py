@@ -18,13 +18,18 @@ from ..errors import (
 )
 from .call import tensors_in
 from .composites import Composite
-from .gradients import LinearizedNorm, RatioGradient, ScaledGradients
+from .gradients import (
+    LinearizedNorm,
+    RatioGradient,
+    ScaledGradients,
+    SplitGradient,
+)
 from .operators import KINDS
 from .passes import Switch
 
 CHOICES = ("raise", "warn", "gradient")
 
-_OURS = (RatioGradient, LinearizedNorm, ScaledGradients, Switch)
+_OURS = (RatioGradient, LinearizedNorm, ScaledGradients, SplitGradient, Switch)
 #: autograd functions of torch itself that only move tensors between devices
 _MOVES = ("torch.nn.parallel.",)
 
