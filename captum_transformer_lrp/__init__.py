@@ -16,11 +16,13 @@ from .attribution import (
     AttentionRollout,
     AttentionXGradient,
     AttnLRP,
+    CaptumLRP,
     CheferLRP,
     EpsilonLRP,
     GenericAttention,
     GradientXInput,
     LayerAttnLRP,
+    LayerCaptumLRP,
     LayerCPLRP,
     LayerTransformerLRP,
     LRPRollout,
@@ -31,7 +33,15 @@ from .attribution import (
 from .diffmask import DiffMask
 from .explaining import explain
 from .explanation import Explanation, ImageExplanation, TextExplanation
-from .propagation import Composite, ModuleName, Predicate, registry, rules
+from .propagation import (
+    Composite,
+    Layers,
+    ModuleName,
+    Predicate,
+    from_captum,
+    registry,
+    rules,
+)
 
 __version__ = "0.1.0"
 
@@ -44,6 +54,7 @@ __all__ = [
     "AttentionRollout",
     "AttentionXGradient",
     "AttnLRP",
+    "CaptumLRP",
     "CheferLRP",
     "Composite",
     "DiffMask",
@@ -55,7 +66,9 @@ __all__ = [
     "LRPRollout",
     "LayerAttnLRP",
     "LayerCPLRP",
+    "LayerCaptumLRP",
     "LayerTransformerLRP",
+    "Layers",
     "ModuleName",
     "PartialLRP",
     "Predicate",
@@ -64,6 +77,7 @@ __all__ = [
     "TransformerLRP",
     "errors",
     "explain",
+    "from_captum",
     "registry",
     "rules",
 ]

@@ -429,7 +429,7 @@ def _about(cls: type) -> str:
 def _rules(options: argparse.Namespace) -> None:
     """Run ``rules``."""
     from .attribution import METHODS, AttentionAttribution
-    from .propagation.composites import COMPOSITES
+    from .propagation import COMPOSITES
 
     tables = dict(COMPOSITES)
     attention = {

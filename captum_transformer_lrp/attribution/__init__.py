@@ -12,6 +12,7 @@ from .attention import (
     RawAttention,
 )
 from .attention_maps import AttentionLayer
+from .captum_lrp import CaptumLRP, LayerCaptumLRP
 from .layer_transformer_lrp import LayerAttnLRP, LayerCPLRP, LayerTransformerLRP
 from .transformer_lrp import (
     CPLRP,
@@ -46,6 +47,7 @@ __all__ = [
     "AttentionRollout",
     "AttentionXGradient",
     "AttnLRP",
+    "CaptumLRP",
     "CheferLRP",
     "EpsilonLRP",
     "GenericAttention",
@@ -53,6 +55,7 @@ __all__ = [
     "LRPRollout",
     "LayerAttnLRP",
     "LayerCPLRP",
+    "LayerCaptumLRP",
     "LayerTransformerLRP",
     "PartialLRP",
     "RawAttention",

@@ -62,6 +62,9 @@ class Seeing(Protocol):
     def reenter(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run python code so that the operators in it are seen one by one."""
 
+    def read_here(self, nodes: list[Any], output: Tensor) -> Tensor:
+        """Read the relevance of captured tensors off at another one."""
+
 
 class Call:
     """What arrives at a rule: the operator or module, and its arguments.
@@ -144,6 +147,31 @@ class Call:
 
         return map_tensors(replace, self.args), map_tensors(replace, self.kwargs)
 
+    def aliased(self) -> tuple[Call, list[Tensor]]:
+        """Return this call with relevant arguments replaced by aliases, and these.
+
+        The gradient at an alias is that of this call alone, even where one argument was
+        computed from another. Of a module that has run already, the output stays that
+        of the arguments it was given.
+        """
+        aliases: dict[int, Tensor] = {}
+
+        def alias(tensor: Tensor) -> Tensor:
+            return aliases.setdefault(id(tensor), tensor.view_as(tensor))
+
+        args, kwargs = self.replacing(alias)
+        call = Call(
+            self.operator,
+            self.kind,
+            self.function,
+            args,
+            kwargs,
+            module=self.module,
+            output=self._output,
+            engine=self._engine,
+        )
+        return call, list(aliases.values())
+
     def decompose(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run python code whose operators meet the rules of the method in turn."""
         assert self._engine is not None
@@ -161,6 +189,14 @@ class Call:
         assert self._engine is not None
         alias: Tensor = Switch.apply(self._engine.passes, share, output, *operands)
         return alias
+
+    def read_here(self, nodes: list[Any], output: Tensor) -> Tensor:
+        """Return ``output``, at which the relevance of what nodes made is read off.
+
+        For operators that are merged: relevance does not pass between them.
+        """
+        assert self._engine is not None
+        return self._engine.read_here(nodes, output)
 
     def keep(self, tensor: Tensor) -> Kept:
         """Return the values of a tensor for the way back, whatever is written later."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..errors import UnknownNameError, suggestion
 from .operators import PASSING
 from .registry import RMS_NORM, Key, Row, check_key, check_row, key_name, registry
 from .rules import (
@@ -231,31 +230,3 @@ LRP_BASELINE = Composite(
     source='the "LRP" baselines of Chefer, Gur, Wolf, CVPR 2021',
     carries="relevance",
 )
-
-COMPOSITES: dict[str, Composite] = {
-    "attnlrp": ATTN_LRP,
-    "cp-lrp": CP_LRP,
-    "epsilon": epsilon_lrp(),
-    "gradient-x-input": GRADIENT_X_INPUT,
-}
-
-
-def composite_named(composite: str | Composite) -> Composite:
-    """Return a composite given by name or as it is.
-
-    Raises:
-        UnknownNameError: if there is none of that name.
-        TypeError: if it is neither a name nor a composite.
-    """
-    if isinstance(composite, Composite):
-        return composite
-    if not isinstance(composite, str):
-        raise TypeError(
-            f"composite={composite!r}; expected a Composite or one of the names "
-            f"{', '.join(COMPOSITES)}."
-        )
-    if composite.lower() not in COMPOSITES:
-        raise UnknownNameError(
-            f"no composite is called {composite!r}.{suggestion(composite, COMPOSITES)}"
-        )
-    return COMPOSITES[composite.lower()]

@@ -391,6 +391,8 @@ class Engine(TorchFunctionMode):
             return None
         if rule.inside == "gradient":
             self._suspended += 1
+            if self.composite.converts:  # see Converted
+                return map_tensors(_alias, args)
         else:
             torch._C._set_grad_enabled(False)
         if getattr(module, "inplace", False):  # it may overwrite what the rule needs
@@ -451,7 +453,11 @@ class Engine(TorchFunctionMode):
         # in another thread, while the hook is removed, torch may leave out kwargs
         if getattr(_thread, "engine", None) is not self or self.backward:
             return None
-        args, kwargs = self._record(module, (args, kwargs))
+        # a module that is one operator computes without a gradient from here on
+        around = self._stack[-1][0] if self._stack else None
+        constant = around is not None and around.inside == "constant"
+        with torch.set_grad_enabled(constant or torch.is_grad_enabled()):
+            args, kwargs = self._record(module, (args, kwargs))
         return args, kwargs
 
     def _record(self, module: nn.Module, value: Any) -> Any:
@@ -480,6 +486,17 @@ class Engine(TorchFunctionMode):
                 )
             self.captured[id(module)] = value
             return map_tensors(lambda t: t.clone() if t.requires_grad else t, value)
+
+    def read_here(self, nodes: list[Any], output: Tensor) -> Tensor:
+        """Read the relevance of captured tensors that nodes made off at ``output``."""
+        captured = output.clone() if self.captured else output
+
+        def swap(tensor: Tensor) -> Tensor:
+            return captured if tensor.grad_fn in nodes else tensor
+
+        for key, value in self.captured.items():
+            self.captured[key] = map_tensors(swap, value)
+        return captured.clone() if self.captured else output
 
     # ------------------------------------------------------------------ afterwards
 
@@ -599,6 +616,11 @@ def _scan(values: Any) -> tuple[int, bool]:
             relevant += count
             foreign |= found
     return relevant, foreign
+
+
+def _alias(tensor: Tensor) -> Tensor:
+    with torch._C.DisableTorchFunction():
+        return tensor.view_as(tensor) if tensor.requires_grad else tensor
 
 
 class _Again:

@@ -73,14 +73,18 @@ class Converted(Rule):
 
     def __call__(self, call: Call) -> Any:
         """Apply the rule; on the way back, between a division and a product."""
-        return map_tensors(lambda t: _through(call, t), self.rule(call))
+        if call.module is None:
+            call, operands = call.aliased()
+        else:  # the engine has handed it aliases
+            operands = _relevant(call)
+        return map_tensors(lambda t: _through(call, operands, t), self.rule(call))
 
 
-def _through(call: Call, output: Tensor) -> Tensor:
+def _through(call: Call, operands: list[Tensor], output: Tensor) -> Tensor:
     if not output.requires_grad or Switch.made(output.grad_fn):
         return output
     operand = operand_behind(output)
-    found = [operand] if operand is not None else _relevant(call)
+    found = operands if operand is None else [operand]
     made, inputs = call.keep(output), [call.keep(x) for x in found]
 
     def share(relevance: Tensor) -> list[Tensor | None]:

@@ -223,7 +223,7 @@ class CarriedLinearRule(LinearRule):
 
 def _remember(output: Tensor, operand: weakref.ref[Tensor], merge: Any) -> Tensor:
     node: Any = output.grad_fn
-    node.operand, node.merge = operand, merge
+    node.operand, node.merge, node.shape = operand, merge, output.shape
     return output
 
 
@@ -234,18 +234,34 @@ def merged(
 
     None if ``x`` is no output of a linear operator with a rule of this file.
     """
-    merge = getattr(_node_of(x), "merge", None)
-    return None if merge is None else merge(call, value, scale, shift)
+    node, path = _node_of(x)
+    if node is None:
+        return None
+    output: Tensor = node.merge(call, value, scale, shift)
+    return call.read_here(path, output)
 
 
 def operand_behind(output: Tensor) -> Tensor | None:
     """Return the operand of the linear operator that made a tensor, if one did."""
-    reference = getattr(_node_of(output), "operand", None)
-    return None if reference is None else reference()
+    node, _ = _node_of(output)
+    return None if node is None else node.operand()
 
 
-def _node_of(tensor: Tensor) -> Any:
+def _node_of(tensor: Tensor) -> tuple[Any, list[Any]]:
+    """Return the node of the operator that made a tensor, and those passed on the way.
+
+    None, unless the operator has a rule of this file.
+    """
     node: Any = tensor.grad_fn
-    if Switch.made(node) and not hasattr(node, "merge"):
+    path = [node]
+    while node is not None and not hasattr(node, "merge"):
+        if not (Switch.made(node) or type(node).__name__.startswith(_ALIASES)):
+            return None, path
         node = node.next_functions[0][0]
-    return node
+        path.append(node)
+    same = node is not None and node.shape == tensor.shape
+    return (node if same else None), path
+
+
+#: nodes of copies and aliases, in which values stay where they are
+_ALIASES = ("CloneBackward", "ViewBackward", "AliasBackward")
