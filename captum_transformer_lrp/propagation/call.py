@@ -58,6 +58,7 @@ class Seeing(Protocol):
     """What a call needs of the engine that made it."""
 
     passes: Passes
+    merges: bool
 
     def reenter(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run python code so that the operators in it are seen one by one."""
@@ -197,6 +198,11 @@ class Call:
         """
         assert self._engine is not None
         return self._engine.read_here(nodes, output)
+
+    @property
+    def may_be_merged(self) -> bool:
+        """Whether the model has modules that are merged with the operator before."""
+        return self._engine is not None and self._engine.merges
 
     def keep(self, tensor: Tensor) -> Kept:
         """Return the values of a tensor for the way back, whatever is written later."""

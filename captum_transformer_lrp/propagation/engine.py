@@ -96,6 +96,7 @@ class Engine(TorchFunctionMode):
         self._hooked = False
         self._indexed: set[nn.Module] = set()
         self.compiled = False
+        self.merges = root is None  # what comes is not known
         self._recomputes = False
         if root is not None:
             self._index(root)
@@ -342,6 +343,7 @@ class Engine(TorchFunctionMode):
             if rule is not None:
                 self._module_rules[id(module)] = rule
             if isinstance(module, _SPECIAL):
+                self.merges |= isinstance(module, nn.modules.batchnorm._BatchNorm)
                 self._check_module(module, root)
             if getattr(module, "_compiled_call_impl", None) is not None:
                 self.compiled = True

@@ -101,6 +101,26 @@ class SplitGradient(torch.autograd.Function):
         return None, gradient * first, second, None, None
 
 
+class AbsoluteLinear(torch.autograd.Function):
+    """``|W| |x|``; the absolute weights are not kept, they are computed again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        """Compute the product."""
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, weight)
+        return torch.nn.functional.linear(x.abs(), weight.abs())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Return the gradient at ``x``."""
+        if gradient is None:
+            return None, None
+        x, weight = ctx.saved_tensors
+        return (gradient @ weight.abs()).mul_(x.sign()), None
+
+
 class RatioGradient(torch.autograd.Function):
     """``f(x)`` whose gradient is ``g f(x) / x``: the identity rule for relevance.
 

@@ -19,6 +19,7 @@ from ..errors import (
 from .call import tensors_in
 from .composites import Composite
 from .gradients import (
+    AbsoluteLinear,
     LinearizedNorm,
     RatioGradient,
     ScaledGradients,
@@ -29,7 +30,14 @@ from .passes import Switch
 
 CHOICES = ("raise", "warn", "gradient")
 
-_OURS = (RatioGradient, LinearizedNorm, ScaledGradients, SplitGradient, Switch)
+_OURS = (
+    AbsoluteLinear,
+    RatioGradient,
+    LinearizedNorm,
+    ScaledGradients,
+    SplitGradient,
+    Switch,
+)
 #: autograd functions of torch itself that only move tensors between devices
 _MOVES = ("torch.nn.parallel.",)
 

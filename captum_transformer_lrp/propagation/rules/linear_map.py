@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from ..call import Call, map_tensors, tensors_in
-from ..gradients import HALF_PRECISION, SplitGradient
+from ..gradients import HALF_PRECISION, AbsoluteLinear, SplitGradient
 from ..passes import Switch
 from .addends import addend_of, relevant_factors, with_addend_outside, without_addend
 from .base import Rule
@@ -86,6 +86,15 @@ class LinearMap:
         )
         output: Tensor = call.run_with(*without_addend(changed))
         return output if self.scale is None else output * change(self.scale)
+
+    def size(self) -> Tensor:
+        """Return ``|W| |x|``, the sum of the sizes of all contributions."""
+        if self.call.operator == "linear" and self.scale is None:
+            weight = self.call.argument(1, "weight")
+            if self.x is not weight:
+                size: Tensor = AbsoluteLinear.apply(self.x, weight)
+                return size
+        return self.run(self.x.abs(), torch.abs)
 
 
 def _broadcast_addend(call: Call) -> Tensor | None:
@@ -165,13 +174,15 @@ class ContributionRule(LinearRule):
 
     def rebuild(self, call: Call, mapped: LinearMap) -> Tensor:
         """Return the output, its gradient split in two."""
-        size = mapped.run(mapped.x.abs(), torch.abs) if self.signed else None
+        size = mapped.size() if self.signed else None
         whole = call.run()
-        return _split(self, whole, whole, size, mapped.bias, weakref.ref(mapped.x))
+        operand = weakref.ref(mapped.x)
+        return _split(self, call, whole, whole, size, mapped.bias, operand)
 
 
 def _split(
     rule: ContributionRule,
+    call: Call,
     value: Tensor,
     whole: Tensor,
     size: Tensor | None,
@@ -189,11 +200,13 @@ def _split(
         factors = rule.factors(z, plain, total, added, rounding)
         first, second = (None if f is None else f.to(value.dtype) for f in factors)
     output: Tensor = SplitGradient.apply(value.detach(), whole, size, first, second)
+    if not call.may_be_merged:
+        return output
 
     def merge(call: Call, value: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         sized = None if size is None else size * scale.abs()
         moved = shift if bias is None else bias * scale + shift
-        return _split(rule, value, whole * scale, sized, moved, operand)
+        return _split(rule, call, value, whole * scale, sized, moved, operand)
 
     return _remember(output, operand, merge)
 
@@ -214,6 +227,8 @@ class CarriedLinearRule(LinearRule):
     def _led_past(self, call: Call, mapped: LinearMap, output: Tensor) -> Tensor:
         share = torch.enable_grad()(self.share(call, mapped))
         output = call.switch(output, lambda relevance: [share(relevance)], mapped.x)
+        if not call.may_be_merged:
+            return output
 
         def merge(call: Call, value: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
             return self._led_past(call, mapped.scaled(scale, shift), value)
