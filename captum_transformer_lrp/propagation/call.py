@@ -59,12 +59,10 @@ class Seeing(Protocol):
 
     passes: Passes
     merges: bool
+    merged_nodes: list[Any]
 
     def reenter(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run python code so that the operators in it are seen one by one."""
-
-    def read_here(self, nodes: list[Any], output: Tensor) -> Tensor:
-        """Read the relevance of captured tensors off at another one."""
 
 
 class Call:
@@ -191,13 +189,13 @@ class Call:
         alias: Tensor = Switch.apply(self._engine.passes, share, output, *operands)
         return alias
 
-    def read_here(self, nodes: list[Any], output: Tensor) -> Tensor:
-        """Return ``output``, at which the relevance of what nodes made is read off.
+    def merged_with(self, nodes: list[Any]) -> None:
+        """Say that this call is one operator with those that the nodes belong to.
 
-        For operators that are merged: relevance does not pass between them.
+        Relevance does not pass between them: what the nodes made has the output's.
         """
         assert self._engine is not None
-        return self._engine.read_here(nodes, output)
+        self._engine.merged_nodes = nodes
 
     @property
     def may_be_merged(self) -> bool:

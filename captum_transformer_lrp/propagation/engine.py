@@ -97,6 +97,7 @@ class Engine(TorchFunctionMode):
         self._indexed: set[nn.Module] = set()
         self.compiled = False
         self.merges = root is None  # what comes is not known
+        self.merged_nodes: list[Any] = []
         self._recomputes = False
         if root is not None:
             self._index(root)
@@ -232,7 +233,8 @@ class Engine(TorchFunctionMode):
             kwargs,
             engine=self,
         )
-        return rule(call)
+        output = rule(call)
+        return self._read_merged(output) if self.merged_nodes else output
 
     def rule_for(self, operator: Operator) -> Rule | None:
         """Return the rule of an operator here: the module's around it, or its own."""
@@ -489,16 +491,22 @@ class Engine(TorchFunctionMode):
             self.captured[id(module)] = value
             return map_tensors(lambda t: t.clone() if t.requires_grad else t, value)
 
-    def read_here(self, nodes: list[Any], output: Tensor) -> Tensor:
-        """Read the relevance of captured tensors that nodes made off at ``output``."""
-        captured = output.clone() if self.captured else output
+    def _read_merged(self, output: Tensor) -> Tensor:
+        """Read the relevance of captured tensors off behind what they are merged with.
+
+        See :meth:`Call.merged_with`.
+        """
+        nodes, self.merged_nodes = self.merged_nodes, []
+        if not self.captured:
+            return output
+        captured = output.clone()
 
         def swap(tensor: Tensor) -> Tensor:
             return captured if tensor.grad_fn in nodes else tensor
 
         for key, value in self.captured.items():
             self.captured[key] = map_tensors(swap, value)
-        return captured.clone() if self.captured else output
+        return captured.clone()
 
     # ------------------------------------------------------------------ afterwards
 

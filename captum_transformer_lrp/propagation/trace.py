@@ -291,7 +291,9 @@ class TracingEngine(Engine):
     def _measure(self, tensor: Tensor, sums: dict[int, Tensor], index: int) -> None:
         value = tensor.detach().clone() if self._times_value else None
 
-        def add(gradient: Tensor) -> None:
+        def add(gradient: Tensor | None) -> None:
+            if gradient is None:  # relevance went past it
+                return
             relevance = gradient.conj() if gradient.is_complex() else gradient.double()
             if value is not None:  # a masked -inf with no gradient has no relevance
                 relevance = torch.where(gradient == 0, 0.0, relevance * value)

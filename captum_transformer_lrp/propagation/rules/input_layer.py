@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -14,8 +16,39 @@ from ..gradients import stabilize
 from ..passes import Switch
 from .base import Rule
 from .contributions import check_epsilon, check_options
-from .linear_map import Bias, CarriedLinearRule, LinearMap, operand_of
+from .convert import Converted
+from .linear import UniformProduct
+from .linear_map import Bias, LinearMap, LinearRule, operand_of, remember
 from .positive import PositiveProduct
+
+
+class CarriedLinearRule(LinearRule):
+    """A linear rule whose relevance may be no multiple of the input."""
+
+    form: ClassVar[Literal["relevance"]] = "relevance"
+
+    def for_others(self, call: Call) -> Any:
+        """Share evenly, in the form of this rule."""
+        return Converted(rule=UniformProduct())(call)
+
+    @abstractmethod
+    def share(self, call: Call, mapped: LinearMap) -> Callable[[Tensor], Tensor]:
+        """Return the function that takes the output's relevance to the input's."""
+
+    def rebuild(self, call: Call, mapped: LinearMap) -> Tensor:
+        """Return the output, past which relevance is led to the input."""
+        return self._led_past(call, mapped, call.run())
+
+    def _led_past(self, call: Call, mapped: LinearMap, output: Tensor) -> Tensor:
+        share = torch.enable_grad()(self.share(call, mapped))
+        output = call.switch(output, lambda relevance: [share(relevance)], mapped.x)
+        if not call.may_be_merged:
+            return output
+
+        def merge(call: Call, value: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+            return self._led_past(call, mapped.scaled(scale, shift), value)
+
+        return remember(output, weakref.ref(mapped.x), merge)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -74,7 +74,7 @@ class LinearMap:
             return change(tensor)
 
         call = self.call
-        kwargs = map_tensors(fill, call.kwargs)
+        kwargs = {**map_tensors(fill, call.kwargs)}
         if "alpha" in kwargs:
             kwargs["alpha"] = float(change(torch.tensor(float(kwargs["alpha"]))))
         changed = Call(
@@ -145,11 +145,15 @@ class LinearRule(Rule):
         if isinstance(addend, Tensor) and addend.requires_grad:
             if len(list(tensors_in(relevant_factors(call)[0]))) == 1:
                 return call.decompose(with_addend_outside, call, addend)
-        return UniformProduct()(call)
+        return self.for_others(call)
 
     @abstractmethod
     def rebuild(self, call: Call, mapped: LinearMap) -> Tensor:
         """Return the output of a linear operator."""
+
+    def for_others(self, call: Call) -> Any:
+        """Return the output of a product that is no linear operator."""
+        return UniformProduct()(call)
 
 
 class ContributionRule(LinearRule):
@@ -208,35 +212,11 @@ def _split(
         moved = shift if bias is None else bias * scale + shift
         return _split(rule, call, value, whole * scale, sized, moved, operand)
 
-    return _remember(output, operand, merge)
+    return remember(output, operand, merge)
 
 
-class CarriedLinearRule(LinearRule):
-    """A linear rule whose relevance may be no multiple of the input."""
-
-    form: ClassVar[Literal["relevance"]] = "relevance"
-
-    @abstractmethod
-    def share(self, call: Call, mapped: LinearMap) -> Callable[[Tensor], Tensor]:
-        """Return the function that takes the output's relevance to the input's."""
-
-    def rebuild(self, call: Call, mapped: LinearMap) -> Tensor:
-        """Return the output, past which relevance is led to the input."""
-        return self._led_past(call, mapped, call.run())
-
-    def _led_past(self, call: Call, mapped: LinearMap, output: Tensor) -> Tensor:
-        share = torch.enable_grad()(self.share(call, mapped))
-        output = call.switch(output, lambda relevance: [share(relevance)], mapped.x)
-        if not call.may_be_merged:
-            return output
-
-        def merge(call: Call, value: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-            return self._led_past(call, mapped.scaled(scale, shift), value)
-
-        return _remember(output, weakref.ref(mapped.x), merge)
-
-
-def _remember(output: Tensor, operand: weakref.ref[Tensor], merge: Any) -> Tensor:
+def remember(output: Tensor, operand: weakref.ref[Tensor], merge: Any) -> Tensor:
+    """Note at an output how it is merged with what scales and shifts it, see merged."""
     node: Any = output.grad_fn
     node.operand, node.merge, node.shape = operand, merge, output.shape
     return output
@@ -253,7 +233,8 @@ def merged(
     if node is None:
         return None
     output: Tensor = node.merge(call, value, scale, shift)
-    return call.read_here(path, output)
+    call.merged_with(path)
+    return output
 
 
 def operand_behind(output: Tensor) -> Tensor | None:
