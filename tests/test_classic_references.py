@@ -54,7 +54,7 @@ NETWORKS: dict[str, Callable[[], nn.Sequential]] = {
 
 
 def everywhere(rule: rules.Rule) -> Composite:
-    """One rule for linear layers; pooling by epsilon, as Zennit's composites have it."""
+    """One rule for linear layers; pooling by epsilon, as Zennit has it."""
     return epsilon_lrp().with_rules({"product": rule})
 
 
@@ -74,7 +74,7 @@ METHODS: dict[str, Composite] = {
 CAPTUM: dict[str, Callable[[], Any]] = {
     "captum_epsilon_1e-9": EpsilonRule,
     "captum_gamma_0.25": lambda: GammaRule(0.25),
-    "captum_alpha1beta0": Alpha1_Beta0_Rule,
+    "captum_alpha1beta0": lambda: Alpha1_Beta0_Rule(set_bias_to_zero=True),
 }
 
 
