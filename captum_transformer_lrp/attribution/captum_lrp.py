@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -22,24 +23,23 @@ from .transformer_lrp import TransformerLRP
 class _RulesOfModules(TransformerLRP):
     """Reads the rules that a user has set on modules, at every call."""
 
-    model: nn.Module
+    model: Any
 
     def _check_rules(self) -> None:
         """Raise TypeError where a module's ``rule`` is none of Captum's."""
-        if not isinstance(self.forward_func, nn.Module):
-            raise TypeError(
-                f"{type(self).__name__} got a {type(self.forward_func).__name__}; "
-                "expected a torch.nn.Module, whose modules may have rules. "
-                "TransformerLRP takes any callable."
-            )
         self.model = self.forward_func
-        for name, module in self.model.named_modules():
+        for name, module in self._modules():
             rule = getattr(module, "rule", None)
             if rule is not None and not isinstance(rule, PropagationRule):
                 raise TypeError(
                     f"the attribute rule of module {name!r} is {rule!r}; expected an "
                     "instance of captum's PropagationRule, or None for the default."
                 )
+
+    def _modules(self) -> list[tuple[str, nn.Module]]:
+        """Return the modules of the model with their names; a function has none."""
+        model = self.forward_func
+        return list(model.named_modules()) if isinstance(model, nn.Module) else []
 
     def _layers(self) -> list[tuple[str, nn.Module, PropagationRule | None]]:
         """Return the modules without children, with the rules set on them.
@@ -48,7 +48,7 @@ class _RulesOfModules(TransformerLRP):
         """
         return [
             (name, module, getattr(module, "rule", None))
-            for name, module in self.model.named_modules()
+            for name, module in self._modules()
             if not module._modules and type(module) not in SUPPORTED_NON_LINEAR_LAYERS
         ]
 
@@ -86,11 +86,12 @@ class CaptumLRP(_RulesOfModules):
     normalisation in training mode, which would mix the examples.
 
     Args:
-        model (Module): the model.
+        model (Module or Callable): the model; a function of it has no modules to set
+            rules on.
         options (Any): as for :class:`TransformerLRP`.
 
     Raises:
-        TypeError: if ``model`` is no module, or a module's ``rule`` is something else.
+        TypeError: if a module's ``rule`` is something else.
 
     Examples::
 
@@ -102,7 +103,7 @@ class CaptumLRP(_RulesOfModules):
 
     name: ClassVar[str] = "Captum's LRP"
 
-    def __init__(self, model: nn.Module, **options: Any) -> None:
+    def __init__(self, model: Callable[..., Any], **options: Any) -> None:
         super().__init__(model, "captum", **options)
         self._check_rules()
 
@@ -145,7 +146,7 @@ class LayerCaptumLRP(_RulesOfModules, LayerTransformerLRP):
     r"""Captum's ``LayerLRP``: the same arguments and numbers, see :class:`CaptumLRP`.
 
     Args:
-        model (Module): the model.
+        model (Module or Callable): the model.
         layer (Module or list of Module): where relevance is read off.
         options (Any): as for :class:`LayerTransformerLRP`.
 
@@ -156,7 +157,10 @@ class LayerCaptumLRP(_RulesOfModules, LayerTransformerLRP):
     name: ClassVar[str] = "Captum's LayerLRP"
 
     def __init__(
-        self, model: nn.Module, layer: nn.Module | list[nn.Module], **options: Any
+        self,
+        model: Callable[..., Any],
+        layer: nn.Module | list[nn.Module],
+        **options: Any,
     ) -> None:
         LayerTransformerLRP.__init__(self, model, layer, "captum", **options)
         self._check_rules()

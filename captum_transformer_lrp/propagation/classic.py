@@ -9,7 +9,17 @@ dense networks the tables equal Zennit's composites of the same names.
 from __future__ import annotations
 
 from .composites import ATTN_LRP, Composite
-from .rules import AlphaBeta, AtInput, Epsilon, Flat, Gamma, Rule, ZBox, ZPlus
+from .rules import (
+    AlphaBeta,
+    AtInput,
+    Epsilon,
+    Flat,
+    Gamma,
+    Rule,
+    UniformProduct,
+    ZBox,
+    ZPlus,
+)
 
 Bound = float | tuple[float, ...] | None
 
@@ -188,6 +198,7 @@ def captum_lrp(epsilon: float = 1e-9) -> Composite:
             **ATTN_LRP.rows,
             "additive": rule,
             "product": rule,
+            **dict.fromkeys(("mul", "multiply"), UniformProduct()),
             "batch_norm": rule,  # a layer of its own, not merged with another
             **dict.fromkeys(MAX_POOLS, rule),
         },

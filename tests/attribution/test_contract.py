@@ -26,10 +26,12 @@ from captum_transformer_lrp import (
     METHODS,
     AttentionAttribution,
     AttnLRP,
+    CaptumLRP,
     DiffMask,
     EpsilonLRP,
     GradientXInput,
     LayerAttnLRP,
+    LayerCaptumLRP,
     LayerCPLRP,
     LayerTransformerLRP,
     TransformerLRP,
@@ -65,7 +67,7 @@ X = torch.randn(2, 4, generator=torch.Generator().manual_seed(1)).double()
 
 
 def test_all_classes_are_covered() -> None:
-    assert len(WHOLE) == 5 and len(LAYER) == 3
+    assert len(WHOLE) == 6 and len(LAYER) == 4
     relevance = {c for c in METHODS.values() if issubclass(c, TransformerLRP)}
     assert relevance < set(WHOLE)
 
@@ -217,7 +219,12 @@ def test_verbose_prints_the_trace(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("cls", LAYER)
 def test_layer_equals_the_model_that_starts_there(cls: Any) -> None:
     net = model()
-    whole = {LayerAttnLRP: AttnLRP, LayerCPLRP: CPLRP}.get(cls, TransformerLRP)
+    wholes: dict[Any, Any] = {
+        LayerAttnLRP: AttnLRP,
+        LayerCPLRP: CPLRP,
+        LayerCaptumLRP: CaptumLRP,
+    }
+    whole = wholes.get(cls, TransformerLRP)
     hidden = net[1](net[0](X)).detach()
     expected = whole(net[2:]).attribute(hidden, target=1)
     assert relative(cls(net, net[1]).attribute(X, target=1), expected) < 1e-12
