@@ -131,7 +131,8 @@ class Gamma(ContributionRule):
         half, sign = self.gamma / 2, z.sign()
         changed = (plain * (1 + half)).addcmul_(size, sign, value=half)
         if self.bias == "absorbs":
-            changed += bias + self.gamma * (bias * sign).clamp(min=0) * sign
+            high = bias + self.gamma * bias.clamp(min=0)
+            changed += torch.where(z > 0, high, bias + self.gamma * bias.clamp(max=0))
         share = z / stabilize(changed, self.epsilon)
         return share * (1 + half), share * (sign * half)
 
@@ -180,12 +181,12 @@ class AlphaBeta(ContributionRule):
         """Return the factors of all and of signed contributions."""
         smallest = size * (16 * rounding)
         positive = self._share(z, size + plain, smallest, bias.clamp(min=0))
-        positive = positive * self.alpha
+        positive.mul_(self.alpha / 2)
         if not self.beta:
-            return positive / 2, positive / 2
+            return positive, positive
         negative = self._share(z, size - plain, smallest, -bias.clamp(max=0))
-        negative = negative * self.beta
-        return (positive + negative) / 2, (positive - negative) / 2
+        negative.mul_(self.beta / 2)
+        return positive + negative, positive.sub_(negative)
 
     def _share(
         self, z: Tensor, twice: Tensor, smallest: Tensor, bias: Tensor
@@ -194,10 +195,9 @@ class AlphaBeta(ContributionRule):
 
         Where there are none, ``twice`` is no 0 but what is left by rounding.
         """
-        total = twice / 2
-        if self.bias == "absorbs":
-            total = total + bias
-        return torch.where(twice <= smallest, 0, z / (total + self.epsilon))
+        added = bias + self.epsilon if self.bias == "absorbs" else self.epsilon
+        nothing = twice <= smallest
+        return z.div(twice.mul_(0.5).add_(added)).masked_fill_(nothing, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
