@@ -19,13 +19,6 @@ from captum.attr._utils.lrp_rules import (
     IdentityRule,
     PropagationRule,
 )
-from captum.testing.helpers.basic_models import (
-    BasicModel_ConvNet_One_Conv,
-    BasicModel_MultiLayer,
-    BasicModel_MultiLayer_MultiInput,
-    BasicModelWithReusedLinear,
-    SimpleLRPModel,
-)
 from torch import Tensor, nn
 
 from captum_transformer_lrp import (
@@ -38,6 +31,78 @@ from captum_transformer_lrp.errors import TargetError
 from tests.helpers import assert_same_state, relative, state_of
 
 TOLERANCE = 1e-6
+
+
+class SimpleLRPModel(nn.Module):
+    """The models of this file are those of Captum's tests, in numbers."""
+
+    def __init__(self, inplace: bool) -> None:
+        super().__init__()
+        self.linear = filled(3, 3, 2.0)
+        self.relu = nn.ReLU(inplace=inplace)
+        self.linear2 = filled(3, 1, 3.0)
+        self.dropout = nn.Dropout(0.01)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.linear2(self.relu(self.linear(x))))
+
+
+def filled(width: int, height: int, value: Any, bias: Any = None) -> nn.Linear:
+    layer = nn.Linear(width, height, bias=bias is not None)
+    with torch.no_grad():
+        layer.weight.copy_(torch.as_tensor(value).expand(height, width))
+        if bias is not None:
+            layer.bias.copy_(torch.tensor(bias))
+    return layer
+
+
+class OneConvolution(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv1, self.relu1 = nn.Conv2d(1, 2, 3), nn.ReLU()
+        with torch.no_grad():
+            self.conv1.weight.fill_(1.0)
+            self.conv1.bias.copy_(torch.tensor([-50.0, -75.0]))
+        signs = [1.0] * 5 + [-1.0] * 3
+        self.fc1, self.relu2 = filled(8, 4, [signs] * 4, [0.0] * 4), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu2(self.fc1(self.relu1(self.conv1(x)).view(-1, 8)))
+
+
+class MultiLayer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear0 = filled(3, 3, torch.eye(3), [0.0] * 3)
+        self.linear1 = filled(3, 4, 1.0, [-10.0, 1.0, 1.0, 1.0])
+        self.relu = nn.ReLU()
+        self.linear2 = filled(4, 2, 1.0, [-1.0, 1.0])
+
+    def forward(self, x: Tensor, more: Any = None, wide: bool = False) -> Tensor:
+        x = x if more is None else x + more
+        y = self.linear2(self.relu(self.linear1(self.linear0(x))))
+        if not wide:
+            return y
+        y = torch.stack((y, 2 * y), dim=2)
+        return torch.stack((y, 4 * y), dim=3)
+
+
+class SumOfInputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = MultiLayer()
+
+    def forward(self, x: Tensor, y: Tensor, z: Tensor, scale: int) -> Tensor:
+        return self.model(scale * (x + y + z))
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.relu = nn.Linear(3, 3), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.relu(self.linear(self.relu(self.linear(x))))
 
 
 class ClampedRule(PropagationRule):
@@ -271,7 +336,7 @@ def test_known_values(inplace: bool) -> None:
 
 
 def test_delta_is_zero_where_biases_cancel() -> None:
-    model = BasicModel_ConvNet_One_Conv()
+    model = OneConvolution()
     x = torch.arange(16.0).view(1, 1, 4, 4)
     found, delta = CaptumLRP(model).attribute(
         x, int(model(x).argmax()), return_convergence_delta=True
@@ -309,13 +374,13 @@ def test_outputs_of_other_shapes() -> None:
 
 def test_limits_of_captum_that_are_lifted() -> None:
     """Modules used twice, sums written with +, and modules of any class."""
-    twice = BasicModelWithReusedLinear()
+    twice = Twice()
     x = torch.ones(2, 3)
     leaf = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(twice(leaf)[:, 0].sum(), leaf)
     assert torch.allclose(CaptumLRP(twice).attribute(x, target=0), x * gradient)
 
-    model = BasicModel_MultiLayer()  # x + add_input
+    model = MultiLayer()  # x + add_input
     x = torch.tensor([[1.0, 2.0, 3.0]])
     found = CaptumLRP(model).attribute((x, 3 * x), target=0)
     alone = CaptumLRP(model).attribute(4 * x, target=0)
@@ -327,7 +392,7 @@ def test_limits_of_captum_that_are_lifted() -> None:
 
 
 def test_additional_arguments_change_nothing_that_they_do_not_enter() -> None:
-    model, x = BasicModel_MultiLayer(), torch.tensor([[1.0, 2.0, 3.0]])
+    model, x = MultiLayer(), torch.tensor([[1.0, 2.0, 3.0]])
     found = CaptumLRP(model).attribute(x, target=0)
     again = CaptumLRP(model).attribute(x, target=0, additional_forward_args=(0,))
     assert torch.equal(found, again)
@@ -345,7 +410,7 @@ TARGETS: list[Any] = [
 def test_targets_of_a_batch_are_those_of_its_examples(
     target: Any, further: Any, wrapped: bool
 ) -> None:
-    model = BasicModel_MultiLayer()
+    model = MultiLayer()
     torch.manual_seed(0)
     x = torch.randn(4, 3)
     method = CaptumLRP(model)
@@ -367,7 +432,7 @@ def test_targets_of_a_batch_are_those_of_its_examples(
 
 
 def test_several_inputs_with_targets() -> None:
-    model = BasicModel_MultiLayer_MultiInput()
+    model = SumOfInputs()
     torch.manual_seed(0)
     inputs = (10 * torch.randn(6, 3), 5 * torch.randn(6, 3))
     further = (2 * torch.randn(6, 3), 5)
@@ -393,7 +458,7 @@ class Raises(nn.Module):
 
 @pytest.mark.parametrize("make", [CaptumLRP, lambda m: LayerCaptumLRP(m, m.linear1)])
 def test_nothing_is_left_behind(make: Any) -> None:
-    model, x = BasicModel_MultiLayer(), torch.randn(4, 3)
+    model, x = MultiLayer(), torch.randn(4, 3)
     model.linear1.rule = rule = GammaRule()
     before = state_of(model)
     make(model).attribute(x, target=1)
@@ -404,14 +469,14 @@ def test_nothing_is_left_behind(make: Any) -> None:
     model.linear2 = Raises()
     with pytest.raises(AssertionError, match="on purpose"):
         make(model).attribute(x, target=1)
-    model.linear2 = BasicModel_MultiLayer().linear2
+    model.linear2 = MultiLayer().linear2
     assert model.linear1.rule is rule
     assert not hasattr(rule, "relevance_input_") and vars(rule) == vars(GammaRule())
     assert state_of(model)["hooks"] == before["hooks"]
 
 
 def test_rules_that_are_none_are_refused() -> None:
-    model = BasicModel_ConvNet_One_Conv()
+    model = OneConvolution()
     model.conv1.rule = 1
     with pytest.raises(TypeError, match="'conv1' is 1; expected an instance"):
         CaptumLRP(model)
