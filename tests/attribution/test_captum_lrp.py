@@ -51,7 +51,7 @@ def filled(width: int, height: int, value: Any, bias: Any = None) -> nn.Linear:
     layer = nn.Linear(width, height, bias=bias is not None)
     with torch.no_grad():
         layer.weight.copy_(torch.as_tensor(value).expand(height, width))
-        if bias is not None:
+        if layer.bias is not None:
             layer.bias.copy_(torch.tensor(bias))
     return layer
 
@@ -303,7 +303,7 @@ def test_equals_captum(case: Case, rule: Any) -> None:
 
 
 def test_identity_rule_passes_relevance_to_inputs_that_are_zero() -> None:
-    model = SimpleLRPModel(inplace=False).double().eval()
+    model: Any = SimpleLRPModel(inplace=False).double().eval()
     with torch.no_grad():
         model.linear.weight[0, 0] = -2
     model.linear.rule = IdentityRule()
@@ -317,7 +317,8 @@ def test_identity_rule_passes_relevance_to_inputs_that_are_zero() -> None:
 
 @pytest.mark.parametrize("inplace", [False, True])
 def test_known_values(inplace: bool) -> None:
-    model, x = SimpleLRPModel(inplace).eval(), torch.tensor([[1.0, 2.0, 3.0]])
+    model: Any = SimpleLRPModel(inplace).eval()
+    x = torch.tensor([[1.0, 2.0, 3.0]])
     model.linear.rule = model.linear2.rule = EpsilonRule()
     batch = torch.cat([x, 3 * x])
     found, delta = CaptumLRP(model).attribute(
@@ -336,7 +337,7 @@ def test_known_values(inplace: bool) -> None:
 
 
 def test_delta_is_zero_where_biases_cancel() -> None:
-    model = OneConvolution()
+    model: Any = OneConvolution()
     x = torch.arange(16.0).view(1, 1, 4, 4)
     found, delta = CaptumLRP(model).attribute(
         x, int(model(x).argmax()), return_convergence_delta=True
@@ -458,7 +459,8 @@ class Raises(nn.Module):
 
 @pytest.mark.parametrize("make", [CaptumLRP, lambda m: LayerCaptumLRP(m, m.linear1)])
 def test_nothing_is_left_behind(make: Any) -> None:
-    model, x = MultiLayer(), torch.randn(4, 3)
+    model: Any = MultiLayer()
+    x = torch.randn(4, 3)
     model.linear1.rule = rule = GammaRule()
     before = state_of(model)
     make(model).attribute(x, target=1)
@@ -476,7 +478,7 @@ def test_nothing_is_left_behind(make: Any) -> None:
 
 
 def test_rules_that_are_none_are_refused() -> None:
-    model = OneConvolution()
+    model: Any = OneConvolution()
     model.conv1.rule = 1
     with pytest.raises(TypeError, match="'conv1' is 1; expected an instance"):
         CaptumLRP(model)
@@ -512,7 +514,7 @@ def test_rules_of_captum_in_a_table() -> None:
 
 
 def test_verbose_prints_the_rules(capsys: pytest.CaptureFixture[str]) -> None:
-    model = SimpleLRPModel(False).eval()
+    model: Any = SimpleLRPModel(False).eval()
     model.linear.rule = GammaRule()
     CaptumLRP(model).attribute(torch.ones(1, 3), verbose=True)
     out = capsys.readouterr().out
