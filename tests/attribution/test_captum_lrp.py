@@ -48,7 +48,7 @@ class SimpleLRPModel(nn.Module):
 
 
 def filled(width: int, height: int, value: Any, bias: Any = None) -> nn.Linear:
-    layer = nn.Linear(width, height, bias=bias is not None)
+    layer: Any = nn.Linear(width, height, bias=bias is not None)
     with torch.no_grad():
         layer.weight.copy_(torch.as_tensor(value).expand(height, width))
         if layer.bias is not None:
