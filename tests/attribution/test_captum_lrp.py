@@ -60,9 +60,8 @@ class OneConvolution(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.conv1, self.relu1 = nn.Conv2d(1, 2, 3), nn.ReLU()
-        with torch.no_grad():
-            self.conv1.weight.fill_(1.0)
-            self.conv1.bias.copy_(torch.tensor([-50.0, -75.0]))
+        self.conv1.weight = nn.Parameter(torch.ones(2, 1, 3, 3))
+        self.conv1.bias = nn.Parameter(torch.tensor([-50.0, -75.0]))
         signs = [1.0] * 5 + [-1.0] * 3
         self.fc1, self.relu2 = filled(8, 4, [signs] * 4, [0.0] * 4), nn.ReLU()
 
