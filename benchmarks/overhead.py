@@ -31,6 +31,7 @@ from captum_transformer_lrp import (
     EpsilonLRP,
     GenericAttention,
     GradientXInput,
+    TransformerLRP,
 )
 
 
@@ -140,6 +141,9 @@ METHODS: dict[str, Callable[[nn.Module], Any]] = {
     "AttnLRP": AttnLRP,
     "CP-LRP": CPLRP,
     "LRP-epsilon": EpsilonLRP,
+    "AttnLRP, gamma": partial(TransformerLRP, composite="gamma"),
+    "LRP-alpha-beta": partial(TransformerLRP, composite="alpha-beta"),
+    "EpsilonPlusFlat": partial(TransformerLRP, composite="epsilon-plus-flat"),
     "Transformer attribution": CheferLRP,
     "Transformer attribution, float64": partial(CheferLRP, dtype=torch.float64),
     "Generic attention": GenericAttention,

@@ -16,11 +16,13 @@ from .attribution import (
     AttentionRollout,
     AttentionXGradient,
     AttnLRP,
+    CaptumLRP,
     CheferLRP,
     EpsilonLRP,
     GenericAttention,
     GradientXInput,
     LayerAttnLRP,
+    LayerCaptumLRP,
     LayerCPLRP,
     LayerTransformerLRP,
     LRPRollout,
@@ -38,7 +40,15 @@ from .diffmask import DiffMask
 from .explaining import explain
 from .explanation import Explanation, ImageExplanation, TextExplanation
 from .language import LLMRelevance, LLMTransformerLRP
-from .propagation import Composite, ModuleName, Predicate, registry, rules
+from .propagation import (
+    Composite,
+    Layers,
+    ModuleName,
+    Predicate,
+    from_captum,
+    registry,
+    rules,
+)
 
 __version__ = "0.1.0"
 
@@ -51,6 +61,7 @@ __all__ = [
     "AttentionRollout",
     "AttentionXGradient",
     "AttnLRP",
+    "CaptumLRP",
     "CheferLRP",
     "Composite",
     "DiffMask",
@@ -64,7 +75,9 @@ __all__ = [
     "LRPRollout",
     "LayerAttnLRP",
     "LayerCPLRP",
+    "LayerCaptumLRP",
     "LayerTransformerLRP",
+    "Layers",
     "ModuleName",
     "NeuronAttnLRP",
     "NeuronCPLRP",
@@ -77,6 +90,7 @@ __all__ = [
     "TransformerLRP",
     "errors",
     "explain",
+    "from_captum",
     "register_insights",
     "registry",
     "rules",

@@ -5,20 +5,28 @@ from captum._utils.common import (
 )
 from captum._utils.common import _select_targets as select_targets
 from captum.attr import LayerGradientXActivation
+from captum.attr._core.lrp import (
+    SUPPORTED_LAYERS_WITH_RULES,
+    SUPPORTED_NON_LINEAR_LAYERS,
+)
 from captum.attr._utils.attribution import (
     GradientAttribution,
     LayerAttribution,
     NeuronAttribution,
     PerturbationAttribution,
 )
+from captum.attr._utils.lrp_rules import PropagationRule
 from captum.log import log_usage
 
 __all__ = [
+    "SUPPORTED_LAYERS_WITH_RULES",
+    "SUPPORTED_NON_LINEAR_LAYERS",
     "GradientAttribution",
     "LayerAttribution",
     "LayerGradientXActivation",
     "NeuronAttribution",
     "PerturbationAttribution",
+    "PropagationRule",
     "format_additional_forward_args",
     "log_usage",
     "select_targets",

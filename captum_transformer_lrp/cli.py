@@ -429,7 +429,7 @@ def _about(cls: type) -> str:
 def _rules(options: argparse.Namespace) -> None:
     """Run ``rules``."""
     from .attribution import METHODS, AttentionAttribution
-    from .propagation.composites import COMPOSITES
+    from .propagation import COMPOSITES
 
     tables = dict(COMPOSITES)
     attention = {
@@ -437,8 +437,9 @@ def _rules(options: argparse.Namespace) -> None:
     }
     tables |= {n: cls.composite for n, cls in attention.items() if n not in tables}
     if options.method is None:
-        for number, table in enumerate(dict.fromkeys(tables.values())):
-            users = ", ".join(name for name, used in tables.items() if used == table)
+        ready = {name: table for name, table in tables.items() if name in METHODS}
+        for number, table in enumerate(dict.fromkeys(ready.values())):
+            users = ", ".join(name for name, used in ready.items() if used == table)
             print(f"{chr(10) if number else ''}Methods: {users}\n{table}")
         return
     name = options.method.lower()

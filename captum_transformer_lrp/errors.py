@@ -19,7 +19,7 @@ class InputError(LRPError, ValueError):
     """The inputs cannot be explained as they are (empty, NaN, dtype, device, keys)."""
 
 
-class TargetError(LRPError, ValueError):
+class TargetError(LRPError, ValueError, AssertionError):
     """The target does not select one score per example of the model's output."""
 
 

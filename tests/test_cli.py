@@ -103,6 +103,8 @@ def test_rules_prints_the_table(capsys):
     named = [line for line in every.splitlines() if line.startswith("Methods: ")]
     listed = [name for line in named for name in line.split(": ")[1].split(", ")]
     assert sorted(listed) == sorted(METHODS)
+    assert main(["rules", "--method", "epsilon-plus"]) == 0
+    assert "ZPlus(" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("method", ATTENTION)

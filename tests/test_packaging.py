@@ -38,6 +38,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("propagation.rules", "propagation.decompositions"),
     ("propagation.registry",),
     ("propagation.composites",),
+    ("propagation.classic", "propagation.captum_rules"),
+    ("propagation.named",),
     ("propagation.identifiers", "propagation.table", "propagation.unknown"),
     ("propagation.engine",),
     ("propagation.trace", "propagation.attention_engine", "propagation.encodings"),

@@ -13,6 +13,7 @@ from .attention import (
     RawAttention,
 )
 from .attention_maps import AttentionLayer
+from .captum_lrp import CaptumLRP, LayerCaptumLRP
 from .insights import register_insights
 from .layer_transformer_lrp import LayerAttnLRP, LayerCPLRP, LayerTransformerLRP
 from .neuron_transformer_lrp import (
@@ -54,6 +55,7 @@ __all__ = [
     "AttentionRollout",
     "AttentionXGradient",
     "AttnLRP",
+    "CaptumLRP",
     "CheferLRP",
     "EpsilonLRP",
     "GenericAttention",
@@ -61,6 +63,7 @@ __all__ = [
     "LRPRollout",
     "LayerAttnLRP",
     "LayerCPLRP",
+    "LayerCaptumLRP",
     "LayerTransformerLRP",
     "NeuronAttnLRP",
     "NeuronCPLRP",

@@ -257,7 +257,7 @@ class PositionalLRP(TransformerLRP):
         )
         engine = explained.engine
         assert isinstance(engine, PositionEngine)
-        times_input = self.composite.carries != "relevance"
+        times_input = engine.composite.carries != "relevance"
         leaves = explained.inputs.leaves
         with torch.no_grad():
             tokens = tuple(

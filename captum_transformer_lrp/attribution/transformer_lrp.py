@@ -27,7 +27,8 @@ class TransformerLRP(GradientAttribution):
     Args:
         forward_func (Callable): the model, or any function of it.
         composite (str or Composite, optional): the method: ``"attnlrp"``, ``"cp-lrp"``,
-            ``"epsilon"``, ``"gradient-x-input"``, or a table of your own.
+            ``"epsilon"``, ``"gradient-x-input"``, ``"gamma"``, ``"epsilon-plus"`` or
+            another name of ``COMPOSITES``, or a table of your own.
             Default: ``"attnlrp"``
         rules (Mapping, optional): rows laid over the composite, key -> rule, for this
             explainer only. Default: None
@@ -241,11 +242,10 @@ class TransformerLRP(GradientAttribution):
             inputs,
             target,
             additional_forward_args,
-            composite=self.composite,
             output_field=self.output_field,
             unknown=self.unknown,
             through=self.through,
-            **options,
+            **{"composite": self.composite, **options},
         )
 
     def __repr__(self) -> str:

@@ -67,7 +67,7 @@ def gradients_of_each(
         ModelStateError: if an operator of the model cannot go back in a batch.
     """
     count = scores.values.shape[1]
-    start = _in_front_of_the_head(engine, scores) or _at_the_scores(scores)
+    start = _in_front_of_the_head(engine, scores) or _at_the_scores(engine, scores)
     alone = engine.goes_back_once_more or engine.composite.carries == "relevance"
     size = 1 if alone else chunk_size
     for first in range(0, count, size):
@@ -111,12 +111,12 @@ class _Start:
         return seeds.reshape(len(chunk), *self.shape)
 
 
-def _at_the_scores(scores: Scores) -> _Start:
+def _at_the_scores(engine: Engine, scores: Scores) -> _Start:
     count = scores.values.shape[1]
     each = torch.arange(count, device=scores.values.device)
     return _Start(
         place=scores.values,
-        rows=torch.ones_like(scores.values),
+        rows=engine.seed(scores.values),
         index=each.expand(scores.values.shape),
         valid=scores.valid,
         shape=scores.values.shape,

@@ -260,7 +260,7 @@ class LLMTransformerLRP(GradientAttribution):
                 raise _disconnected(engine)
             uses = engine.uses if isinstance(engine, PositionEngine) else []
             leaves = [leaf.leaf for leaf in inputs.leaves]
-            times_input = self.composite.carries != "relevance"
+            times_input = engine.composite.carries != "relevance"
             parts: list[list[Tensor]] = [[] for _ in leaves]
             for gradients in gradients_of_each(
                 engine,

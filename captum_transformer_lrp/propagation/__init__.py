@@ -2,18 +2,22 @@
 
 from . import rules
 from .call import Call
-from .composites import (
-    ATTN_LRP,
-    COMPOSITES,
-    CP_LRP,
-    GRADIENT_X_INPUT,
-    Composite,
-    composite_named,
-    epsilon_lrp,
+from .captum_rules import CaptumRule, from_captum
+from .classic import (
+    alpha_beta_lrp,
+    captum_lrp,
+    epsilon_alpha2_beta1,
+    epsilon_alpha2_beta1_flat,
+    epsilon_gamma_box,
+    epsilon_plus,
+    epsilon_plus_flat,
+    gamma_lrp,
 )
+from .composites import ATTN_LRP, CP_LRP, GRADIENT_X_INPUT, Composite, epsilon_lrp
 from .engine import Engine
+from .named import COMPOSITES, composite_named
 from .operators import KINDS
-from .registry import ModuleName, Predicate, Registry, registry
+from .registry import Layers, ModuleName, Predicate, Registry, registry
 from .rules import Rule
 
 __all__ = [
@@ -23,14 +27,25 @@ __all__ = [
     "GRADIENT_X_INPUT",
     "KINDS",
     "Call",
+    "CaptumRule",
     "Composite",
     "Engine",
+    "Layers",
     "ModuleName",
     "Predicate",
     "Registry",
     "Rule",
+    "alpha_beta_lrp",
+    "captum_lrp",
     "composite_named",
+    "epsilon_alpha2_beta1",
+    "epsilon_alpha2_beta1_flat",
+    "epsilon_gamma_box",
     "epsilon_lrp",
+    "epsilon_plus",
+    "epsilon_plus_flat",
+    "from_captum",
+    "gamma_lrp",
     "registry",
     "rules",
 ]

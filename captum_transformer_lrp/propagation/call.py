@@ -58,6 +58,8 @@ class Seeing(Protocol):
     """What a call needs of the engine that made it."""
 
     passes: Passes
+    merges: bool
+    merged_nodes: list[Any]
 
     def reenter(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run python code so that the operators in it are seen one by one."""
@@ -144,6 +146,31 @@ class Call:
 
         return map_tensors(replace, self.args), map_tensors(replace, self.kwargs)
 
+    def aliased(self) -> tuple[Call, list[Tensor]]:
+        """Return this call with relevant arguments replaced by aliases, and these.
+
+        The gradient at an alias is that of this call alone, even where one argument was
+        computed from another. Of a module that has run already, the output stays that
+        of the arguments it was given.
+        """
+        aliases: dict[int, Tensor] = {}
+
+        def alias(tensor: Tensor) -> Tensor:
+            return aliases.setdefault(id(tensor), tensor.view_as(tensor))
+
+        args, kwargs = self.replacing(alias)
+        call = Call(
+            self.operator,
+            self.kind,
+            self.function,
+            args,
+            kwargs,
+            module=self.module,
+            output=self._output,
+            engine=self._engine,
+        )
+        return call, list(aliases.values())
+
     def decompose(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run python code whose operators meet the rules of the method in turn."""
         assert self._engine is not None
@@ -161,6 +188,19 @@ class Call:
         assert self._engine is not None
         alias: Tensor = Switch.apply(self._engine.passes, share, output, *operands)
         return alias
+
+    def merged_with(self, nodes: list[Any]) -> None:
+        """Say that this call is one operator with those that the nodes belong to.
+
+        Relevance does not pass between them: what the nodes made has the output's.
+        """
+        assert self._engine is not None
+        self._engine.merged_nodes = nodes
+
+    @property
+    def may_be_merged(self) -> bool:
+        """Whether the model has modules that are merged with the operator before."""
+        return self._engine is not None and self._engine.merges
 
     def keep(self, tensor: Tensor) -> Kept:
         """Return the values of a tensor for the way back, whatever is written later."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..errors import UnknownNameError, suggestion
+from .operators import PASSING
 from .registry import RMS_NORM, Key, Row, check_key, check_row, key_name, registry
 from .rules import (
     Absorb,
@@ -29,6 +29,7 @@ from .rules import (
     UniformAttention,
     UniformProduct,
     ZBox,
+    needs_relevance,
 )
 
 
@@ -49,6 +50,12 @@ class Composite:
             ``"relevance"`` (R itself, for rules whose relevance is no multiple of the
             input; relevance is the gradient, and the seed is 1).
             Default: ``"relevance over input"``
+
+    Attributes:
+        converts (bool): a row of a table of the form R / x is a rule that only knows
+            relevance (:class:`~.rules.Flat`, :class:`~.rules.ZBox`, ...). The table
+            then carries relevance, from the score as seed, and all other rules are
+            converted (:mod:`.rules.convert`): any rules may stand side by side.
     """
 
     name: str
@@ -56,6 +63,7 @@ class Composite:
     source: str = ""
     unknown: Literal["raise", "warn", "gradient"] = "raise"
     carries: Literal["relevance over input", "relevance"] = "relevance over input"
+    converts: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         """Check every row.
@@ -68,6 +76,11 @@ class Composite:
             check_row(key, row)
             check_key(key, registry)
         object.__setattr__(self, "rows", dict(self.rows))
+        if self.carries != "relevance" and any(
+            map(needs_relevance, self.rows.values())
+        ):
+            object.__setattr__(self, "carries", "relevance")
+            object.__setattr__(self, "converts", True)
 
     def with_rules(self, rows: Mapping[Any, Row]) -> Composite:
         """Return a copy in which ``rows`` are added or replaced.
@@ -80,11 +93,19 @@ class Composite:
             {**self.rows, **rows},
             self.source,
             self.unknown,
-            self.carries,
+            "relevance over input" if self.converts else self.carries,
         )
 
     def __hash__(self) -> int:
-        return hash((self.name, tuple(self.rows.items()), self.unknown, self.carries))
+        return hash(
+            (
+                self.name,
+                tuple(self.rows.items()),
+                self.unknown,
+                self.carries,
+                self.converts,
+            )
+        )
 
     def __str__(self) -> str:
         """Print the table, one row a line."""
@@ -165,11 +186,6 @@ GRADIENT_X_INPUT = Composite(
     unknown="gradient",
 )
 
-#: linear functions of degree one with positive weights, and others that only pass on
-_PASSES = (
-    "neg negative relu leaky_relu prelu rrelu abs absolute dropout dropout1d dropout2d "
-    "dropout3d alpha_dropout feature_dropout feature_alpha_dropout native_dropout"
-)
 _STOPS = "norm linalg_norm linalg_vector_norm vector_norm std std_mean round floor ceil"
 
 TRANSFORMER_ATTRIBUTION = Composite(
@@ -180,7 +196,7 @@ TRANSFORMER_ATTRIBUTION = Composite(
         "product": PositiveProduct(),
         "additive": PositiveSum(),
         **dict.fromkeys(("add", "sub", "subtract", "rsub"), ProportionalSum()),
-        **dict.fromkeys(_PASSES.split(), PassOn()),
+        **dict.fromkeys(sorted(PASSING), PassOn()),
         **dict.fromkeys(_STOPS.split(), Absorb()),
         "activation": PassOn(),
         "power": PassOn(),
@@ -218,31 +234,3 @@ LRP_BASELINE = Composite(
     source='the "LRP" baselines of Chefer, Gur, Wolf, CVPR 2021',
     carries="relevance",
 )
-
-COMPOSITES: dict[str, Composite] = {
-    "attnlrp": ATTN_LRP,
-    "cp-lrp": CP_LRP,
-    "epsilon": epsilon_lrp(),
-    "gradient-x-input": GRADIENT_X_INPUT,
-}
-
-
-def composite_named(composite: str | Composite) -> Composite:
-    """Return a composite given by name or as it is.
-
-    Raises:
-        UnknownNameError: if there is none of that name.
-        TypeError: if it is neither a name nor a composite.
-    """
-    if isinstance(composite, Composite):
-        return composite
-    if not isinstance(composite, str):
-        raise TypeError(
-            f"composite={composite!r}; expected a Composite or one of the names "
-            f"{', '.join(COMPOSITES)}."
-        )
-    if composite.lower() not in COMPOSITES:
-        raise UnknownNameError(
-            f"no composite is called {composite!r}.{suggestion(composite, COMPOSITES)}"
-        )
-    return COMPOSITES[composite.lower()]

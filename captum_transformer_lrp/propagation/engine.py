@@ -17,6 +17,7 @@ import functools
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -31,6 +32,7 @@ from .composites import Composite
 from .identifiers import Identifiers
 from .operators import transparent
 from .passes import Passes
+from .registry import Layers
 from .rules import PlainGradient, Rule
 from .table import Operator, table_for
 from .taps import OutputTap, ParameterTap, Tap
@@ -70,8 +72,8 @@ class Engine(TorchFunctionMode):
         until: tuple[Tap, int] | None = None,
     ) -> None:
         super().__init__()
-        self.composite = composite
         self.table = table_for(composite)
+        self.composite = composite = self.table.composite
         self.unknown = UnknownOperators(unknown or composite.unknown, composite)
         self.identifiers = Identifiers(
             identifiers, additive=composite.carries == "relevance"
@@ -94,6 +96,8 @@ class Engine(TorchFunctionMode):
             if isinstance(tap, ParameterTap):
                 self._parameters[tap.parameter.data_ptr()] = tap
         self._suspended = 0  # inside a module that keeps torch's own gradient
+        self._scope: Rule | None = None  # takes the operators inside a module
+        self._scopes: list[Rule | None] = []
         self._paused = 0  # while another engine runs inside this one
         self._outer: Engine | None = None
         self._names: dict[int, str] = {}
@@ -103,6 +107,8 @@ class Engine(TorchFunctionMode):
         self._hooked = False
         self._indexed: set[nn.Module] = set()
         self.compiled = False
+        self.merges = root is None  # what comes is not known
+        self.merged_nodes: list[Any] = []
         self._recomputes = False
         if root is not None:
             self._index(root)
@@ -202,8 +208,11 @@ class Engine(TorchFunctionMode):
         if (
             (relevant == 0 and operator.kind not in self.starts_at)
             or self._suspended
-            or (operator.plain and not self.measures)
-            or (relevant == 1 and operator.plain_for_one and not self.measures)
+            or (
+                (operator.plain or (relevant == 1 and operator.plain_for_one))
+                and not self.measures
+                and self._scope is None
+            )
         ):
             return func(*args, **kwargs) if kwargs else func(*args)
         return self.apply(operator, args, kwargs or {}, relevant)
@@ -219,7 +228,7 @@ class Engine(TorchFunctionMode):
         function = operator.function
         if operator.stateful:
             self._check_state(operator, args, kwargs)
-        rule = operator.rule
+        rule = self.rule_for(operator)
         if rule is None:
             return self._without_rule(operator, args, kwargs)
         if isinstance(rule, PlainGradient) or (relevant == 1 and rule.plain_for_one):
@@ -237,7 +246,15 @@ class Engine(TorchFunctionMode):
             kwargs,
             engine=self,
         )
-        return rule(call)
+        output = rule(call)
+        return self._read_merged(output) if self.merged_nodes else output
+
+    def rule_for(self, operator: Operator) -> Rule | None:
+        """Return the rule of an operator here: the module's around it, or its own."""
+        scope = self._scope
+        if scope is None or operator.kind not in scope.kinds:
+            return operator.rule
+        return self.table.in_form(scope, operator.kind, operator.name)
 
     def started(self, operator: Operator, args: Any, output: Any) -> Any:
         """Relevance starts here: an embedding of explained identifiers was read."""
@@ -326,15 +343,23 @@ class Engine(TorchFunctionMode):
 
     def _index(self, root: nn.Module) -> None:
         """Find the modules that are treated as one operator, or cannot be explained."""
+        places = {}
         if self.table.patterns:
             self._names.update(_names_of(root))
+            places = {
+                key: key.within(root)
+                for key, _ in self.table.patterns
+                if isinstance(key, Layers)
+            }
         pending, seen = [root], {root}
         while pending:
             module = pending.pop()
-            rule = self.table.for_module(module, self._names.get(id(module), ""))
+            name = self._names.get(id(module), "")
+            rule = self.table.for_module(module, name, places)
             if rule is not None:
                 self._module_rules[id(module)] = rule
             if isinstance(module, _SPECIAL):
+                self.merges |= isinstance(module, nn.modules.batchnorm._BatchNorm)
                 self._check_module(module, root)
             if getattr(module, "_compiled_call_impl", None) is not None:
                 self.compiled = True
@@ -379,8 +404,14 @@ class Engine(TorchFunctionMode):
             self._stack.append((None, True))
             return None
         self._stack.append((rule, torch.is_grad_enabled()))
+        if rule.inside == "operators":
+            self._scopes.append(self._scope)
+            self._scope = rule
+            return None
         if rule.inside == "gradient":
             self._suspended += 1
+            if self.composite.converts:  # see Converted
+                return map_tensors(_alias, args)
         else:
             torch._C._set_grad_enabled(False)
         if getattr(module, "inplace", False):  # it may overwrite what the rule needs
@@ -396,13 +427,17 @@ class Engine(TorchFunctionMode):
         rule, _ = self._stack.pop()
         changed = output
         if rule is not None:
-            if rule.inside == "gradient":
+            if rule.inside == "operators":
+                self._scope = self._scopes.pop()
+            elif rule.inside == "gradient":
                 self._suspended -= 1
             else:
                 torch._C._set_grad_enabled(True)
             if output is None:  # the module raised
                 return None
-            if any(t.requires_grad for t in tensors_in((args, kwargs))):
+            if rule.inside != "operators" and any(
+                t.requires_grad for t in tensors_in((args, kwargs))
+            ):
                 changed = self.apply_to_module(rule, module, args, kwargs, output)
         for tap in self._outputs.get(id(module), ()):
             if output is not None:
@@ -414,6 +449,7 @@ class Engine(TorchFunctionMode):
         self, rule: Rule, module: nn.Module, args: Any, kwargs: Any, output: Any
     ) -> Any:
         """Let a rule rebuild what a module returned."""
+        rule = self.table.in_form(rule, None, None)
         with torch._C.DisableTorchFunction():
             return rule(
                 Call(
@@ -477,6 +513,25 @@ class Engine(TorchFunctionMode):
         self._readings += 1
         return self._readings
 
+    def _read_merged(self, output: Tensor) -> Tensor:
+        """Read the relevance of tensors at taps off behind what they are merged with.
+
+        See :meth:`Call.merged_with`.
+        """
+        nodes, self.merged_nodes = self.merged_nodes, []
+        if not any(tap.readings for tap in self._taps):
+            return output
+        read = output.clone()
+
+        def swap(tensor: Tensor) -> Tensor:
+            return read if tensor.grad_fn in nodes else tensor
+
+        for tap in self._taps:
+            tap.readings[:] = [
+                replace(r, value=map_tensors(swap, r.value)) for r in tap.readings
+            ]
+        return read.clone()
+
     # ------------------------------------------------------------------ afterwards
 
     def gradients(
@@ -516,12 +571,19 @@ class Engine(TorchFunctionMode):
             with torch._C.DisableTorchFunction():
                 if seeds is None:
                     assert not isinstance(scores, GradientEdge)
-                    seeds = [torch.ones_like(s) for s in _listed(scores)]
+                    seeds = [self.seed(s, relevance) for s in _listed(scores)]
                 if not self._recomputes:
                     return torch.autograd.grad(scores, tensors, seeds, **options)
             return _grad(scores, tensors, seeds, **options)
         finally:
             self.backward = False
+
+    def seed(self, scores: Tensor, relevance: bool | None = None) -> Tensor:
+        """Return what starts at scores: 1, or the scores where relevance goes back."""
+        goes_back = self._switches if relevance is None else relevance
+        if self.composite.converts and goes_back:
+            return scores.detach()
+        return torch.ones_like(scores)
 
     @property
     def goes_back_once_more(self) -> bool:
@@ -631,6 +693,11 @@ def _scan(values: Any) -> tuple[int, bool]:
             relevant += count
             foreign |= found
     return relevant, foreign
+
+
+def _alias(tensor: Tensor) -> Tensor:
+    with torch._C.DisableTorchFunction():
+        return tensor.view_as(tensor) if tensor.requires_grad else tensor
 
 
 class _Again:

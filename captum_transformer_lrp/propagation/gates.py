@@ -21,6 +21,7 @@ _TRANSPARENT = tuple(
     )
 )
 _PIECEWISE_LINEAR = ("ReluBackward", "LeakyReluBackward", "PreluKernelBackward")
+_COPIES = ("CloneBackward", "ViewBackward", "AliasB")
 _MAXIMUM_STEPS = 64
 
 
@@ -40,8 +41,9 @@ def gate_strength(tensor: Any) -> int:
         name = type(node).__name__.rstrip("0123456789")
         if name in _PIECEWISE_LINEAR:
             return 1
-        parents = [parent for parent, _ in node.next_functions if parent is not None]
-        if name not in _TRANSPARENT or len(parents) != 1:
+        parents = _parents(node)
+        known = name in _TRANSPARENT or Switch.made(node)
+        if not known or len(parents) != 1:
             return 0
         node = parents[0]
     return 0
@@ -57,10 +59,10 @@ def is_sum_of(total: Tensor, parts: Any) -> bool:
         if node is None:
             return False
         name = type(node).__name__.rstrip("0123456789")
-        parents = [parent for parent, _ in node.next_functions if parent is not None]
+        parents = _parents(node)
         if name == "SumBackward":
             return len(parents) == 1 and _maker(parents[0]) is made
-        if name not in _TRANSPARENT or len(parents) != 1:
+        if len(parents) != 1 or not (name in _TRANSPARENT or Switch.made(node)):
             return False
         node = parents[0]
     return False
@@ -68,7 +70,7 @@ def is_sum_of(total: Tensor, parts: Any) -> bool:
 
 def _maker(node: Any) -> Any:
     """Return the node that made the values, behind copies and aliases of them."""
-    while type(node).__name__.startswith(("CloneBackward", "ViewBackward", "AliasB")):
+    while Switch.made(node) or type(node).__name__.startswith(_COPIES):
         node = node.next_functions[0][0]
     return node
 

@@ -33,7 +33,7 @@ def scale_gradient(x: Tensor, factor: float) -> Tensor:
     which might change it in place.
     """
     alias = x.view_as(x)
-    alias.register_hook(lambda gradient: gradient * factor)
+    alias.register_hook(lambda g: None if g is None else g * factor)
     return alias
 
 
@@ -46,6 +46,7 @@ class ScaledGradients(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, factors: tuple[float, ...], *tensors: Tensor) -> Any:
         """Return the aliases."""
+        ctx.set_materialize_grads(False)
         ctx.factors = factors
         return tuple(tensor.view_as(tensor) for tensor in tensors)
 
@@ -65,8 +66,59 @@ def scale_output_gradient(output: Tensor, factor: float | Tensor) -> Tensor:
     A hook on the tensor, not a node of the graph: later in-place changes of ``output``
     by the model stay legal, and the hook still sees the gradient before them.
     """
-    output.register_hook(lambda gradient: gradient * factor)
+    output.register_hook(lambda g: None if g is None else g * factor)
     return output
+
+
+class SplitGradient(torch.autograd.Function):
+    """A value whose gradient goes two ways, scaled on each by factors of its own."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        value: Tensor,
+        first: Tensor,
+        second: Tensor | None,
+        first_factor: Tensor,
+        second_factor: Tensor | None,
+    ) -> Tensor:
+        """Return ``value``, which may be ``first``, and keep the factors."""
+        ctx.set_materialize_grads(False)
+        ctx.both = second is not None and second_factor is not None
+        ctx.save_for_backward(
+            first_factor, *((second_factor,) if second_factor is not None else ())
+        )
+        return value.detach()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Scale the incoming gradient by both factors."""
+        if gradient is None:
+            return None, None, None, None, None
+        first, *rest = ctx.saved_tensors
+        second = gradient * rest[0] if ctx.both else None
+        return None, gradient * first, second, None, None
+
+
+class AbsoluteLinear(torch.autograd.Function):
+    """``|W| |x|``; the absolute weights are not kept, they are computed again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        """Compute the product."""
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, weight)
+        return torch.nn.functional.linear(x.abs(), weight.abs())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Return the gradient at ``x``."""
+        if gradient is None:
+            return None, None
+        x, weight = ctx.saved_tensors
+        return (gradient @ weight.abs()).mul_(x.sign()), None
 
 
 class RatioGradient(torch.autograd.Function):
@@ -84,6 +136,7 @@ class RatioGradient(torch.autograd.Function):
         slope: float | Tensor,
     ) -> Tensor:
         """Evaluate the function and save ``f(x) / x``, or ``slope`` where x is 0."""
+        ctx.set_materialize_grads(False)
         output = evaluate(x)
         if x.dtype in HALF_PRECISION:
             wide = x.float()
@@ -99,8 +152,10 @@ class RatioGradient(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, ...]:
         """Multiply the incoming gradient by the saved ratio."""
+        if gradient is None:
+            return None, None, None
         (ratio,) = ctx.saved_tensors
         return (gradient * ratio).to(ctx.input_dtype), None, None
 
@@ -163,6 +218,7 @@ class LinearizedNorm(torch.autograd.Function):
 
         ``grouped`` is the shape in which the statistics are taken over ``dims``.
         """
+        ctx.set_materialize_grads(False)
         output, rstd = evaluate(x)
         ctx.save_for_backward(rstd, *(() if weight is None else (weight,)))
         ctx.grouped, ctx.dims, ctx.center = grouped, dims, center
@@ -171,8 +227,10 @@ class LinearizedNorm(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, ...]:
         """Return the gradient of the linear function that is left."""
+        if gradient is None:
+            return None, None, None, None, None, None
         rstd, *rest = ctx.saved_tensors
         shape = gradient.shape
         if rest:

@@ -106,6 +106,12 @@ OPERATORS: dict[str, frozenset[str]] = {
     "lookup": _names("embedding"),
 }
 
+#: elementwise functions of degree one of one tensor: they pass relevance on
+PASSING: frozenset[str] = _names("""
+    neg negative relu leaky_relu prelu rrelu abs absolute dropout dropout1d dropout2d
+    dropout3d alpha_dropout feature_dropout feature_alpha_dropout native_dropout
+""")
+
 #: other names of the same operator
 SPELLINGS: dict[str, str] = {
     "special_expit": "sigmoid",

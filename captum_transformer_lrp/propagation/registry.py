@@ -16,8 +16,9 @@ register its kind, or a rule of its own::
         AttnLRP(model).attribute(...)
 
 Keys, from the most to the least specific: :class:`ModuleName` (a name pattern within
-one model, for overrides and composites), :class:`Predicate`, a module class or its
-qualified name (subclasses inherit it), an operator, a kind.
+one model, for overrides and composites), :class:`Layers` (by depth, likewise),
+:class:`Predicate`, a module class or its qualified name (subclasses inherit it), an
+operator, a kind.
 """
 
 from __future__ import annotations
@@ -56,6 +57,49 @@ class ModuleName:
 
 
 @dataclass(frozen=True, kw_only=False)
+class Layers:
+    """The layers of a model at some depth: the first, the last, a range.
+
+    Layers are the modules with a weight of two dimensions or more and without children
+    (linear layers and convolutions; embeddings do not count), in the order in which the
+    model registers them, which is that of execution in most models; where it is not,
+    use :class:`ModuleName`.
+
+    Args:
+        start (int or None): the first layer that is meant, as in a slice: negative
+            counts from the end.
+        stop (int or None, optional): the first that is not; without it, all from
+            ``start`` on. Default: None
+        of (type or tuple of types, optional): count layers of these classes only, such
+            as ``torch.nn.Conv2d``. Default: ``torch.nn.Module``
+
+    Examples::
+
+        >>> {Layers(0, 1): Flat(), Layers(1, 13): Gamma(), Layers(-1): Epsilon()}
+        >>> {Layers(0, 1, of=nn.Conv2d): ZBox(low=-2.2, high=2.7, otherwise=None)}
+    """
+
+    start: int | None
+    stop: int | None = None
+    of: type[nn.Module] | tuple[type[nn.Module], ...] = nn.Module
+
+    def within(self, model: nn.Module) -> set[nn.Module]:
+        """Return the layers of a model that are meant."""
+        layers = [m for m in model.modules() if isinstance(m, self.of) and _is_layer(m)]
+        return set(layers[self.start : self.stop])
+
+
+def _is_layer(module: nn.Module) -> bool:
+    weight = module._parameters.get("weight")
+    return (
+        weight is not None
+        and weight.dim() >= 2
+        and not module._modules
+        and not isinstance(module, (nn.Embedding, nn.EmbeddingBag))
+    )
+
+
+@dataclass(frozen=True, kw_only=False)
 class Predicate:
     """A question asked about each module before the model runs.
 
@@ -71,7 +115,7 @@ class Predicate:
         return f"Predicate({self.description!r})"
 
 
-Key: TypeAlias = "str | type[nn.Module] | ModuleName | Predicate"
+Key: TypeAlias = "str | type[nn.Module] | ModuleName | Layers | Predicate"
 Row: TypeAlias = "str | Rule"
 
 
@@ -112,11 +156,11 @@ class Registry:
         Raises:
             DuplicateRuleError: if the key has a row already and ``replace`` is False.
             UnknownNameError: if the row is a string that is no kind.
-            TypeError: if the key or row is of another type, or a ModuleName, which
-                belongs to one model: give it to a composite or to ``override``.
+            TypeError: if the key or row is of another type, or a ModuleName or Layers,
+                which belong to one model: give it to a composite or to ``override``.
         """
         check_row(key, row)
-        if isinstance(key, ModuleName):
+        if isinstance(key, (ModuleName, Layers)):
             raise TypeError(
                 f"{key!r} names modules of one model and cannot be registered for all. "
                 f"Write composite.with_rules({{{key!r}: ...}}) or "
@@ -157,8 +201,8 @@ class Registry:
         """Lay rows over every composite within a ``with`` block, in this thread only.
 
         Args:
-            rows (Mapping): key -> kind or rule; keys as in :meth:`register`, kinds, and
-                :class:`ModuleName`.
+            rows (Mapping): key -> kind or rule; keys as in :meth:`register`, kinds,
+                :class:`ModuleName` and :class:`Layers`.
         """
         for key, row in rows.items():
             check_row(key, row)
@@ -192,13 +236,13 @@ class Registry:
 
 def check_row(key: Key, row: Row) -> None:
     """Raise if ``key: row`` could not be a row of a table."""
-    if not isinstance(key, (str, ModuleName, Predicate)) and not (
+    if not isinstance(key, (str, ModuleName, Layers, Predicate)) and not (
         isinstance(key, type) and issubclass(key, nn.Module)
     ):
         raise TypeError(
             f"a rule was given for {key!r}; expected the name of an operator or kind, "
-            "a torch.nn.Module class or its qualified name, Predicate(...) or "
-            "ModuleName(...)."
+            "a torch.nn.Module class or its qualified name, Predicate(...), "
+            "ModuleName(...) or Layers(...)."
         )
     if isinstance(row, str):
         if row not in KINDS:

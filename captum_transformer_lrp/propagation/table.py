@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torch import nn
@@ -18,6 +18,7 @@ from .operators import (
 )
 from .registry import (
     Key,
+    Layers,
     ModuleName,
     Predicate,
     Row,
@@ -26,7 +27,7 @@ from .registry import (
     key_name,
     registry,
 )
-from .rules import PlainGradient, Rule
+from .rules import PlainGradient, Rule, needs_relevance, relevance_form
 
 #: operators that draw random numbers or change a module in training mode
 STATEFUL = frozenset(
@@ -79,7 +80,8 @@ class Operator:
         if self.name.endswith("_") or spelled.endswith("__"):
             self.name = spelled
         self.metadata = is_metadata(self.name) or is_metadata(spelled)
-        self.kind, self.rule = table.for_operator(self.name)
+        self.kind, rule = table.for_operator(self.name)
+        self.rule = None if rule is None else table.in_form(rule, self.kind, self.name)
         self.stateful = stateful = self.name in STATEFUL
         self.plain = isinstance(self.rule, PlainGradient) and not stateful
         self.multiplies = self.kind == "product"
@@ -103,14 +105,22 @@ class Table:
 
     Overrides (innermost first), the composite, the registry. A composite without rows
     knows neither kinds nor modules: everything keeps torch's own gradient.
+
+    Attributes:
+        composite (Composite): as given, or what it becomes under the overrides, if one
+            of them only knows relevance.
     """
 
     def __init__(self, composite: Composite) -> None:
-        self.composite = composite
+        overrides = active_overrides()
         self.layers: list[dict[Key, Row]] = [
-            *({key: row} for key, row in reversed(active_overrides())),
+            *({key: row} for key, row in reversed(overrides)),
             dict(composite.rows),
         ]
+        if any(needs_relevance(row) for _, row in overrides):
+            composite = composite.with_rules(dict(overrides))
+        self.composite = composite
+        self._forms: dict[tuple[Rule, str | None, str | None], Rule] = {}
         self.operators: dict[Callable[..., Any], Operator] = {}
         self._classes: dict[type[nn.Module], Rule | None] = {}
         self.predicates = [
@@ -123,13 +133,15 @@ class Table:
             (key, row)
             for layer in self.layers
             for key, row in layer.items()
-            if isinstance(key, ModuleName)
+            if isinstance(key, (ModuleName, Layers))
         ]
+        self.patterns.sort(key=lambda pattern: isinstance(pattern[0], Layers))
         self.modules = {
             key_name(key): row
             for layer in reversed(self.layers)
             for key, row in layer.items()
-            if is_module_key(key) and not isinstance(key, (Predicate, ModuleName))
+            if is_module_key(key)
+            and not isinstance(key, (Predicate, ModuleName, Layers))
         }
         if composite.rows:
             self.predicates += registry.predicates.values()
@@ -160,10 +172,30 @@ class Table:
             return kind, PlainGradient()
         return kind, None
 
-    def for_module(self, module: nn.Module, name: str) -> Rule | None:
-        """Return the rule that treats a module as one operator, if there is one."""
+    def in_form(self, rule: Rule, kind: str | None, operator: str | None) -> Rule:
+        """Return a rule for what this table carries, see :mod:`.rules.convert`."""
+        if not self.composite.converts:
+            return rule
+        key = (rule, kind, operator)
+        if key not in self._forms:
+            self._forms[key] = relevance_form(rule, kind, operator)
+        return self._forms[key]
+
+    def for_module(
+        self, module: nn.Module, name: str, places: Mapping[Layers, set[nn.Module]]
+    ) -> Rule | None:
+        """Return the rule that is meant for a module, if there is one.
+
+        Args:
+            module (Module): part of the model.
+            name (str): its name within the model.
+            places (Mapping): the modules that each key of the table by depth means.
+        """
         for pattern, row in self.patterns:
-            if pattern.matches(name):
+            if isinstance(pattern, Layers):
+                if module in places[pattern]:
+                    return self._resolve(row)
+            elif pattern.matches(name):
                 return self._resolve(row)
         for predicate, row in self.predicates:
             if predicate.test(module):

@@ -230,7 +230,8 @@ class TracingEngine(Engine):
                 self.table.operator(function), copied, kwargs, relevant
             )
             return args[0].copy_(outcome)
-        rule = "none" if operator.rule is None else repr(operator.rule)
+        found = self.rule_for(operator)
+        rule = "none" if found is None else repr(found)
         index = self._begin(operator.name, operator.kind, rule, tensors)
         args, kwargs = self._watch_inputs(index, args, kwargs)
         output = super().apply(operator, args, kwargs, relevant)
@@ -309,7 +310,9 @@ class TracingEngine(Engine):
     def _measure(self, tensor: Tensor, sums: dict[int, Tensor], index: int) -> None:
         value = tensor.detach().clone() if self._times_value else None
 
-        def add(gradient: Tensor) -> None:
+        def add(gradient: Tensor | None) -> None:
+            if gradient is None:  # relevance went past it
+                return
             relevance = gradient.conj() if gradient.is_complex() else gradient.double()
             if value is not None:  # a masked -inf with no gradient has no relevance
                 relevance = torch.where(gradient == 0, 0.0, relevance * value)

@@ -27,10 +27,12 @@ from captum_transformer_lrp import (
     METHODS,
     AttentionAttribution,
     AttnLRP,
+    CaptumLRP,
     DiffMask,
     EpsilonLRP,
     GradientXInput,
     LayerAttnLRP,
+    LayerCaptumLRP,
     LayerCPLRP,
     LayerTransformerLRP,
     LLMTransformerLRP,
@@ -245,7 +247,12 @@ def test_verbose_prints_the_trace(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("cls", LAYER)
 def test_layer_equals_the_model_that_starts_there(cls: Any) -> None:
     net = model()
-    whole = {LayerAttnLRP: AttnLRP, LayerCPLRP: CPLRP}.get(cls, TransformerLRP)
+    wholes: dict[Any, Any] = {
+        LayerAttnLRP: AttnLRP,
+        LayerCPLRP: CPLRP,
+        LayerCaptumLRP: CaptumLRP,
+    }
+    whole = wholes.get(cls, TransformerLRP)
     hidden = net[1](net[0](X)).detach()
     expected = whole(net[2:]).attribute(hidden, target=1)
     assert relative(cls(net, net[1]).attribute(X, target=1), expected) < 1e-12

@@ -3,33 +3,41 @@
 from .attention import ConstantPattern, DecomposedAttention, UniformAttention
 from .base import Rule
 from .carried import Absorb, PassOn
+from .contributions import AlphaBeta, Epsilon, Gamma, ZPlus
+from .convert import Converted, Past, needs_relevance, relevance_form
 from .elementwise import ConstantFactor, Identity, Power
+from .input_layer import AtInput, Flat, WSquare, ZBox
 from .linear import (
     ConstantDenominator,
     Detach,
-    Epsilon,
     GatedProduct,
     HalfGradient,
     PlainGradient,
     UniformProduct,
 )
 from .norm import ConstantScale
-from .positive import PositiveProduct, PositiveSum, ZBox
+from .positive import PositiveProduct, PositiveSum
 from .residual import ProportionalSum
 
 __all__ = [
     "Absorb",
+    "AlphaBeta",
+    "AtInput",
     "ConstantDenominator",
     "ConstantFactor",
     "ConstantPattern",
     "ConstantScale",
+    "Converted",
     "DecomposedAttention",
     "Detach",
     "Epsilon",
+    "Flat",
+    "Gamma",
     "GatedProduct",
     "HalfGradient",
     "Identity",
     "PassOn",
+    "Past",
     "PlainGradient",
     "PositiveProduct",
     "PositiveSum",
@@ -38,5 +46,9 @@ __all__ = [
     "Rule",
     "UniformAttention",
     "UniformProduct",
+    "WSquare",
     "ZBox",
+    "ZPlus",
+    "needs_relevance",
+    "relevance_form",
 ]

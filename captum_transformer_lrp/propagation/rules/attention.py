@@ -89,6 +89,7 @@ class DecomposedAttention(Rule):
     """
 
     inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
+    form: ClassVar[Literal["either"]] = "either"
 
     def __call__(self, call: Call) -> Any:
         """Run the decomposition under the rules of the method."""

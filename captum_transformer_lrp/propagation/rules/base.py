@@ -22,12 +22,23 @@ class Rule(ABC):
     Attributes:
         inside (str): how the operators inside a module behave when the rule is given to
             a module as a whole: ``"constant"`` (they only compute the value) or
-            ``"gradient"`` (they keep torch's own gradient).
+            ``"gradient"`` (they keep torch's own gradient). ``"operators"``: the rule
+            is no rule for a module, it takes the operators of its :attr:`kinds` inside
+            the module, one by one, and all others meet the composite.
+        kinds (frozenset of str): the kinds of operators that it takes there.
+        form (str): what flows back through the rule: ``"gradient"`` (R / x, as above),
+            ``"elementwise"`` (the same, and relevance passes element by element),
+            ``"relevance"`` (R itself, which it hands past the operator with
+            :meth:`Call.switch`; it may be no multiple of the input), or ``"either"``.
         plain_for_one (bool): with a single relevant tensor among the arguments of an
             operator the rule is torch's own gradient, and need not be asked.
     """
 
-    inside: ClassVar[Literal["constant", "gradient"]] = "constant"
+    inside: ClassVar[Literal["constant", "gradient", "operators"]] = "constant"
+    kinds: ClassVar[frozenset[str]] = frozenset({"product"})
+    form: ClassVar[Literal["gradient", "elementwise", "relevance", "either"]] = (
+        "gradient"
+    )
     plain_for_one: ClassVar[bool] = False
 
     @abstractmethod

@@ -24,6 +24,7 @@ class PassOn(Rule):
     """
 
     inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
+    form: ClassVar[Literal["relevance"]] = "relevance"
 
     def __call__(self, call: Call) -> Any:
         """Run the call and lead relevance past it."""
@@ -50,6 +51,7 @@ class Absorb(Rule):
     """
 
     inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
+    form: ClassVar[Literal["relevance"]] = "relevance"
 
     def __call__(self, call: Call) -> Any:
         """Run the call and let no relevance past."""

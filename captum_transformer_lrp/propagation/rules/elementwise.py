@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ class Identity(Rule):
     machine epsilon of its dtype. AttnLRP (arXiv 2402.05602), Sec. 3.3.2. Shapes: input
     and output alike. Conserves, element by element.
     """
+
+    form: ClassVar[Literal["elementwise"]] = "elementwise"
 
     def __call__(self, call: Call) -> Any:
         """Rebuild the output of the function.
@@ -63,6 +65,8 @@ class ConstantFactor(Rule):
     The same as what the operators inside give, but exact where they round to float32
     in a float64 model. Conserves, element by element.
     """
+
+    form: ClassVar[Literal["elementwise"]] = "elementwise"
 
     def __call__(self, call: Call) -> Any:
         """Rebuild the output of the module.
@@ -120,6 +124,8 @@ class Power(Rule):
     The identity rule with ``f(x) / x = x ** (n - 1)``; negative exponents appear where
     something is normalised, as :func:`torch.rsqrt` does. Conserves for ``n > 0``.
     """
+
+    form: ClassVar[Literal["elementwise"]] = "elementwise"
 
     def __call__(self, call: Call) -> Any:
         """Rebuild the power.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor
 
-from ..call import Call, map_tensors, tensors_in
+from ..call import Call, map_tensors
 from ..gates import gate_strength, is_sum_of
-from ..gradients import scale_gradient, scale_output_gradient, stabilize
+from ..gradients import scale_gradient, scale_output_gradient
+from .addends import relevant_factors
 from .base import Rule
 
 
@@ -29,90 +29,6 @@ class PlainGradient(Rule):
     def __call__(self, call: Call) -> Any:
         """Run the call as it is."""
         return call.run()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Epsilon(Rule):
-    """LRP-epsilon for a linear operator: ``R_i = w_i x_i R / (z + epsilon sign(z))``.
-
-    Bach et al. (2015), Eq. 58. Shapes: any. The stabiliser and the bias absorb
-    relevance, so the sum is not conserved exactly. Products of several relevant factors
-    share the relevance evenly, as in :class:`UniformProduct`.
-
-    Args:
-        epsilon (float, optional): the stabiliser, in units of the output.
-            Default: 1e-6
-    """
-
-    epsilon: float = 1e-6
-    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
-
-    def __post_init__(self) -> None:
-        """Refuse a stabiliser that would not stabilise.
-
-        Raises:
-            ValueError: if ``epsilon`` is not positive.
-        """
-        if not self.epsilon > 0:
-            raise ValueError(
-                f"Epsilon(epsilon={self.epsilon}): expected a positive stabiliser. "
-                "For no stabiliser at all use PlainGradient()."
-            )
-
-    def __call__(self, call: Call) -> Any:
-        """Run the call and scale the gradient at its output by ``z / s(z)``."""
-        output = UniformProduct()(call)
-
-        def rescale(z: Tensor) -> Tensor:
-            if not z.requires_grad:
-                return z
-            value = z.detach()
-            return scale_output_gradient(z, value / stabilize(value, self.epsilon))
-
-        return map_tensors(rescale, output)
-
-
-#: operators whose named argument is added to the product, with its position
-_ADDEND: dict[str, tuple[int, str]] = {
-    **dict.fromkeys(
-        ("addmm", "baddbmm", "addbmm", "addmv", "addr", "addcmul", "addcdiv"),
-        (0, "input"),
-    ),
-    **dict.fromkeys(("linear", "conv1d", "conv2d", "conv3d", "conv_tbc"), (2, "bias")),
-    **dict.fromkeys(
-        ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolution"),
-        (2, "bias"),
-    ),
-    "bilinear": (3, "bias"),
-}
-
-
-def addend_of(call: Call) -> Any:
-    """Return what a product operator adds to the product: a bias, or None."""
-    place = _ADDEND.get(call.operator)
-    return None if place is None else call.argument(*place)
-
-
-def without_addend(call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments of a product operator that then adds nothing."""
-    addend = addend_of(call)
-    if not isinstance(addend, Tensor):
-        return call.args, call.kwargs
-    # a bias may be left out, the first argument of addmm may not
-    nothing = None if _ADDEND[call.operator][0] else torch.zeros_like(addend)
-    args = tuple(nothing if a is addend else a for a in call.args)
-    kwargs = {k: nothing if a is addend else a for k, a in call.kwargs.items()}
-    return args, kwargs
-
-
-def _relevant_factors(call: Call) -> tuple[list[Tensor], bool]:
-    """Return the factors that carry relevance, and whether an addend does too."""
-    relevant = [t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad]
-    addend = addend_of(call)
-    if addend is None:
-        return relevant, False
-    factors = [t for t in relevant if t is not addend]
-    return factors, len(factors) < len(relevant)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +51,7 @@ class UniformProduct(Rule):
             if all(isinstance(t, Tensor) and t.requires_grad for t in call.args):
                 return scale_output_gradient(call.run(), 0.5)
             return call.run()
-        factors, addend = _relevant_factors(call)
+        factors, addend = relevant_factors(call)
         share = 1 / max(len(factors), 1)
         if share == 1:
             return call.run()
@@ -242,6 +158,8 @@ class Detach(Rule):
     and the rule for reciprocals that normalise something else. Conserves when the
     output is multiplied with a factor that carries relevance on.
     """
+
+    form: ClassVar[Literal["either"]] = "either"
 
     def __call__(self, call: Call) -> Any:
         """Return the bare value."""

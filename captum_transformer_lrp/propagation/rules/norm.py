@@ -13,6 +13,7 @@ from torch.nn import functional
 from ..call import Call, carries_relevance
 from ..gradients import LinearizedNorm
 from .base import Rule
+from .linear_map import merged
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +23,10 @@ class ConstantScale(Rule):
     For LayerNorm, GroupNorm and InstanceNorm ``y = (x - mean(x)) / std * w + b`` with
     ``std`` held fixed (Ali et al., arXiv 2202.07304, Sec. 3.2); for RMSNorm, which has
     no mean, the identity rule of AttnLRP (arXiv 2402.05602, Prop. 3.4). BatchNorm is
-    linear in evaluation already. Shapes: those of the operator. Conserves up to what
-    the bias (and a running mean) absorbs.
+    linear in evaluation already; right behind a linear operator with a rule that weighs
+    contributions (:class:`Epsilon`, :class:`Gamma`, ...) the two are one operator, as
+    if it had been merged into the weights. Shapes: those of the operator. Conserves up
+    to what the bias (and a running mean) absorbs.
     """
 
     inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
@@ -140,6 +143,16 @@ def _batch_norm(call: Call, x: Tensor, weight: Tensor | None) -> Tensor:
             return output, _reciprocal_std(t, dims, eps)
         return output, (running + eps).rsqrt().reshape(1, -1, *([1] * (x.dim() - 2)))
 
+    if not of_batch:
+        bias, mean = _affine(call)[1], call.argument(1 if python else 3, "running_mean")
+        shape = (-1, *([1] * (x.dim() - 2)))
+        scale = (running + eps).rsqrt() * (1 if weight is None else weight)
+        shift = (0 if bias is None else bias) - mean * scale
+        whole = merged(
+            call, x, call.value(), scale.reshape(shape), shift.reshape(shape)
+        )
+        if whole is not None:
+            return whole
     if weight is not None:
         weight = weight.reshape(-1, *([1] * (x.dim() - 2)))
     result: Tensor = LinearizedNorm.apply(x, evaluate, weight, None, dims, of_batch)

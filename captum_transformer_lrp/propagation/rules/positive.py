@@ -1,4 +1,4 @@
-"""Rules that carry relevance through products: z+, halves, and the z-box."""
+"""Rules that carry relevance through products and sums: z+, and halves."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch.nn import functional
 from ..call import Call, carries_relevance, map_tensors, tensors_in
 from ..gates import is_absorbed
 from ..passes import Kept, divide
+from .addends import addend_of, with_addend_outside, without_addend
 from .base import Rule
 from .carried import fit_to
-from .linear import addend_of, without_addend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,12 +39,13 @@ class PositiveProduct(Rule):
 
     joint: bool = True
     inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
+    form: ClassVar[Literal["relevance"]] = "relevance"
 
     def __call__(self, call: Call) -> Any:
         """Run the call; on the way back, share relevance by positive contributions."""
         addend = addend_of(call)
         if carries_relevance(addend):
-            return call.decompose(_with_addend_outside, call, addend)
+            return call.decompose(with_addend_outside, call, addend)
         factors = [t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad]
         if call.operator in _ELEMENTWISE:
             lasting = [t for t in factors if not is_absorbed(t)]
@@ -73,6 +74,7 @@ class PositiveSum(Rule):
     """
 
     inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
+    form: ClassVar[Literal["relevance"]] = "relevance"
 
     def __call__(self, call: Call) -> Any:
         """Run the call; on the way back, share relevance by positive values."""
@@ -88,83 +90,6 @@ class PositiveSum(Rule):
             )
         share = _multilinear(call, relevant[0], True, weights=False)
         return call.switch(output, share, relevant[0])
-
-
-@dataclass(frozen=True, kw_only=True)
-class ZBox(Rule):
-    """z-box for the layer that reads the pixels, ``otherwise`` for all other layers.
-
-    Montavon et al. 2017 (arXiv 1512.02479), as in Chefer et al.'s "full" LRP: with the
-    lowest and highest value L and H of each example, ``Z = W x - W+ L - W- H`` and
-    ``R_in = x (S W) - L (S W+) - H (S W-)``, ``S = R / Z``. Which layer reads the
-    pixels is seen in the graph: its input is the explained input.
-
-    Args:
-        otherwise (Rule, optional): for layers behind it. Default: PositiveProduct()
-        epsilon (float, optional): added to Z, as the authors do. Default: 1e-9
-    """
-
-    otherwise: Rule = PositiveProduct()
-    epsilon: float = 1e-9
-    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
-
-    def __call__(self, call: Call) -> Any:
-        """Run the call; at the pixels, share relevance by distance from the box."""
-        x = call.argument(0, "input")
-        weight = call.argument(1, "weight")
-        if not (
-            carries_relevance(x)
-            and isinstance(weight, Tensor)
-            and not weight.requires_grad
-            and reads_an_input(x)
-        ):
-            return self.otherwise(call)
-        (_, _, *rest), kwargs = without_addend(call)
-        kept, epsilon = call.keep(x), self.epsilon
-        dims = tuple(range(1, x.dim()))
-
-        def share(relevance: Tensor) -> list[Tensor | None]:
-            pixels = kept.tensor
-            low = pixels.amin(dims, keepdim=True).expand_as(pixels)
-            high = pixels.amax(dims, keepdim=True).expand_as(pixels)
-            parts = (
-                (pixels, weight),
-                (low, weight.clamp(min=0)),
-                (high, weight.clamp(max=0)),
-            )
-            with torch.enable_grad():
-                leaves = [p.clone().requires_grad_() for p, _ in parts]
-                terms = [
-                    call.run_with((leaf, w, *rest), kwargs)
-                    for leaf, (_, w) in zip(leaves, parts, strict=True)
-                ]
-                z = terms[0] - terms[1] - terms[2] + epsilon
-                s = divide(relevance, z.detach())
-                found = torch.autograd.grad(z, leaves, s)
-            at, below, above = (p * g for (p, _), g in zip(parts, found, strict=True))
-            return [at + below + above]
-
-        return call.switch(call.run(), share, x)
-
-
-def reads_an_input(tensor: Tensor) -> bool:
-    """Whether a tensor is an explained input, at most copied or reshaped."""
-    node: Any = tensor.grad_fn
-    while node is not None:
-        name = type(node).__name__.rstrip("0123456789")
-        if name == "AccumulateGrad":
-            return True
-        if name not in _MOVES:
-            return False
-        node = node.next_functions[0][0]
-    return False
-
-
-_MOVES = frozenset(
-    f"{name}Backward"
-    for name in """Clone ToCopy View UnsafeView ReshapeAlias Unsqueeze Squeeze Transpose
-    Permute Expand Alias Slice Select ConstantPadNd Unfold""".split()
-)
 
 
 def _positive(tensor: Tensor) -> Tensor:
@@ -301,10 +226,3 @@ def _halves(call: Call, factors: list[Tensor]) -> Any:
         return [shares.get(place) for place in range(len(factors))]
 
     return share
-
-
-def _with_addend_outside(call: Call, addend: Tensor) -> Any:
-    """Return the product plus its addend, as two operators."""
-    args, kwargs = without_addend(call)
-    beta = kwargs.pop("beta", 1)
-    return call.run_with(args, kwargs) + (addend if beta == 1 else addend * beta)

@@ -35,6 +35,7 @@ class ProportionalSum(Rule):
 
     rescale: bool = True
     inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
+    form: ClassVar[Literal["relevance"]] = "relevance"
 
     def __call__(self, call: Call) -> Any:
         """Run the call; on the way back, share relevance between the summands."""

@@ -1,0 +1,134 @@
+"""Rules in the form R / x where relevance itself travels: the two forms meet.
+
+A composite with a rule whose relevance is no multiple of the input carries relevance
+itself, and so do then all of its rules. What a rule of the form R / x does is the same
+in both: its gradient, between a division by the output and a multiplication with the
+input.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ..call import Call, carries_relevance, map_tensors, tensors_in
+from ..operators import PASSING
+from ..passes import Switch, divide
+from .base import Rule
+from .carried import fit_to
+from .linear import PlainGradient
+from .linear_map import operand_behind
+
+
+def needs_relevance(rule: Any) -> bool:
+    """Whether a rule, or one that it hands calls to, carries relevance itself."""
+    return isinstance(rule, Rule) and (
+        rule.form == "relevance" or any(map(needs_relevance, _parts(rule).values()))
+    )
+
+
+def relevance_form(rule: Rule, kind: str | None, operator: str | None) -> Rule:
+    """Return a rule for the same relevance where relevance itself travels.
+
+    Args:
+        rule (Rule): in either form.
+        kind (str or None): the kind of the operator that it is for.
+        operator (str or None): its name; None for a module.
+    """
+    if isinstance(rule, PlainGradient):
+        if kind in ("structural", "lookup"):
+            return rule
+        return Past(rule=rule) if operator in PASSING else Converted(rule=rule)
+    if rule.form == "elementwise":
+        return Past(rule=rule)
+    if rule.form == "gradient":
+        return Converted(rule=rule)
+    parts = _parts(rule)
+    changed = {k: relevance_form(part, kind, operator) for k, part in parts.items()}
+    return rule if changed == parts else dataclasses.replace(rule, **changed)
+
+
+def _parts(rule: Any) -> dict[str, Rule]:
+    """Return the rules among the fields of a rule."""
+    if not dataclasses.is_dataclass(rule):
+        return {}
+    values = {f.name: getattr(rule, f.name) for f in dataclasses.fields(rule)}
+    return {name: part for name, part in values.items() if isinstance(part, Rule)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Converted(Rule):
+    """A rule of the form R / x: ``R_in = x * gradient(R / output)``, 0 at an output 0.
+
+    Args:
+        rule (Rule): the rule, with a gradient of its own.
+    """
+
+    rule: Rule
+    form: ClassVar[Literal["relevance"]] = "relevance"
+
+    def __call__(self, call: Call) -> Any:
+        """Apply the rule; on the way back, between a division and a product."""
+        if call.module is None:
+            call, operands = call.aliased()
+        else:  # the engine has handed it aliases
+            operands = _relevant(call)
+        return map_tensors(lambda t: _through(call, operands, t), self.rule(call))
+
+
+def _through(call: Call, operands: list[Tensor], output: Tensor) -> Tensor:
+    if not output.requires_grad or Switch.made(output.grad_fn):
+        return output
+    operand = operand_behind(output)
+    found = operands if operand is None else [operand]
+    made, inputs = call.keep(output), [call.keep(x) for x in found]
+
+    def share(relevance: Tensor) -> list[Tensor | None]:
+        gradients = torch.autograd.grad(
+            output,
+            found,
+            divide(relevance, made.tensor),
+            retain_graph=True,
+            allow_unused=True,
+        )
+        return [
+            None if g is None else torch.where(g == 0, 0, x.tensor * g)
+            for x, g in zip(inputs, gradients, strict=True)
+        ]
+
+    return call.switch(output, share, *found)
+
+
+def _relevant(call: Call) -> list[Tensor]:
+    """Return the arguments that carry relevance, each once."""
+    found = {id(t): t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad}
+    return list(found.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past(Rule):
+    """A rule of the form R / x that passes relevance on, element by element.
+
+    Where the output is 0 and R / x knows nothing of it, relevance passes all the same.
+
+    Args:
+        rule (Rule): the rule, with a gradient of its own.
+    """
+
+    rule: Rule
+    form: ClassVar[Literal["relevance"]] = "relevance"
+
+    def __call__(self, call: Call) -> Any:
+        """Apply the rule, and lead relevance past it."""
+        relevant = _relevant(call)
+
+        def past(output: Tensor) -> Tensor:
+            if not carries_relevance(output) or Switch.made(output.grad_fn):
+                return output
+            return call.switch(output, fit_to(relevant[0].shape), relevant[0])
+
+        return map_tensors(past, self.rule(call))
