@@ -27,7 +27,7 @@ from captum_transformer_lrp import (
     TransformerLRP,
     from_captum,
 )
-from captum_transformer_lrp.errors import TargetError
+from captum_transformer_lrp.errors import DropoutWarning, TargetError
 from tests.helpers import assert_same_state, relative, state_of
 
 TOLERANCE = 1e-6
@@ -299,6 +299,93 @@ def test_equals_captum(case: Case, rule: Any) -> None:
     assert rules_before == {
         n: getattr(m, "rule", None) for n, m in model.named_modules()
     }
+
+
+def of_dimension(dimensions: int) -> nn.Module:
+    """A network of layers for which Captum has defaults in two dimensions only."""
+
+    def layer(name: str, *args: Any, **options: Any) -> Any:
+        return getattr(nn, f"{name}{dimensions}d")(*args, **options)
+
+    norm = layer("BatchNorm", 4)
+    with torch.no_grad():
+        for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+            tensor.uniform_(0.5, 2)
+    return nn.Sequential(
+        layer("Conv", 2, 4, 3, padding=1), norm, nn.ReLU(), layer("AvgPool", 2),
+        layer("Conv", 4, 5, 2), nn.ReLU(), layer("AdaptiveAvgPool", 1),
+        Flat(), nn.Linear(5, 3),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("dimensions", [1, 3])
+def test_layers_without_a_default_in_captum_get_epsilon(dimensions: int) -> None:
+    case = Case(
+        "layers of one or three dimensions",
+        lambda: of_dimension(dimensions),
+        ((3, 2, *[6] * dimensions),),
+        ("0", "1", "3", "6"),
+    )
+    model, (x,) = case.model(), case.inputs()
+    ruled = copy.deepcopy(model)  # Captum must be told what the default is
+    for module in ruled.children():
+        if not isinstance(module, nn.ReLU):
+            module.rule = EpsilonRule()
+    options = {
+        "inputs": x, "target": [0, 2, 1], "return_convergence_delta": True,
+    }  # fmt: skip
+    expected = captums(LRP, ruled, **options)
+    assert_equal(CaptumLRP(model).attribute(**options), expected)
+    assert_equal(CaptumLRP(ruled).attribute(**options), expected)
+    expected = captums(
+        LayerLRP, ruled, [ruled.get_submodule(name) for name in case.layers], **options
+    )
+    layers = [model.get_submodule(name) for name in case.layers]
+    assert_equal(LayerCaptumLRP(model, layers).attribute(**options), expected)
+
+
+class Product(nn.Module):
+    """A linear layer that is none of torch's."""
+
+    def __init__(self, width: int, height: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(height, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x @ self.weight.t()
+
+
+@pytest.mark.parametrize("rule", [EpsilonRule, GammaRule, Alpha1_Beta0_Rule])
+def test_rules_on_modules_of_any_class_stay_and_work_again(rule: Any) -> None:
+    case = Case(
+        "own class",
+        lambda: nn.Sequential(Product(6, 5), nn.ReLU(), Product(5, 3)),
+        ((4, 6),),
+        (),
+    )
+    model, (x,) = case.model(), case.inputs()
+    model[0].rule, model[2].rule = first, second = rule(), rule()
+    explainer = CaptumLRP(model)
+    expected = captums(LRP, model, inputs=x, target=1)
+    for _ in range(2):
+        assert_equal(explainer.attribute(x, target=1), expected)
+        assert model[0].rule is first and model[2].rule is second
+
+
+def test_dropout_drops_what_the_model_drops() -> None:
+    """In training mode the relevance is that of the draw the user would have seen."""
+    model = SimpleLRPModel(inplace=False)
+    model.dropout.p = 0.5
+    x = torch.tensor([[1.0, 2.0, 3.0]])
+    dropped = set()
+    for seed in range(8):
+        torch.manual_seed(seed)
+        with pytest.warns(DropoutWarning, match=r"Call model\.eval\(\)"):
+            found = CaptumLRP(model).attribute(x)
+        score = model(x)  # the generator is where it was: the same draw again
+        assert torch.allclose(found.sum(), score.sum())
+        dropped.add(not bool(score.any()))
+    assert dropped == {True, False}
 
 
 def test_identity_rule_passes_relevance_to_inputs_that_are_zero() -> None:
