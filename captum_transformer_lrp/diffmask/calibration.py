@@ -19,6 +19,8 @@ from .masked import MaskedModel, Original
 
 #: examples that are looked at
 EXAMPLES = 512
+#: examples that each state is sampled on, for every shift that is tried
+SAMPLED = 256
 #: the margin as a part of what masking everything costs
 MARGIN = 0.03
 
@@ -176,7 +178,7 @@ def _sampled(
                 args = (model, gates, original, layers, z, divergence)
                 found[i] += divergence_under(*args)[0].tolist()
         seen += examples
-        if seen >= EXAMPLES:
+        if seen >= SAMPLED:
             break
     return {i: statistics.fmean(values) for i, values in found.items()}
 
