@@ -228,7 +228,7 @@ def _add_diffmask(commands: Any) -> None:
     fit.add_argument(
         "--batch-size",
         type=_at_least_one,
-        default=32,
+        default=24,
         metavar="N",
         help="texts in each step (default: %(default)s)",
     )

@@ -69,7 +69,7 @@ class TextMasks:
         *,
         validation: Sequence[str] | None = None,
         steps: int | None = None,
-        batch_size: int = 32,
+        batch_size: int = 24,
         mode: Literal["hidden", "input"] = "hidden",
         recipe: str = "fast",
         margin: float | None = None,
@@ -89,7 +89,7 @@ class TextMasks:
             validation (sequence of str, optional): What the final report is made on.
                 Default: 512 of the texts
             steps (int, optional): Optimiser steps. Default: the recipe's
-            batch_size (int, optional): Texts per step. Default: 32
+            batch_size (int, optional): Texts per step. Default: 24
             mode (str, optional): ``"hidden"`` or ``"input"``. Default: ``"hidden"``
             recipe (str, optional): ``"fast"`` or ``"paper"``. Default: ``"fast"``
             margin (float, optional): What masks may cost on average, in nats.

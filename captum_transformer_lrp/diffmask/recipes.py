@@ -51,7 +51,7 @@ class Recipe:
             the width, where this is more than 1: states of a few features need units
             that begin as steps, so that what lies between others can be told apart.
         rate_width (float or None): width that ``gate_rate`` is for; wider states learn
-            slower, with the fourth root. None is the same rate for all.
+            slower, with the square root. None is the same rate for all.
         betas (tuple of float): of Adam.
         bias (float): of the logits, before training.
         bound (tuple of float): the gate network moves logits by at most the first value
@@ -118,7 +118,7 @@ class Recipe:
         """Return the learning rate of a gate network for inputs of a width."""
         if self.rate_width is None:
             return self.gate_rate
-        return self.gate_rate * math.pow(min(1.0, self.rate_width / width), 0.25)
+        return self.gate_rate * math.sqrt(min(1.0, self.rate_width / width))
 
     def sparsity_at(self, progress: float) -> float:
         """Return how much of the sparsity is P(kept), after a part of the training."""
@@ -193,7 +193,7 @@ FAST = Recipe(
     sparsity_anneal=(0.2, 0.5),
     least_hidden=64,
     gain=4.0,
-    rate_width=4.0,
+    rate_width=40.0,
     betas=(0.9, 0.95),
 )
 

@@ -22,7 +22,7 @@ def test_rates_rise_and_then_fall() -> None:
 def test_wider_states_learn_slower() -> None:
     recipe = replace(FAST, gate_rate=0.8, rate_width=4.0)
     assert recipe.gate_rate_for(2) == recipe.gate_rate_for(4) == pytest.approx(0.8)
-    assert recipe.gate_rate_for(64) == pytest.approx(0.4)
+    assert recipe.gate_rate_for(64) == pytest.approx(0.2)
     assert PAPER.gate_rate_for(64) == PAPER.gate_rate
 
 
