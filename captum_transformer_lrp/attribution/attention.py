@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from .._captum import GradientAttribution, LayerAttribution, log_usage
+from .._named import Named
 from ..errors import AttentionError
 from ..propagation import Composite
 from ..propagation.composites import GRADIENT_X_INPUT, TRANSFORMER_ATTRIBUTION
@@ -35,7 +36,7 @@ OwnToken = Literal["minimum", "zero", "keep"]
 Related = tuple[Relations[Hashable], dict[int, Hashable], Relations[Hashable]]
 
 
-class AttentionAttribution(GradientAttribution):
+class AttentionAttribution(Named, GradientAttribution):
     r"""Base of the methods that compose attention maps to one map of the input.
 
     Attention maps are taken where the operators make them, fused or not, in any model;
@@ -112,11 +113,6 @@ class AttentionAttribution(GradientAttribution):
         self.output_field = output_field
         self.unknown = unknown
 
-    @classmethod
-    def get_name(cls) -> str:
-        """Return the name of the method."""
-        return cls.name
-
     @property
     def multiplies_by_inputs(self) -> bool:
         """False: a map is made of attention, not of inputs."""
@@ -125,17 +121,6 @@ class AttentionAttribution(GradientAttribution):
     def has_convergence_delta(self) -> bool:
         """False: a map does not sum to the score."""
         return False
-
-    def attribute_future(self) -> None:
-        """Not implemented, as for Captum's LRP.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError(
-            f"attribute_future is not implemented for {self.get_name()}; call "
-            "attribute."
-        )
 
     @log_usage(part_of_slo=True)
     def attribute(

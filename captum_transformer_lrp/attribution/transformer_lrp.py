@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._captum import GradientAttribution, log_usage
+from .._named import Named
 from ..propagation import Composite, composite_named
 from ..propagation.composites import epsilon_lrp
 from ..propagation.registry import Row
@@ -17,7 +18,7 @@ from .single_pass import Explained, check_callable, explain_once
 from .units import Selector, Unit, as_unit
 
 
-class TransformerLRP(GradientAttribution):
+class TransformerLRP(Named, GradientAttribution):
     r"""Layer-wise relevance propagation through any PyTorch model, transformers first.
 
     The model runs once forward and once backward under the rules of a composite; no
@@ -80,11 +81,6 @@ class TransformerLRP(GradientAttribution):
         self.unknown = _checked_unknown(unknown)
         self.through = {as_unit(u): s for u, s in (through or {}).items()}
 
-    @classmethod
-    def get_name(cls) -> str:
-        """Return the name of the method."""
-        return cls.name
-
     @property
     def multiplies_by_inputs(self) -> bool:
         """True: relevance is input times modified gradient."""
@@ -118,17 +114,6 @@ class TransformerLRP(GradientAttribution):
             examples = attribution.shape[0] if output.numel() > 1 else 1
             total = total + attribution.reshape(examples, -1).sum(1)
         return output.detach().flatten() - total
-
-    def attribute_future(self) -> None:
-        """Not implemented, as for Captum's LRP.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError(
-            f"attribute_future is not implemented for {self.get_name()}; call "
-            "attribute."
-        )
 
     @log_usage(part_of_slo=True)
     def attribute(

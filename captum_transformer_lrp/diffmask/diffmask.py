@@ -6,12 +6,13 @@ import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from .._captum import PerturbationAttribution, log_usage
+from .._named import Named
 from ..errors import InputError, NotFittedError, UnknownNameError, suggestion
 from ..models.discovery import Place, find_hidden_states, with_layouts
 from .batches import Batches
@@ -37,7 +38,7 @@ Baseline = Literal["learned", "mean", "zero", "mask"]
 _BASELINES = ("learned", "mean", "zero", "mask")
 
 
-class DiffMask(PerturbationAttribution):
+class DiffMask(Named, PerturbationAttribution):
     r"""Differentiable masking: which tokens a prediction needs, layer by layer.
 
     Small networks look at a hidden state and predict which of its tokens can be
@@ -97,6 +98,8 @@ class DiffMask(PerturbationAttribution):
         >>> kept.shape  # P(kept) for each hidden state and token
         torch.Size([1, 8, 12])
     """
+
+    name: ClassVar[str] = "DiffMask"
 
     def __init__(
         self,
@@ -158,11 +161,6 @@ class DiffMask(PerturbationAttribution):
 
     # ------------------------------------------------------------------- contract
 
-    @classmethod
-    def get_name(cls) -> str:
-        """Return the name of the method."""
-        return "DiffMask"
-
     @property
     def multiplies_by_inputs(self) -> bool:
         """False: attributions are probabilities."""
@@ -171,16 +169,6 @@ class DiffMask(PerturbationAttribution):
     def has_convergence_delta(self) -> bool:
         """False: attributions do not sum to a score."""
         return False
-
-    def attribute_future(self) -> None:
-        """Not implemented.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError(
-            "attribute_future is not implemented for DiffMask; call attribute."
-        )
 
     # ---------------------------------------------------------------------- states
 

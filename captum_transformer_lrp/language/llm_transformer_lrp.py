@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .._captum import GradientAttribution, log_usage
+from .._named import Named
 from ..attribution.positional_lrp import (
     Sign,
     checked_sign,
@@ -43,7 +44,7 @@ from .scores import (
 from .sequences import Sequences, arrange, generate
 
 
-class LLMTransformerLRP(GradientAttribution):
+class LLMTransformerLRP(Named, GradientAttribution):
     r"""LRP for language models: which tokens made the model write what it wrote.
 
     Every generated token is explained, from a single forward pass over prompt and
@@ -132,11 +133,6 @@ class LLMTransformerLRP(GradientAttribution):
         self.output_field = output_field
         self.unknown = unknown
 
-    @classmethod
-    def get_name(cls) -> str:
-        """Return the name of the method."""
-        return cls.name
-
     @property
     def multiplies_by_inputs(self) -> bool:
         """True: relevance is input times modified gradient."""
@@ -145,17 +141,6 @@ class LLMTransformerLRP(GradientAttribution):
     def has_convergence_delta(self) -> bool:
         """False: compare ``result.scores`` with the sums of the rows."""
         return False
-
-    def attribute_future(self) -> None:
-        """Not implemented, as for Captum's LRP.
-
-        Raises:
-            NotImplementedError: always.
-        """
-        raise NotImplementedError(
-            f"attribute_future is not implemented for {self.get_name()}; call "
-            "attribute."
-        )
 
     @log_usage(part_of_slo=True)
     def attribute(

@@ -1,0 +1,32 @@
+"""What all methods answer alike where Captum asks."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class Named:
+    """A method with a name of its own, and without futures; before Captum's base.
+
+    Attributes:
+        name (str): what :meth:`get_name` returns; Captum would take the class name
+            apart, "Attn L R P".
+    """
+
+    name: ClassVar[str]
+
+    @classmethod
+    def get_name(cls) -> str:
+        """Return the name of the method."""
+        return cls.name
+
+    def attribute_future(self) -> None:
+        """Not implemented, as for Captum's LRP.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(
+            f"attribute_future is not implemented for {self.get_name()}; call "
+            "attribute."
+        )
