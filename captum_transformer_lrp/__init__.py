@@ -33,6 +33,7 @@ from .attribution import (
     PositionalLRP,
     RawAttention,
     TransformerLRP,
+    from_captum,
     register_insights,
     units,
 )
@@ -45,7 +46,6 @@ from .propagation import (
     Layers,
     ModuleName,
     Predicate,
-    from_captum,
     registry,
     rules,
 )

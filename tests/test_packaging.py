@@ -38,7 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("propagation.rules", "propagation.decompositions"),
     ("propagation.registry",),
     ("propagation.composites",),
-    ("propagation.classic", "propagation.captum_rules"),
+    ("propagation.classic",),
     ("propagation.named",),
     ("propagation.identifiers", "propagation.table", "propagation.unknown"),
     ("propagation.engine",),

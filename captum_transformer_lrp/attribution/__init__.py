@@ -14,6 +14,7 @@ from .attention import (
 )
 from .attention_maps import AttentionLayer
 from .captum_lrp import CaptumLRP, LayerCaptumLRP
+from .captum_rules import CaptumRule, from_captum
 from .insights import register_insights
 from .layer_transformer_lrp import LayerAttnLRP, LayerCPLRP, LayerTransformerLRP
 from .neuron_transformer_lrp import (
@@ -56,6 +57,7 @@ __all__ = [
     "AttentionXGradient",
     "AttnLRP",
     "CaptumLRP",
+    "CaptumRule",
     "CheferLRP",
     "EpsilonLRP",
     "GenericAttention",
@@ -74,6 +76,7 @@ __all__ = [
     "PositionalRelevance",
     "RawAttention",
     "TransformerLRP",
+    "from_captum",
     "register_insights",
     "units",
 ]

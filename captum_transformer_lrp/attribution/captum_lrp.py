@@ -14,7 +14,8 @@ from .._captum import (
     PropagationRule,
     log_usage,
 )
-from ..propagation import Composite, ModuleName, from_captum
+from ..propagation import Composite, ModuleName
+from .captum_rules import from_captum
 from .layer_transformer_lrp import LayerTransformerLRP
 from .single_pass import Explained
 from .transformer_lrp import TransformerLRP

@@ -275,7 +275,7 @@ class PositionalLRP(TransformerLRP):
         return explained, tokens, encodings
 
 
-def checked_sign(sign: Any) -> Sign:
+def checked_sign(sign: Sign) -> Sign:
     """Return a way to add positions.
 
     Raises:
@@ -283,7 +283,7 @@ def checked_sign(sign: Any) -> Sign:
     """
     if sign not in ("absolute", "signed"):
         raise ValueError(f"sign={sign!r}; expected 'absolute' or 'signed'.")
-    return sign  # type: ignore[no-any-return]
+    return sign
 
 
 def _examples(inputs: Any) -> int:

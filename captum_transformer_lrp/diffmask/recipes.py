@@ -162,7 +162,8 @@ PAPER = Recipe(
 #: drown sparsity in the noise of the divergence: they stay below 30; multipliers that
 #: rose while gates were closed push them too far open: they are scaled down below the
 #: margin; gradients differ by orders of magnitude between these phases: Adam forgets
-#: faster; and at the end all comes to rest: learning rates fall.
+#: faster; a state that still loses what it needs goes back to its last masks within
+#: the margin; and at the end all comes to rest: learning rates fall.
 FAST = Recipe(
     name="fast",
     steps=1200,

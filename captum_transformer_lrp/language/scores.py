@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from ..propagation.gradients import HALF_PRECISION
 AttrTarget = Literal["logit", "log_prob", "prob"]
 
 
-def checked_attr_target(attr_target: Any) -> AttrTarget:
+def checked_attr_target(attr_target: AttrTarget) -> AttrTarget:
     """Return the name of a target.
 
     Raises:
@@ -24,7 +24,7 @@ def checked_attr_target(attr_target: Any) -> AttrTarget:
         raise ValueError(
             f"attr_target={attr_target!r}; expected 'logit', 'log_prob' or 'prob'."
         )
-    return attr_target  # type: ignore[no-any-return]
+    return attr_target
 
 
 def token_scores(logits: Tensor, tokens: Tensor, attr_target: AttrTarget) -> Tensor:

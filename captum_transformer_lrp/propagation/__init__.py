@@ -2,7 +2,6 @@
 
 from . import rules
 from .call import Call
-from .captum_rules import CaptumRule, from_captum
 from .classic import (
     alpha_beta_lrp,
     captum_lrp,
@@ -27,7 +26,6 @@ __all__ = [
     "GRADIENT_X_INPUT",
     "KINDS",
     "Call",
-    "CaptumRule",
     "Composite",
     "Engine",
     "Layers",
@@ -44,7 +42,6 @@ __all__ = [
     "epsilon_lrp",
     "epsilon_plus",
     "epsilon_plus_flat",
-    "from_captum",
     "gamma_lrp",
     "registry",
     "rules",

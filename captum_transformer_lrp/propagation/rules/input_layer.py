@@ -116,7 +116,6 @@ def _share_of_ones(
     """Share by changed weights, whatever the input is."""
     shape, dtype, device = mapped.x.shape, mapped.x.dtype, mapped.x.device
 
-    @torch.enable_grad()
     def share(relevance: Tensor) -> Tensor:
         ones = torch.ones(shape, dtype=dtype, device=device, requires_grad=True)
         weights = mapped.run(ones, change)
@@ -202,7 +201,6 @@ class ZBox(CarriedLinearRule):
         """
         kept = call.keep(mapped.x)
 
-        @torch.enable_grad()
         def share(relevance: Tensor) -> Tensor:
             x = kept.tensor
             low, high = _bound(self.low, x, x.amin), _bound(self.high, x, x.amax)

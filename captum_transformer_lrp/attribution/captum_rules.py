@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from .._captum import PropagationRule
-from .call import Call
-from .rules import Rule
+from ..propagation import Rule
+from ..propagation.call import Call
 
 
 def from_captum(rule: PropagationRule) -> CaptumRule:
