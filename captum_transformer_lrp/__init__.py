@@ -37,6 +37,7 @@ from .attribution import (
     register_insights,
     units,
 )
+from .comparison import Comparison, compare
 from .diffmask import DiffMask
 from .explaining import Explainer, explain
 from .explanation import Explanation, ImageExplanation, TextExplanation
@@ -63,6 +64,7 @@ __all__ = [
     "AttnLRP",
     "CaptumLRP",
     "CheferLRP",
+    "Comparison",
     "Composite",
     "DiffMask",
     "EpsilonLRP",
@@ -89,6 +91,7 @@ __all__ = [
     "RawAttention",
     "TextExplanation",
     "TransformerLRP",
+    "compare",
     "errors",
     "explain",
     "from_captum",

@@ -8,10 +8,11 @@ the methods of :mod:`captum_transformer_lrp.attribution`, or with any Captum cla
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 import numpy as np
 import torch
@@ -65,8 +66,8 @@ from .models.prediction import (
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    Picture = str | Path | Image
-    Method = str | Attribution | type[Attribution]
+Picture: TypeAlias = "str | Path | Image"
+Method: TypeAlias = "str | Attribution | type[Attribution]"
 
 Source = TypeVar("Source", TextModel, ImageModel)
 Item = TypeVar("Item")
@@ -304,6 +305,43 @@ class Explainer:
         if issubclass(cls, AttentionAttribution):
             return make_method(cls, source.module, own_token="zero")
         return make_method(cls, source.module)
+
+    def with_method(
+        self, method: Method, options: Mapping[str, Any] | None = None
+    ) -> Explainer:
+        """Return an explainer by another method, with the same loaded model.
+
+        Args:
+            method (str, Attribution or type): As for the class.
+            options (Mapping, optional): As for the class. Default: None
+        """
+        check_method(method)
+        other = copy.copy(self)
+        other.method, other.options = method, dict(options or {})
+        return other
+
+    def inputs_of(
+        self, explanation: TextExplanation | ImageExplanation, image: Any = None
+    ) -> tuple[Any, Any]:
+        """Return the tensors and the target that an explanation was made of.
+
+        Args:
+            explanation (TextExplanation or ImageExplanation): of this model.
+            image (str, Path or PIL.Image.Image, optional): The picture that was given,
+                for an explanation of one. Default: None
+
+        Returns:
+            What ``attribute`` of :meth:`attributor` takes as ``inputs`` and
+            ``target``.
+        """
+        index = explanation.target.index
+        if isinstance(explanation, TextExplanation):
+            source = self.text_model
+            batch = pad(source, [encode(source, explanation.text).ids])
+            last = int(batch["attention_mask"].sum()) - 1
+            return batch, [(last, index)] if explanation.next_token else index
+        device = next(self.image_model.module.parameters()).device
+        return _pixels(self.image_model, image)[None].to(device), index
 
     def _explain_texts(
         self,

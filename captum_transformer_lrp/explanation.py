@@ -623,10 +623,9 @@ def save_explanations(
         text = json.dumps(written, indent=2, ensure_ascii=False, allow_nan=False)
         path.write_text(text + "\n", encoding="utf-8")
     else:
-        from .visualization.figure import draw_figure, write_figure
+        from .visualization.figure import render_figure
 
-        kind = suffix.removeprefix(".")
-        path.write_bytes(write_figure(lambda: draw_figure(explanations), kind))
+        path.write_bytes(render_figure(explanations, suffix.removeprefix(".")))
     return path
 
 

@@ -132,12 +132,12 @@ def attribute_tokens(
         placed = _moved(method, module, _by_keyword(module, batch))
         given = dict(options)
         if "baselines" in _parameters(method) and "baselines" not in given:
-            found = baseline_id(tokenizer)
-            if found is not None:
+            other = baseline_id(tokenizer)
+            if other is not None:
                 replaced = mask.bool() & ~torch.isin(
                     ids, ids.new_tensor(special_ids(tokenizer))
                 )
-                given["baselines"] = torch.where(replaced, found, ids)
+                given["baselines"] = torch.where(replaced, other, ids)
         extra = {"additional_forward_args": (mask,)}
         return _of_tokens(method, ids, _call(placed, ids, target, {**extra, **given}))
     if not is_built_on(method, module):
@@ -230,7 +230,8 @@ def _on_features(
     """Call a method of Captum on the embeddings or pixels of one example."""
     placed = _moved(method, module, prepared.function)
     names = _parameters(method)
-    leaves, baselines = prepared.leaves(), prepared.baselines
+    leaves: Any = prepared.leaves()
+    baselines = prepared.baselines
     if isinstance(innermost(method), DeepLiftShap):  # wants a distribution
         baselines = tuple(torch.cat([b, b]) for b in baselines)
     parts = tuple(_parts(x, prepared.of_identifiers, patch_size) for x in leaves)
