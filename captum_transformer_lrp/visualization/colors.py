@@ -169,6 +169,11 @@ KEPT_LIGHT = SequentialScale(low="#ffffff", high="#a84200")
 KEPT_DARK = SequentialScale(low="#1b1e23", high="#ffa95c")
 
 
+# Over a picture: stronger, without text on them.
+HEAT_POSITIVE = "#d65600"
+HEAT_NEGATIVE = "#0f5cb8"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Theme:
     """The colours of a page: its paper, its inks and its scales.
@@ -178,12 +183,16 @@ class Theme:
         weight (SequentialScale): For scores from zero up, such as attention.
         soft (str): Ink of captions and units, readable on the paper.
         line (str): Fine lines.
+        positive_line (str): A drawn line that stands for a score above zero.
+        negative_line (str): One for a score below zero.
     """
 
     scale: DivergingScale
     weight: SequentialScale
     soft: str
     line: str
+    positive_line: str
+    negative_line: str
 
     @property
     def paper(self) -> str:
@@ -205,8 +214,22 @@ class Theme:
 
 
 THEMES = {
-    "light": Theme(scale=LIGHT, weight=KEPT_LIGHT, soft="#5a626b", line="#e3e6e9"),
-    "dark": Theme(scale=DARK, weight=KEPT_DARK, soft="#a4acb5", line="#30353c"),
+    "light": Theme(
+        scale=LIGHT,
+        weight=KEPT_LIGHT,
+        soft="#5a626b",
+        line="#e3e6e9",
+        positive_line=HEAT_POSITIVE,
+        negative_line=HEAT_NEGATIVE,
+    ),
+    "dark": Theme(
+        scale=DARK,
+        weight=KEPT_DARK,
+        soft="#a4acb5",
+        line="#30353c",
+        positive_line=KEPT_DARK.high,
+        negative_line=LIGHT.negative,
+    ),
 }
 
 
@@ -219,11 +242,6 @@ def find_theme(name: str) -> Theme:
     if name not in THEMES:
         raise UnknownNameError(f"no theme {name!r}.{suggestion(name, THEMES)}")
     return THEMES[name]
-
-
-# Over a picture: stronger, without text on them.
-HEAT_POSITIVE = "#d65600"
-HEAT_NEGATIVE = "#0f5cb8"
 
 
 def scale_limit(scores: Sequence[float] | np.ndarray) -> float:

@@ -16,9 +16,9 @@ import numpy as np
 
 from ...errors import InputError
 from ...models.pieces import Piece
+from ..saving import check_suffix
 from .maps import KeptMap
 from .names import StateNames, state_names
-from .saving import check_suffix
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

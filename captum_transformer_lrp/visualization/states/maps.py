@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ...errors import InputError
-from ...models.pieces import Piece
+from ...models.pieces import Piece, word_groups
 from ...models.prediction import ClassScore
+from ..saving import check_suffix
 from .names import StateNames, state_names
-from .saving import check_suffix
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -107,15 +107,10 @@ class KeptMap:
     @property
     def words(self) -> tuple[str, ...]:
         """For each token the written word that it belongs to."""
-        groups: list[list[Piece]] = []
-        for i, piece in enumerate(self.pieces):
-            if i and piece.continues(self.pieces[i - 1]):
-                groups[-1].append(piece)
-            else:
-                groups.append([piece])
         written = []
-        for group in groups:
-            word = "".join(p.text for p in group) or group[0].label
+        for group in word_groups(self.pieces):
+            word = "".join(self.pieces[i].text for i in group)
+            word = word or self.pieces[group[0]].label
             written += [word] * len(group)
         return tuple(written)
 
