@@ -259,9 +259,9 @@ def draw_text(
     The other way, scores of this package in Captum's own view::
 
         >>> from captum.attr import visualization as viz
-        >>> words = AttnLRP(model).attribute(batch, target=1)["inputs_embeds"].sum(-1)
+        >>> scores = AttnLRP(model).attribute(ids, target=1)  # (1, tokens)
         >>> record = viz.VisualizationDataRecord(
-        ...     words[0], 0.9, "positive", "positive", "positive", 1.0, tokens, 0.0
+        ...     scores[0], 0.9, "positive", "positive", "positive", 1.0, tokens, 0.0
         ... )
         >>> viz.visualize_text([record])
     """
