@@ -108,7 +108,7 @@ class TextPicture(Picture):
             parts.append(f"{text.name}: {found}" if text.name else found)
         scales = [self.texts[0].scale] if self.shared else [t.scale for t in self.texts]
         parts += [f"{scale.words}." for scale in scales]
-        return " ".join([f"{self.title}."] * bool(self.title) + parts)
+        return self._heading + " ".join(parts)
 
     def _page(self, theme: str) -> Page:
         from .page import Page
@@ -157,6 +157,7 @@ class TextPicture(Picture):
                     "name": text.name,
                     "words": [_shown(word, text.scale) for word in text.words],
                     "scale": text.scale,
+                    "direction": "rtl" if is_right_to_left(text.text) else "ltr",
                 }
                 for text in self.texts
             ],
