@@ -100,9 +100,9 @@ class Explainer:
     A Captum object is used as it was built. On the model itself
     (``NoiseTunnel(AttnLRP(model))``, ``IntegratedGradients(model)``) a copy of it is
     put on the embeddings of the tokens or on the pixels, with baselines (padding tokens
-    with special tokens kept; a black picture, 0 where its values are not known) and feature masks (tokens; patches) where the
-    method takes them; noise has half the standard deviation of the embeddings or
-    pixels. On a layer (``LayerIntegratedGradients(model, model.bert.embeddings)``), or
+    with special tokens kept; a black picture, 0 where its values are not known) and
+    feature masks (tokens; patches) where the method takes them; noise has half the
+    standard deviation of the embeddings or pixels. On a layer (``LayerIntegratedGradients(model, model.bert.embeddings)``), or
     on a function of yours, it is called with token ids ``(batch, tokens)`` and
     ``additional_forward_args=(attention_mask,)``, and may return ``(batch, tokens)`` or
     ``(batch, tokens, features)``, which is summed over the features.
@@ -806,8 +806,8 @@ def _note_on_delta(
         "GradientSHAP": "its samples are few: raise n_samples",
     }.get(attributor.get_name(), "its steps are few: raise n_steps")
     return (
-        f"{attributor.get_name()} sums to {total:+.3g} where it should be "
-        f"{should:+.3g}: {cause}.",
+        f"The scores sum to {total:+.3g} where they should sum to {should:+.3g}: "
+        f"{cause}.",
     )
 
 

@@ -123,7 +123,7 @@ def test_files(of_text, of_image, tmp_path, suffix):
         path = found.save(tmp_path / f"c.{suffix}")
         starts = {"png": b"\x89PNG", "pdf": b"%PDF", "svg": b"<?xml", "json": b"{"}
         assert path.read_bytes().startswith(starts.get(suffix, b"<!doctype html>"))
-    with pytest.raises(UnknownNameError, match="cannot save as 'a.txt'"):
+    with pytest.raises(UnknownNameError, match=r"cannot save as 'a\.txt'"):
         of_image.save(tmp_path / "a.txt")
 
 

@@ -458,7 +458,7 @@ def test_the_model_is_left_as_it_was(text_source):
     assert not any(m._forward_hooks or m._backward_hooks for m in module.modules())
 
 
-# ------------------------------------------------------- methods that LRP is compared to
+# ----------------------------------------------------- methods that LRP is compared to
 
 
 @pytest.mark.parametrize("method", BASELINES)
