@@ -102,10 +102,11 @@ class Explainer:
     put on the embeddings of the tokens or on the pixels, with baselines (padding tokens
     with special tokens kept; a black picture, 0 where its values are not known) and
     feature masks (tokens; patches) where the method takes them; noise has half the
-    standard deviation of the embeddings or pixels. On a layer (``LayerIntegratedGradients(model, model.bert.embeddings)``), or
+    standard deviation of the embeddings or pixels. On a layer
+    (``LayerIntegratedGradients(model, model.bert.embeddings)``), or
     on a function of yours, it is called with token ids ``(batch, tokens)`` and
-    ``additional_forward_args=(attention_mask,)``, and may return ``(batch, tokens)`` or
-    ``(batch, tokens, features)``, which is summed over the features.
+    ``additional_forward_args=(attention_mask,)``, and may return ``(batch, tokens)``
+    or ``(batch, tokens, features)``, which is summed over the features.
 
     The methods that compose attention maps give weights, not relevance (see
     ``Explanation.measure``), and to images one for each patch; by name they are made
