@@ -300,7 +300,7 @@ class Explainer:
             return make_method(
                 BASELINES[name], source.module, tokenizer=source.tokenizer
             )
-        if name in BASELINES:
+        if name in BASELINES and isinstance(source, ImageModel):
             return make_method(BASELINES[name], source.module, baseline=_black(source))
         cls = METHODS[name]
         if issubclass(cls, AttentionAttribution):
@@ -468,10 +468,12 @@ class Explainer:
             )
 
     def __repr__(self) -> str:
-        name = "built-in models" if self.model is None else self.model
-        if isinstance(name, nn.Module):
-            name = type(name).__name__
-        return f"Explainer({getattr(name, 'name', name)!s}, method={self.method!r})"
+        name = "built-in models" if self.model is None else str(self.model)
+        if isinstance(self.model, (TextModel, ImageModel)):
+            name = self.model.name
+        elif isinstance(self.model, nn.Module):
+            name = type(self.model).__name__
+        return f"Explainer({name}, method={self.method!r})"
 
 
 @overload

@@ -483,6 +483,7 @@ def test_a_baseline_method_agrees_with_its_class(text_source, method):
 
 def test_the_delta_of_relevance_is_what_constants_absorbed(text_source):
     one = explain(TEXT, model=text_source, method="cp-lrp")
+    assert one.relevance_sum is not None
     assert one.convergence_delta == pytest.approx(one.logit - one.relevance_sum)
     assert explain(TEXT, model=text_source, method="chefer").convergence_delta is None
 
