@@ -100,12 +100,13 @@ class Explainer:
     A Captum object is used as it was built. On the model itself
     (``NoiseTunnel(AttnLRP(model))``, ``IntegratedGradients(model)``) a copy of it is
     put on the embeddings of the tokens or on the pixels, with baselines (padding tokens
-    with special tokens kept; zero pixels) and feature masks (tokens; patches) where the
-    method takes them; noise has half the standard deviation of the embeddings or
-    pixels. On a layer (``LayerIntegratedGradients(model, model.bert.embeddings)``), or
+    with special tokens kept; a black picture, 0 where its values are not known) and
+    feature masks (tokens; patches) where the method takes them; noise has half the
+    standard deviation of the embeddings or pixels. On a layer
+    (``LayerIntegratedGradients(model, model.bert.embeddings)``), or
     on a function of yours, it is called with token ids ``(batch, tokens)`` and
-    ``additional_forward_args=(attention_mask,)``, and may return ``(batch, tokens)`` or
-    ``(batch, tokens, features)``, which is summed over the features.
+    ``additional_forward_args=(attention_mask,)``, and may return ``(batch, tokens)``
+    or ``(batch, tokens, features)``, which is summed over the features.
 
     The methods that compose attention maps give weights, not relevance (see
     ``Explanation.measure``), and to images one for each patch; by name they are made
@@ -295,12 +296,12 @@ class Explainer:
         if not isinstance(self.method, str):
             return make_method(self.method, source.module)
         name = self.method.lower()
-        if name in BASELINES:
+        if name in BASELINES and isinstance(source, TextModel):
             return make_method(
-                BASELINES[name],
-                source.module,
-                tokenizer=source.tokenizer if isinstance(source, TextModel) else None,
+                BASELINES[name], source.module, tokenizer=source.tokenizer
             )
+        if name in BASELINES and isinstance(source, ImageModel):
+            return make_method(BASELINES[name], source.module, baseline=_black(source))
         cls = METHODS[name]
         if issubclass(cls, AttentionAttribution):
             return make_method(cls, source.module, own_token="zero")
@@ -442,6 +443,7 @@ class Explainer:
             source.module,
             batch,
             torch.tensor(indices, device=logits.device),
+            baseline=_black(source),
             patch_size=patch_size,
             options=self.options,
         )
@@ -466,10 +468,12 @@ class Explainer:
             )
 
     def __repr__(self) -> str:
-        name = "built-in models" if self.model is None else self.model
-        if isinstance(name, nn.Module):
-            name = type(name).__name__
-        return f"Explainer({getattr(name, 'name', name)!s}, method={self.method!r})"
+        name = "built-in models" if self.model is None else str(self.model)
+        if isinstance(self.model, (TextModel, ImageModel)):
+            name = self.model.name
+        elif isinstance(self.model, nn.Module):
+            name = type(self.model).__name__
+        return f"Explainer({name}, method={self.method!r})"
 
 
 @overload
@@ -697,6 +701,15 @@ def _pixels(source: ImageModel, image: Picture) -> Tensor:
     return pixels
 
 
+def _black(source: ImageModel) -> Tensor | float:
+    """Return a black picture as the model takes it; 0 where that is not known."""
+    if source.mean is None or source.std is None:
+        return 0.0
+    device = next(source.module.parameters()).device
+    mean, std = torch.tensor(source.mean), torch.tensor(source.std)
+    return (-mean / std).view(1, -1, 1, 1).to(device)
+
+
 def _patch_size(source: ImageModel, batch: Tensor) -> tuple[int, int]:
     """Return height and width of the model's patches, or a 14th of the longer side."""
     height, width = batch.shape[2:]
@@ -758,9 +771,11 @@ def notes_on(
         if attributor.has_baseline and scores.ndim == 1:
             notes += (attributor.about_baseline(),)
         elif attributor.has_baseline:
+            black = isinstance(attributor.baseline, Tensor)
             notes += (
-                "Baseline: 0 in what the model takes, the mean colour where its "
-                "transform subtracts one.",
+                "Baseline: a black picture."
+                if black
+                else "Baseline: 0 in what the model takes.",
             )
         if delta is not None:
             notes += _note_on_delta(attributor, float(scores.sum()), delta)
@@ -794,8 +809,8 @@ def _note_on_delta(
         "GradientSHAP": "its samples are few: raise n_samples",
     }.get(attributor.get_name(), "its steps are few: raise n_steps")
     return (
-        f"{attributor.get_name()} sums to {total:+.3g} where it should be "
-        f"{should:+.3g}: {cause}.",
+        f"The scores sum to {total:+.3g} where they should sum to {should:+.3g}: "
+        f"{cause}.",
     )
 
 

@@ -7,10 +7,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from captum.attr import InputXGradient, LayerIntegratedGradients
+from captum.attr import (
+    FeatureAblation,
+    InputXGradient,
+    IntegratedGradients,
+    LayerIntegratedGradients,
+    NoiseTunnel,
+    Occlusion,
+)
 from PIL import Image
 
 from captum_transformer_lrp.attribution import (
+    BASELINES,
     METHODS,
     AttentionAttribution,
     AttnLRP,
@@ -25,7 +33,7 @@ from captum_transformer_lrp.errors import (
     TargetError,
     UnknownNameError,
 )
-from captum_transformer_lrp.explaining import explain
+from captum_transformer_lrp.explaining import Explainer, explain
 from captum_transformer_lrp.models import load_image_model, load_text_model
 from tests.models.tiny import (
     save_hugging_face_image_classifier,
@@ -448,3 +456,149 @@ def test_the_model_is_left_as_it_was(text_source):
     assert all(p.grad is None for p in module.parameters())
     assert all(torch.equal(before[n], p) for n, p in module.named_parameters())
     assert not any(m._forward_hooks or m._backward_hooks for m in module.modules())
+
+
+# ----------------------------------------------------- methods that LRP is compared to
+
+
+@pytest.mark.parametrize("method", BASELINES)
+def test_a_baseline_method_agrees_with_its_class(text_source, method):
+    texts = ["funny", TEXT]
+    together = explain(texts, model=text_source, method=method, target="good")
+    made = BASELINES[method](text_source.module, tokenizer=text_source.tokenizer)
+    for text, one in zip(texts, together, strict=True):
+        encoded = text_source.tokenizer(text, return_tensors="pt")
+        expected = made.attribute(encoded, target=2)[0].double().numpy()
+        np.testing.assert_allclose(one.scores, expected, rtol=1e-3, atol=1e-5)
+        assert one.measure == ("magnitude" if method == "saliency" else "relevance")
+        assert (one.convergence_delta is not None) is made.has_convergence_delta()
+        baseline = any("embedding of [PAD]" in note for note in one.notes)
+        assert baseline is made.has_baseline
+        assert one.to_dict()["convergence_delta"] == one.convergence_delta
+    if method == "saliency":
+        assert one.relevance_sum is None and "size of the gradient" in one.summary
+    else:
+        assert "biases" not in one.summary
+
+
+def test_the_delta_of_relevance_is_what_constants_absorbed(text_source):
+    one = explain(TEXT, model=text_source, method="cp-lrp")
+    assert one.relevance_sum is not None
+    assert one.convergence_delta == pytest.approx(one.logit - one.relevance_sum)
+    assert explain(TEXT, model=text_source, method="chefer").convergence_delta is None
+
+
+def test_a_sum_that_is_wrong_is_said(text_source):
+    lift = explain(TEXT, model=text_source, method="deeplift")
+    assert "do not trust its numbers here" in lift.notes[-1]
+    gradients = explain(TEXT, model=text_source, method="integrated-gradients")
+    assert len(gradients.notes) == 1
+
+
+def test_captum_classes_and_objects_on_the_model(text_source):
+    module = text_source.module
+
+    def scores(method, **options):
+        return explain(TEXT, model=text_source, method=method, **options).scores
+
+    expected = scores("integrated-gradients")
+    for method in (IntegratedGradients, IntegratedGradients(module)):
+        np.testing.assert_allclose(scores(method), expected, rtol=1e-4, atol=1e-5)
+    coarse = scores(IntegratedGradients, options={"n_steps": 1})
+    assert np.abs(coarse - expected).max() > 1e-3
+    for method in (FeatureAblation, Occlusion(module)):
+        np.testing.assert_allclose(
+            scores(method), scores("occlusion"), rtol=1e-3, atol=1e-5
+        )
+    np.testing.assert_allclose(
+        scores(InputXGradient), scores("gradient-x-input"), rtol=1e-3, atol=1e-6
+    )
+
+
+def test_an_object_on_a_layer_gets_padding_tokens_as_baseline(text_source):
+    module = text_source.module
+    method = LayerIntegratedGradients(module, module.bert.embeddings)
+    one = explain(["funny", TEXT], model=text_source, method=method)[1]
+    special = [piece.special for piece in one.pieces]
+    np.testing.assert_allclose(one.scores[special], 0, atol=1e-6)
+    assert np.abs(one.scores).max() > 0.01
+    assert abs(one.convergence_delta) < 0.05
+
+
+def test_a_noise_tunnel_around_ours(text_source):
+    module = text_source.module
+    exact = explain(TEXT, model=text_source)
+    options = {"nt_samples": 2, "stdevs": 1e-6}
+    still = explain(
+        TEXT, model=text_source, method=NoiseTunnel(AttnLRP(module)), options=options
+    )
+    np.testing.assert_allclose(still.scores, exact.scores, rtol=1e-2, atol=1e-4)
+    assert still.method == "Noise Tunnel of AttnLRP"
+    noisy = explain(TEXT, model=text_source, method=NoiseTunnel(AttnLRP(module)))
+    assert np.abs(noisy.scores - exact.scores).max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (LayerIntegratedGradients, "is built on a layer as well: pass an object"),
+        (NoiseTunnel, "is built on another method: pass an object"),
+        (dict, "a Captum Attribution class or an object"),
+        ("integrated-gradient", "Did you mean 'integrated-gradients'"),
+    ],
+)
+def test_methods_that_cannot_be_made(method, message):
+    with pytest.raises(UnknownNameError, match=message):
+        anything("a", method=method)
+
+
+@pytest.mark.parametrize("method", BASELINES)
+def test_baseline_methods_on_several_pictures(image_source, method):
+    pictures = [picture(), picture(20, 60)]
+    together = explain(image=pictures, model=image_source, method=method)
+    for image, one in zip(pictures, together, strict=True):
+        alone = explain(image=image, model=image_source, method=method)
+        np.testing.assert_allclose(one.scores, alone.scores, rtol=1e-2, atol=1e-5)
+        assert one.scores.shape == (16, 16) and one.scores.any()
+    black = any("a black picture" in note for note in one.notes)
+    assert black is BASELINES[method].has_baseline
+
+
+def test_a_patch_of_the_model_is_left_out(image_source):
+    one = explain(image=picture(), model=image_source, method="occlusion")
+    pixels = image_source.transform(picture())[None]
+    black = torch.tensor([-0.5 / 0.2, -0.4 / 0.25, -0.3 / 0.3]).view(3, 1, 1)
+    without = pixels.clone()
+    without[0, :, 4:8, 8:12] = black
+    module, index = image_source.module, one.target.index
+    fall = float((module(pixels) - module(without))[0, index].detach())
+    assert one.patch_scores[1, 2] == pytest.approx(fall, abs=1e-5)
+
+
+def test_an_explainer_loads_once(tmp_path, monkeypatch):
+    pytest.importorskip("transformers")
+    folder = save_text_classifier(tmp_path)
+    calls = []
+
+    def load(name, *, device):
+        calls.append(name)
+        return load_text_model(name, device=device)
+
+    monkeypatch.setattr("captum_transformer_lrp.explaining.load_text_model", load)
+    explainer = Explainer(folder, "cp-lrp")
+    assert calls == []
+    first, second = explainer(["funny", TEXT], target="good", progress=False)
+    assert first.target.name == second.target.name == "good"
+    again = explainer.with_method("attnlrp")("funny", target="good")
+    assert calls == [folder]
+    assert (first.method, again.method) == ("CP-LRP", "AttnLRP")
+    assert repr(explainer) == f"Explainer({folder}, method='cp-lrp')"
+    with pytest.raises(InputError, match="exactly one of text= and image="):
+        Explainer()()
+    with pytest.raises(InputError, match="pass one of them"):
+        Explainer(tokenizer=print, transform=print)
+
+
+def test_a_progress_bar_on_demand(text_source, capsys):
+    explain(["funny", "dull"], model=text_source, progress=True)
+    assert "explaining" in capsys.readouterr().err

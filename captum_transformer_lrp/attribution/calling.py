@@ -169,6 +169,7 @@ def attribute_pixels(
     pixels: Tensor,
     target: Tensor,
     *,
+    baseline: Tensor | float = 0.0,
     patch_size: tuple[int, int],
     options: Mapping[str, Any],
 ) -> Attributed:
@@ -179,6 +180,8 @@ def attribute_pixels(
         module (Module): the model.
         pixels (Tensor): ``(batch, channels, height, width)``.
         target (Tensor): the class of each picture, ``(batch,)``.
+        baseline (Tensor or float, optional): what pixels are compared with.
+            Default: 0.0
         patch_size (tuple of int): height and width of what is left out at a time.
         options (Mapping): further keyword arguments of ``attribute``.
 
@@ -201,7 +204,7 @@ def attribute_pixels(
             pixels[row : row + 1],
             target[row : row + 1],
             None,
-            baseline=0.0,
+            baseline=baseline,
             keep=(),
             output_field=None,
         )
