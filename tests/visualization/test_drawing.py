@@ -464,7 +464,7 @@ def test_all_zeros_are_drawn(draw):
         (lambda: draw_attention([None], ["a"]), "output_attentions=True"),
         (lambda: draw_attention(attention(), TOKENS, layer=1), "layer=1 of 1"),
         (lambda: draw_attention(attention(), TOKENS, heads=[3]), "heads=[3] of 3"),
-        (lambda: draw_attention(attention(), TOKENS, view="arc"), "view='arc'"),
+        (lambda: draw_attention(attention(), TOKENS, **{"view": "arc"}), "view='arc'"),
         (lambda: draw_attention([torch.ones(2, 3, 6, 6)], TOKENS), "(2, 3, 6, 6)"),
         (lambda: draw_image(np.ones((2, 4, 4)), np.ones((4, 4))), "1 or 3 channels"),
         (lambda: draw_image(np.ones((4, 4)), np.ones(4)), "patch_grid=(rows, columns)"),
