@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import unicodedata
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -67,7 +68,8 @@ def draw_words(
 
     A text from right to left runs from the right margin. Within it, words of the other
     direction keep theirs, by the words' first strong letters: a simplification of the
-    Unicode bidirectional algorithm (UAX 9) to whole words, without embedding.
+    Unicode bidirectional algorithm (UAX 9) to whole words, without embedding. Letters
+    are joined and turned round by matplotlib from 3.11 on; older ones get a warning.
 
     Args:
         page (Page): Where; its ``y`` moves below the text.
@@ -76,6 +78,8 @@ def draw_words(
     """
     space = page.measure("n n", size=_SIZE) - page.measure("nn", size=_SIZE)
     items = list(_measured(page, words, right_to_left))
+    if any(item.right_to_left for item in items):
+        _warn_of_unshaped_letters()
     for line in _lines(items, page.room, space):
         runs = [
             list(run) for _, run in itertools.groupby(line, lambda i: i.right_to_left)
@@ -96,6 +100,20 @@ def draw_words(
                 x += gaps[number]
         page.y += _LEADING
     page.y += 0.12
+
+
+def _warn_of_unshaped_letters() -> None:
+    """Warn where matplotlib writes letters one by one, from left to right."""
+    import matplotlib
+
+    if matplotlib.__version_info__[:2] < (3, 11):
+        warnings.warn(
+            f"matplotlib {matplotlib.__version__} neither joins nor turns round the "
+            "letters of scripts that are written from right to left: install "
+            "matplotlib 3.11, or save as .html",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _measured(
