@@ -263,13 +263,15 @@ class Perturbed:
                 f"there are scores for {examples} examples and inputs for "
                 f"{self.examples}"
             )
-        stays = keep.flatten(0, 1)
-        rows = torch.arange(examples).repeat_interleave(steps)
-        starts = range(0, len(rows), self.rows)
+        example = torch.arange(examples, device=keep.device).repeat_interleave(steps)
+        wanted = torch.cat([example[:, None], keep.flatten(0, 1).flatten(1)], 1)
+        # Orders share their ends and short inputs many steps: each is run once.
+        unique, place = wanted.unique(dim=0, return_inverse=True)
         parts = [
-            self._run(rows[i : i + self.rows], stays[i : i + self.rows]) for i in starts
+            self._run(part[:, 0].cpu(), part[:, 1:].bool().unflatten(1, keep.shape[2:]))
+            for part in unique.split(self.rows)
         ]
-        return torch.cat(parts).unflatten(0, (examples, steps))
+        return torch.cat(parts)[place.cpu()].unflatten(0, (examples, steps))
 
     def _run(self, rows: Tensor, keep: Tensor | None) -> Tensor:
         def repeated(value: Any) -> Any:
