@@ -37,6 +37,8 @@ from captum_transformer_lrp.metrics import (
 
 #: for SmoothGrad: the standard deviation of the noise, in units of that of the inputs
 NOISE = 0.2
+#: how many rows Integrated Gradients takes at once
+ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,12 @@ class OfEmbeddings(nn.Module):
 def integrated_gradients(steps: int) -> TextMethod:
     return on_embeddings(
         lambda f, x, b, mask, t: IntegratedGradients(f).attribute(
-            x, b, target=t, additional_forward_args=(mask,), n_steps=steps
+            x,
+            b,
+            target=t,
+            additional_forward_args=(mask,),
+            n_steps=steps,
+            internal_batch_size=ROWS,
         )
     )
 
@@ -229,7 +236,10 @@ def saliency_of_pixels(module: nn.Module, pixels: Tensor, target: Tensor) -> Ten
 def integrated_gradients_of_pixels(steps: int) -> ImageMethod:
     return of_pixels(
         lambda m, x, t: IntegratedGradients(m).attribute(
-            x.clone().requires_grad_(), target=t, n_steps=steps
+            x.clone().requires_grad_(),
+            target=t,
+            n_steps=steps,
+            internal_batch_size=ROWS,
         )
     )
 

@@ -173,9 +173,7 @@ def measure(
             "replacement": replacement,
             "valid": words_of(batch.inputs),
         }
-        found = perturbation_curves(
-            module, batch.inputs, scores, target=batch.target, **options
-        )
+        found = perturbation_curves(module, batch.inputs, scores, **options)
         curves["MoRF"].append(found.most_relevant_first)
         curves["LeRF"].append(found.least_relevant_first)
         measured = [found.morf, found.lerf, found.delta]
