@@ -24,6 +24,7 @@ Without ../shared the built-in model is measured on pictures of coloured shapes.
 from __future__ import annotations
 
 import argparse
+import functools
 import io
 import json
 import time
@@ -141,9 +142,7 @@ def shapes(number: int) -> Pictures:
     packed = np.load(SHARED / "data" / "shapes" / "shapes_test1000.npz")
     pixels = normalised(packed["x"][:number], config)
     masks = torch.from_numpy(packed["mask"][:number]).bool()
-    return Pictures(
-        model, pixels, predicted(model, pixels), masks=masks, segment=True
-    )
+    return Pictures(model, pixels, predicted(model, pixels), masks=masks, segment=True)
 
 
 def mosaics(number: int) -> Pictures:
@@ -197,9 +196,7 @@ def built_in(number: int) -> Pictures:
     return Pictures(model, pixels, predicted(model, pixels))
 
 
-def measure(
-    name: str, method: ImageMethod, part: Pictures, batch_size: int
-) -> Result:
+def measure(name: str, method: ImageMethod, part: Pictures, batch_size: int) -> Result:
     """Attribute all pictures with one method and measure the scores."""
     images = Images(part.model, part.grid, torch.Generator().manual_seed(0))
     scores, seconds = [], 0.0
@@ -230,9 +227,7 @@ def measure(
             scores_of_masks.mean_iou,
             scores_of_masks.mean_average_precision,
         ]
-    return Result(
-        name, seconds / len(maps), {m.name: m for m in found}, {}, curves
-    )
+    return Result(name, seconds / len(maps), {m.name: m for m in found}, {}, curves)
 
 
 def main() -> None:
@@ -254,18 +249,16 @@ def main() -> None:
     with one_thread():
         for part_name in options.parts:
             part = makers.get(part_name, built_in)(options.number)
-            results = [
-                cached(
-                    options.output / part_name,
-                    name,
-                    {"part": part_name, "number": len(part.pixels)},
-                    lambda name=name: measure(  # type: ignore[misc]
-                        name, IMAGE[name], part, options.batch_size
-                    ),
-                    again=name in options.again,
+            protocol = {"part": part_name, "number": len(part.pixels)}
+            results = []
+            for name in names:
+                compute = functools.partial(
+                    measure, name, IMAGE[name], part, options.batch_size
                 )
-                for name in names
-            ]
+                folder = options.output / part_name
+                again = name in options.again
+                results.append(cached(folder, name, protocol, compute, again=again))
+                print(part_name, name, f"{results[-1].seconds:.4f} s", flush=True)
             show(part_name, results, len(part.pixels), options.figure)
 
 

@@ -10,7 +10,7 @@ those correctly classified sentences that have such a word.
 The first half of the sentences may be tuned on, the second is held out; both are shown.
 
     python benchmarks/faithfulness_text.py --methods Random IG-20 AttnLRP
-    python benchmarks/faithfulness_text.py --model FOLDER --data FOLDER/sst5_dev.jsonl.gz
+    python benchmarks/faithfulness_text.py --model FOLDER --data sst5_dev.jsonl.gz
 
 Results are kept, a file for each method, and read again by the next run.
 """
@@ -18,6 +18,7 @@ Results are kept, a file for each method, and read again by the next run.
 from __future__ import annotations
 
 import argparse
+import functools
 import gzip
 import json
 import time
@@ -57,7 +58,10 @@ COLUMNS = ("MoRF", "LeRF", "Delta+", "leaf AP+")
 BUILT_IN = (
     ("a gripping , beautifully acted film .", "0 1 0 1 0 0 0"),
     ("the plot is a complete mess and i was bored .", "0 0 0 0 0 -1 0 0 0 -1 0"),
-    ("the camera is stunning , yet the dialogue is lifeless .", "0 0 0 1 0 0 0 0 0 -1 0"),
+    (
+        "the camera is stunning , yet the dialogue is lifeless .",
+        "0 0 0 1 0 0 0 0 0 -1 0",
+    ),
     ("a warm and funny comedy with a great cast .", "0 1 0 1 0 0 0 1 0 0"),
     ("dull , pointless and far too long .", "-1 0 -1 0 0 0 0 0"),
     ("one of the best and most moving films of the year .", "0 0 0 1 0 0 1 0 0 0 0 0"),
@@ -123,7 +127,9 @@ def batches_of(
 ) -> list[Batch]:
     """Return batches of sentences of similar length, with the model's predictions."""
     texts = [list(sentence.words) for sentence in sentences]
-    lengths = [len(model.tokenizer(t, is_split_into_words=True).input_ids) for t in texts]
+    lengths = [
+        len(model.tokenizer(t, is_split_into_words=True).input_ids) for t in texts
+    ]
     order = sorted(range(len(texts)), key=lengths.__getitem__)
     found = []
     for start in range(0, len(order), size):
@@ -148,6 +154,7 @@ def measure(
     model: TextModel,
     sentences: Sequence[Sentence],
     batches: Sequence[Batch],
+    *,
     pruning: bool,
 ) -> Result:
     """Attribute all batches with one method and measure the scores."""
@@ -256,15 +263,17 @@ def main() -> None:
         batches = batches_of(model, sentences, options.batch_size)
         results = []
         for name in names:
-            result = cached(
-                options.output,
+            compute = functools.partial(
+                measure,
                 name,
-                protocol,
-                lambda name=name: measure(  # type: ignore[misc]
-                    name, methods[name], model, sentences, batches, options.au_mse
-                ),
-                again=name in options.again,
+                methods[name],
+                model,
+                sentences,
+                batches,
+                pruning=options.au_mse,
             )
+            again = name in options.again
+            result = cached(options.output, name, protocol, compute, again=again)
             print(result.measurements["Delta"], f"  {name}", flush=True)
             results.append(result)
     half = len(sentences) // 2

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .measurement import Measurement
+from .measurement import Measurement, doubles
 from .ranking import checked_valid, units_of
 
 
@@ -46,10 +45,10 @@ def rank_agreement(
     correlation = _spearman if kind == "spearman" else _kendall
     counted = checked_valid(valid, one).flatten(1).cpu()
     pairs = zip(one.flatten(1).cpu(), two.flatten(1).cpu(), counted, strict=True)
-    values = torch.tensor(
-        [correlation(a[v].double(), b[v].double()) for a, b, v in pairs]
+    values = [correlation(a[v].double(), b[v].double()) for a, b, v in pairs]
+    return Measurement(
+        f"{kind.capitalize()} rank correlation", doubles(values), "higher"
     )
-    return Measurement(f"{kind.capitalize()} rank correlation", values, "higher")
 
 
 def _spearman(a: Tensor, b: Tensor) -> float:
@@ -106,4 +105,6 @@ def conservation_error(
     if bool((wanted == 0).any()):
         raise InputError("an output is 0: the error relative to it is not defined")
     total = sum(p.detach().cpu().double().flatten(1).sum(1) for p in parts)
-    return Measurement("conservation error", (total - wanted).abs() / wanted.abs(), "lower")
+    return Measurement(
+        "conservation error", (total - wanted).abs() / wanted.abs(), "lower"
+    )

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .measurement import Measurement, jackknife
+from .measurement import Measurement, doubles, jackknife
 from .ranking import units_of
 from .rationales import ranked_precision
 
@@ -177,7 +177,7 @@ def segmentation(
     return Segmentation(
         pooled("pixel accuracy", lambda w: (w @ correct) / (w @ pixels)),
         pooled("mIoU", lambda w: ((w @ inter.T) / (w @ union.T)).mean(-1)),
-        Measurement("mAP", torch.tensor(precisions), "higher", settings),
+        Measurement("mAP", doubles(precisions), "higher", settings),
     )
 
 
@@ -198,7 +198,7 @@ def _pooled(
     every = torch.ones(examples, dtype=torch.float64)
     total = float(score(every))
     if examples == 1:
-        return Measurement(name, torch.tensor([total]), "higher", settings)
+        return Measurement(name, doubles([total]), "higher", settings)
     without = score(torch.ones(examples, examples).double() - torch.eye(examples))
     return jackknife(total, without, name=name, better="higher", settings=settings)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -150,6 +150,11 @@ class Difference(Measurement):
             f"difference in {self._described()}: {self.mean:+.3f} ± "
             f"{self.standard_error:.3f} (paired, n = {self.n})"
         )
+
+
+def doubles(values: Sequence[float]) -> Tensor:
+    """Return numbers as a tensor in the precision in which they are kept."""
+    return torch.tensor(values, dtype=torch.float64)
 
 
 def jackknife(

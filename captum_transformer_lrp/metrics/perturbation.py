@@ -358,9 +358,7 @@ def read_output(logits: Tensor, classes: Tensor, output: Output) -> Tensor:
             f"expected output= 'probability', 'logit' or 'margin', got {output!r}"
         )
     if logits.shape[2] < 2:
-        raise OutputError(
-            f"one score per example has no {output}: pass output='logit'"
-        )
+        raise OutputError(f"one score per example has no {output}: pass output='logit'")
     if output == "probability":
         return logits.softmax(2).gather(2, index)[..., 0]
     others = logits.scatter(2, index, -torch.inf).amax(2)

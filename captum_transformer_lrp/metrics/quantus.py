@@ -143,7 +143,9 @@ def to_quantus_explain_func(
                 f"{type(model).__name__}: wrap the text model"
             )
         if kind == "embeds":
-            return _numpy(attribution(model).attribute(x.requires_grad_(), target=target))
+            return _numpy(
+                attribution(model).attribute(x.requires_grad_(), target=target)
+            )
         batch = model.inputs(x)
         scores = attribution(model.model).attribute(batch, target=target)
         return _numpy(scores * batch["attention_mask"])[:, None]

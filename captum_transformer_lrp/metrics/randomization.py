@@ -59,7 +59,9 @@ def randomize_cascade(
     for name in layers:
         if not own.get(name):
             what = "no parameters of its own" if name in own else "no such module"
-            raise InputError(f"cannot forget {name!r}: {what} in {type(model).__name__}")
+            raise InputError(
+                f"cannot forget {name!r}: {what} in {type(model).__name__}"
+            )
     return _forget(forgetful, modules, layers, seed)
 
 
@@ -123,9 +125,12 @@ class ModelRandomization:
         width = max(map(len, self.layers))
         rows = zip(self.layers, self.agreements, strict=True)
         lines = [
-            f"{name:{width}}  {m.mean:+.3f} ± {m.standard_error:.3f}" for name, m in rows
+            f"{name:{width}}  {m.mean:+.3f} ± {m.standard_error:.3f}"
+            for name, m in rows
         ]
-        return "\n".join([f"{self.last.name} after forgetting (n = {self.last.n})"] + lines)
+        return "\n".join(
+            [f"{self.last.name} after forgetting (n = {self.last.n})", *lines]
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain numbers and texts, as JSON takes them."""

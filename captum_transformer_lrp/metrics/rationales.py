@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .measurement import Measurement
+from .measurement import Measurement, doubles
 from .ranking import checked_valid, ranks, units_of
 
 
@@ -35,7 +35,7 @@ def average_precision(
         ranked_precision(s[v], m[v])
         for s, m, v in zip(scores, marked, valid, strict=True)
     ]
-    return Measurement("average precision", torch.tensor(values), "higher")
+    return Measurement("average precision", doubles(values), "higher")
 
 
 def ranked_precision(scores: Tensor, marked: Tensor) -> float:

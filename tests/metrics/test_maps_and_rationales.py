@@ -162,7 +162,9 @@ def test_pointing_and_mass_are_those_of_loops():
     for grid, mask in zip(maps.tolist(), masks.tolist(), strict=True):
         cells = [(v, r, c) for r, row in enumerate(grid) for c, v in enumerate(row)]
         _, r, c = max(cells)
-        inside = [mask[y][x] for y in range(4 * r, 4 * r + 4) for x in (2 * c, 2 * c + 1)]
+        inside = [
+            mask[y][x] for y in range(4 * r, 4 * r + 4) for x in (2 * c, 2 * c + 1)
+        ]
         hits.append(float(any(inside)))
         on = total = signed = both = 0.0
         for y in range(8):
@@ -206,7 +208,9 @@ def test_rank_agreement_is_that_of_the_loops(kind):
     assert rank_agreement(one, -one, kind=kind).mean == pytest.approx(-1)
 
 
-@pytest.mark.parametrize(("kind", "name"), [("spearman", "spearmanr"), ("kendall", "kendalltau")])
+@pytest.mark.parametrize(
+    ("kind", "name"), [("spearman", "spearmanr"), ("kendall", "kendalltau")]
+)
 def test_rank_agreement_is_that_of_scipy(kind, name):
     stats = pytest.importorskip("scipy.stats")
     one, two = scores_with_ties(), features()
@@ -227,7 +231,7 @@ def test_no_order_agrees_with_nothing():
 
 def test_conservation_error_is_the_share_of_the_bias():
     model, x = Linear(), features()
-    output = model(x)[:, 1]
+    output = model(x)[:, 1].detach()
     relevance = (model.weight[1] * x).detach()
     found = conservation_error(relevance, output)
     bias = float(model.bias[1])

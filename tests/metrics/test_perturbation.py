@@ -54,7 +54,12 @@ def floor(fraction: Fraction, number: int) -> int:
 
 
 def slow_curves(descending: bool, output: str = "probability", **wrong: object):
-    model, x, scores, valid = Linear().eval(), features(), scores_with_ties(), validity()
+    model, x, scores, valid = (
+        Linear().eval(),
+        features(),
+        scores_with_ties(),
+        validity(),
+    )
     options = {"descending": descending, "output": output, **wrong}
     if options.pop("everything", False):
         valid = torch.ones_like(valid)
@@ -124,9 +129,7 @@ def test_areas_are_trapezoids_and_delta_is_their_difference():
     least = [oracle.trapezoid(tenths, row) for row in slow_curves(False)]
     assert_same(found.morf.values, most)
     assert_same(found.lerf.values, least)
-    assert_same(
-        found.delta.values, [b - a for a, b in zip(most, least, strict=True)]
-    )
+    assert_same(found.delta.values, [b - a for a, b in zip(most, least, strict=True)])
     wrong = [oracle.left_sum(tenths, row) for row in slow_curves(True)]
     with pytest.raises(AssertionError):
         assert_same(found.morf.values, wrong)
@@ -162,9 +165,7 @@ def test_the_true_attribution_of_a_linear_model_has_the_largest_delta():
     true = (model.weight[0] * x).detach()
 
     def delta(scores: Tensor) -> float:
-        return area_between_curves(
-            model, x, scores, replacement=ZERO, target=0
-        ).mean
+        return area_between_curves(model, x, scores, replacement=ZERO, target=0).mean
 
     best = delta(true)
     # 7! orders are many: all swaps of two units, and the reverse.
@@ -361,7 +362,12 @@ def test_chefer_curves_are_the_accuracy_at_ten_to_ninety_percent():
 
 
 def test_auac_is_that_of_the_loops():
-    model, x, scores, valid = Linear().eval(), features(), scores_with_ties(), validity()
+    model, x, scores, valid = (
+        Linear().eval(),
+        features(),
+        scores_with_ties(),
+        validity(),
+    )
     found = insertion_auac(
         model, x, scores, replacement=ZERO, target=TARGETS, valid=valid
     )
@@ -392,7 +398,12 @@ def test_auac_is_that_of_the_loops():
 
 
 def test_au_mse_is_that_of_the_loops():
-    model, x, scores, valid = Linear().eval(), features(), scores_with_ties(), validity()
+    model, x, scores, valid = (
+        Linear().eval(),
+        features(),
+        scores_with_ties(),
+        validity(),
+    )
     found = au_mse(model, x, scores, replacement=ZERO, valid=valid)
     tenths = oracle.tenths()
 
@@ -419,7 +430,12 @@ def test_au_mse_is_that_of_the_loops():
 
 
 def test_eraser_is_that_of_the_loops():
-    model, x, scores, valid = Linear().eval(), features(), scores_with_ties(), validity()
+    model, x, scores, valid = (
+        Linear().eval(),
+        features(),
+        scores_with_ties(),
+        validity(),
+    )
     found = eraser(model, x, scores, replacement=ZERO, target=TARGETS, valid=valid)
     bins = [Fraction(1, 100), Fraction(1, 20), Fraction(1, 10), Fraction(1, 5)]
     bins.append(Fraction(1, 2))

@@ -42,7 +42,9 @@ def ids_of(text):
 
 @pytest.mark.parametrize("method", [AttnLRP, Saliency])
 def test_pixels_are_those_of_the_attributor(vision, method):
-    found = to_quantus_explain_func(method)(vision, PIXELS.numpy(), LABELS, device="cpu")
+    found = to_quantus_explain_func(method)(
+        vision, PIXELS.numpy(), LABELS, device="cpu"
+    )
     pixels = PIXELS.clone().requires_grad_()
     expected = method(vision).attribute(pixels, target=torch.from_numpy(LABELS))
     np.testing.assert_allclose(found, expected.sum(1, keepdim=True).numpy(), rtol=1e-5)
