@@ -7,7 +7,7 @@ patch `(batch, rows, columns)`. To try a variant, add a line to TEXT or IMAGE.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,11 +28,18 @@ from captum_transformer_lrp import (
     RawAttention,
     rules,
 )
+from captum_transformer_lrp.attribution import (
+    InputAttribution,
+    InputDeepLift,
+    InputIntegratedGradients,
+    InputSaliency,
+)
 from captum_transformer_lrp.metrics import (
     Replacement,
     ValueReplacement,
     leave_one_out,
     pool_patches,
+    rankable,
 )
 
 #: for SmoothGrad: the standard deviation of the noise, in units of that of the inputs
@@ -46,9 +53,8 @@ class Texts:
     """A text classifier and what a method may need beside it."""
 
     module: nn.Module
-    pad_id: int
+    tokenizer: Any
     replacement: Replacement
-    rankable: Callable[[Mapping[str, Tensor]], Tensor]
     generator: torch.Generator = field(default_factory=torch.Generator)
 
 
@@ -81,29 +87,6 @@ def text_method(make: Callable[[nn.Module], Any]) -> TextMethod:
     )
 
 
-def on_embeddings(
-    attribute: Callable[[nn.Module, Tensor, Tensor, Tensor, Tensor], Tensor],
-) -> TextMethod:
-    """Return a method from one that explains vectors: `(batch, tokens, width)`.
-
-    It is called with the model as a function of embeddings and the attention mask, the
-    embeddings, the baseline ([PAD] for every word, the frame of the text as it is), the
-    attention mask and the target.
-    """
-
-    def method(texts: Texts, batch: dict[str, Tensor], target: Tensor) -> Tensor:
-        embed = texts.module.get_input_embeddings()  # type: ignore[operator]
-        ids = batch["input_ids"]
-        vectors = embed(ids).detach().requires_grad_()
-        blank = ids.masked_fill(texts.rankable(batch), texts.pad_id)
-        baseline = embed(blank).detach()
-        function = OfEmbeddings(texts.module)
-        mask = batch["attention_mask"]
-        return attribute(function, vectors, baseline, mask, target).sum(-1)
-
-    return method
-
-
 class OfEmbeddings(nn.Module):
     """A model as a function of embeddings and attention mask, as Captum calls it."""
 
@@ -116,33 +99,30 @@ class OfEmbeddings(nn.Module):
         return logits
 
 
-def integrated_gradients(steps: int) -> TextMethod:
-    return on_embeddings(
-        lambda f, x, b, mask, t: IntegratedGradients(f).attribute(
-            x,
-            b,
-            target=t,
-            additional_forward_args=(mask,),
-            n_steps=steps,
-            internal_batch_size=ROWS,
-        )
-    )
+def baseline(cls: type[InputAttribution], **options: Any) -> TextMethod:
+    """Return one of the methods that work on embeddings, with [PAD] as baseline."""
+    return lambda texts, batch, target: cls(
+        texts.module, tokenizer=texts.tokenizer, **options
+    ).attribute(batch, target=target)
 
 
 def smooth(make: Callable[[nn.Module], Any], samples: int) -> TextMethod:
     """Return the mean over noisy embeddings of one of our methods."""
 
-    def attribute(f: nn.Module, x: Tensor, b: Tensor, mask: Tensor, t: Tensor) -> Any:
-        return NoiseTunnel(make(f)).attribute(
-            x.detach(),
+    def method(texts: Texts, batch: dict[str, Tensor], target: Tensor) -> Tensor:
+        module: Any = texts.module
+        vectors = module.get_input_embeddings()(batch["input_ids"]).detach()
+        scores: Tensor = NoiseTunnel(make(OfEmbeddings(texts.module))).attribute(
+            vectors,
             nt_type="smoothgrad",
             nt_samples=samples,
-            stdevs=NOISE * float(x.std()),
-            target=t,
-            additional_forward_args=(mask,),
+            stdevs=NOISE * float(vectors.std()),
+            target=target,
+            additional_forward_args=(batch["attention_mask"],),
         )
+        return scores.sum(-1)
 
-    return on_embeddings(attribute)
+    return method
 
 
 def random_of_tokens(texts: Texts, batch: dict[str, Tensor], target: Tensor) -> Tensor:
@@ -158,27 +138,17 @@ def occlusion_of_tokens(
         replacement=texts.replacement,
         units=(batch["input_ids"].shape[1],),
         target=target,
-        valid=texts.rankable(batch),
+        valid=rankable(batch, texts.tokenizer),
     )
 
 
 TEXT: dict[str, TextMethod] = {
     "Random": random_of_tokens,
-    "Saliency": on_embeddings(
-        lambda f, x, b, mask, t: (
-            Saliency(f)
-            .attribute(x, target=t, additional_forward_args=(mask,))
-            .norm(dim=-1, keepdim=True)
-        )
-    ),
+    "Saliency": baseline(InputSaliency),
     "Gradient x Input": text_method(GradientXInput),
-    "IG-20": integrated_gradients(20),
-    "IG-50": integrated_gradients(50),
-    "DeepLift": on_embeddings(
-        lambda f, x, b, mask, t: DeepLift(f).attribute(
-            x, b, target=t, additional_forward_args=(mask,)
-        )
-    ),
+    "IG-20": baseline(InputIntegratedGradients, n_steps=20),
+    "IG-50": baseline(InputIntegratedGradients, n_steps=50),
+    "DeepLift": baseline(InputDeepLift),
     "Occlusion": occlusion_of_tokens,
     "Raw attention": text_method(RawAttention),
     "Rollout": text_method(AttentionRollout),

@@ -22,7 +22,7 @@ import functools
 import gzip
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,13 +161,7 @@ def measure(
     module = model.module
     replacement = TokenReplacement.mask(model.tokenizer)
     generator = torch.Generator().manual_seed(0)
-
-    def words_of(batch: Mapping[str, Tensor]) -> Tensor:
-        return rankable(batch, model.tokenizer)
-
-    texts = Texts(
-        module, model.tokenizer.pad_token_id, replacement, words_of, generator
-    )
+    texts = Texts(module, model.tokenizer, replacement, generator)
     seconds = 0.0
     values: dict[str, dict[int, float]] = {}
     units: dict[str, Any] = {}
@@ -178,7 +172,7 @@ def measure(
         seconds += time.process_time() - started
         options: dict[str, Any] = {
             "replacement": replacement,
-            "valid": words_of(batch.inputs),
+            "valid": rankable(batch.inputs, model.tokenizer),
         }
         found = perturbation_curves(module, batch.inputs, scores, **options)
         curves["MoRF"].append(found.most_relevant_first)

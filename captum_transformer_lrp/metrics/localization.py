@@ -15,7 +15,7 @@ from .ranking import units_of
 from .rationales import ranked_precision
 
 if TYPE_CHECKING:
-    import pandas
+    from pandas import DataFrame
 
 
 def pointing_game(attributions: Tensor, masks: Tensor) -> Measurement:
@@ -103,7 +103,7 @@ class Segmentation:
             "mean_average_precision": self.mean_average_precision.to_dict(),
         }
 
-    def to_pandas(self) -> pandas.DataFrame:
+    def to_pandas(self) -> DataFrame:
         """Return a row per example with the three values."""
         first, *others = (m.to_pandas() for m in self._all())
         for other in others:

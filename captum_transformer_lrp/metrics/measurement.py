@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..models.packages import require
 
 if TYPE_CHECKING:
-    import pandas
+    from pandas import DataFrame
 
 Better = Literal["higher", "lower", "zero"]
 
@@ -133,10 +134,9 @@ class Measurement:
             "values": self.values.tolist(),
         }
 
-    def to_pandas(self) -> pandas.DataFrame:
+    def to_pandas(self) -> DataFrame:
         """Return a table of one row per example: ``example`` and the metric's name."""
-        import pandas
-
+        pandas = require("pandas")
         values = self.values.numpy()
         return pandas.DataFrame({"example": range(self.n), self.name: values})
 

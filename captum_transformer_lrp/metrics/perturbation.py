@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, ModelStateError, OutputError, TargetError
+from ..models.packages import require
 from ..models.prediction import select_logits
 from .measurement import Measurement
 from .ranking import RankBy, checked_fractions, checked_valid, counts, ranks, units_of
 from .replacement import Replacement, explained
 
 if TYPE_CHECKING:
-    import pandas
+    from pandas import DataFrame
 
 Output = Literal["probability", "logit", "margin"]
 
@@ -71,10 +72,9 @@ class PerturbationCurves:
             "measurements": [m.to_dict() for m in (self.morf, self.lerf, self.delta)],
         }
 
-    def to_pandas(self) -> pandas.DataFrame:
+    def to_pandas(self) -> DataFrame:
         """Return a row per example, order and fraction, with its ``score``."""
-        import pandas
-
+        pandas = require("pandas")
         examples, steps = self.most_relevant_first.shape
         tables = [
             pandas.DataFrame(

@@ -29,7 +29,7 @@ from .ranking import checked_fractions, checked_valid, counts, ranks, units_of
 from .replacement import Replacement, ValueReplacement, explained
 
 if TYPE_CHECKING:
-    import pandas
+    from pandas import DataFrame
 
 #: fractions of Chefer et al.: 10 % to 90 %
 _TENTHS = tuple(k / 10 for k in range(1, 10))
@@ -82,7 +82,7 @@ class CheferPerturbation:
             "curves": self.curves.to_dict(),
         }
 
-    def to_pandas(self) -> pandas.DataFrame:
+    def to_pandas(self) -> DataFrame:
         """Return the curves, a row per example, order and fraction."""
         return self.curves.to_pandas()
 
@@ -292,7 +292,7 @@ class Eraser:
             "bins": self.bins.tolist(),
         }
 
-    def to_pandas(self) -> pandas.DataFrame:
+    def to_pandas(self) -> DataFrame:
         """Return a row per example with both values."""
         left = self.comprehensiveness.to_pandas()
         return left.merge(self.sufficiency.to_pandas(), on="example")

@@ -16,11 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..models.packages import require
 from .agreement import rank_agreement
 from .measurement import Measurement
 
 if TYPE_CHECKING:
-    import pandas
+    from pandas import DataFrame
 
 
 def randomize_cascade(
@@ -137,10 +138,9 @@ class ModelRandomization:
         rows = zip(self.layers, self.agreements, strict=True)
         return {"layers": [{"layer": name, **m.to_dict()} for name, m in rows]}
 
-    def to_pandas(self) -> pandas.DataFrame:
+    def to_pandas(self) -> DataFrame:
         """Return a row per layer and example, with the ``agreement``."""
-        import pandas
-
+        pandas = require("pandas")
         tables = [
             pandas.DataFrame(
                 {
