@@ -64,7 +64,8 @@ def _mean_ranks(x: Tensor) -> Tensor:
     """Return the rank of each value, of equal values the mean of theirs."""
     _, place, number = x.unique(return_inverse=True, return_counts=True)
     last = number.cumsum(0).double()
-    return (last - (number.double() - 1) / 2)[place]
+    means: Tensor = last - (number.double() - 1) / 2
+    return means[place]
 
 
 def _cosine(a: Tensor, b: Tensor) -> float:

@@ -271,7 +271,8 @@ class Perturbed:
             self._run(part[:, 0].cpu(), part[:, 1:].bool().unflatten(1, keep.shape[2:]))
             for part in unique.split(self.rows)
         ]
-        return torch.cat(parts)[place.cpu()].unflatten(0, (examples, steps))
+        logits: Tensor = torch.cat(parts)[place.cpu()]
+        return logits.view(examples, steps, -1)
 
     def _run(self, rows: Tensor, keep: Tensor | None) -> Tensor:
         def repeated(value: Any) -> Any:

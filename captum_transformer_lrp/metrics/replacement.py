@@ -245,7 +245,8 @@ class Drop(Replacement):
             hidden = ~mask.view(*mask.shape, *[1] * (value.dim() - 2))
             shorter[key] = taken.masked_fill(hidden, fill)
         given = inputs.get("attention_mask", mask)
-        shorter["attention_mask"] = mask.to(given.dtype if given is not mask else int)
+        dtype = torch.long if given is mask else given.dtype
+        shorter["attention_mask"] = mask.to(dtype)
         return shorter
 
     def __str__(self) -> str:

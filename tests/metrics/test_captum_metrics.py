@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from captum.metrics import infidelity, sensitivity_max
@@ -46,7 +48,8 @@ def test_both_take_embeddings_of_a_text_classifier():
     pytest.importorskip("transformers", reason="transformers is not installed")
     text = load_text_model(None)
     ids = text.tokenizer("a warm and funny film .", return_tensors="pt").input_ids
-    vectors = text.module.get_input_embeddings()(ids).detach()
+    module: Any = text.module
+    vectors = module.get_input_embeddings()(ids).detach()
 
     def forward(vectors):
         return text.module(inputs_embeds=vectors).logits
