@@ -38,7 +38,8 @@ def units_of(attributions: Tensor) -> Tensor:
         )
     if not bool(attributions.isfinite().all()):
         raise InputError("attributions hold NaN or infinity, which have no rank")
-    return attributions.detach()
+    attributions = attributions.detach()
+    return attributions if attributions.is_floating_point() else attributions.double()
 
 
 def pool_patches(attributions: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -175,9 +175,11 @@ class ValueReplacement(Replacement):
     def __str__(self) -> str:
         if self.name:
             return self.name
+        if isinstance(self.value, str):
+            return self.value
         if isinstance(self.value, Tensor) and self.value.numel() > 1:
             return f"a value of shape {tuple(self.value.shape)}"
-        return f"{self.value}" if isinstance(self.value, str) else f"{self.value:g}"
+        return f"{float(self.value):g}"
 
 
 @dataclass(frozen=True)

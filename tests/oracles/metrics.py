@@ -239,10 +239,19 @@ def bilinear(grid: Map, height: int, width: int) -> list[list[float]]:
     return found
 
 
+def nearest(grid: Map, height: int, width: int) -> list[list[float]]:
+    """Repeat each cell."""
+    return [
+        [grid[r * len(grid) // height][c * len(grid[0]) // width] for c in range(width)]
+        for r in range(height)
+    ]
+
+
 def segmentation(
     maps: Sequence[Map],
     masks: Sequence[Sequence[Sequence[bool]]],
     *,
+    upsample: Callable[[Map, int, int], list[list[float]]] = bilinear,
     threshold: Callable[[Numbers], float] = lambda values: sum(values) / len(values),
     pooled: bool = True,
 ) -> tuple[float, float, float]:
@@ -251,7 +260,7 @@ def segmentation(
     inter, union = [0, 0], [0, 0]
     precisions, single = [], []
     for grid, mask in zip(maps, masks, strict=True):
-        wide = bilinear(grid, len(mask), len(mask[0]))
+        wide = upsample(grid, len(mask), len(mask[0]))
         values = [v for row in wide for v in row]
         truth = [bool(v) for row in mask for v in row]
         low, high = min(values), max(values)
