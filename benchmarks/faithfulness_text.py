@@ -288,11 +288,15 @@ def main() -> None:
 
 
 def diffmask_method(folder: Path, module: nn.Module) -> TextMethod:
-    """Return DiffMask with the masks that were trained into a folder."""
+    """Return DiffMask with the masks that were trained into a folder.
+
+    A token's score is the probability that it is kept, averaged over the hidden states:
+    it looks at no class, and tokens that are needed for longer score higher.
+    """
     from captum_transformer_lrp import DiffMask
 
     masks = DiffMask.load(folder, module)
-    return lambda texts, batch, target: masks.attribute(batch, target=target)
+    return lambda texts, batch, target: masks.attribute(batch).mean(1)
 
 
 if __name__ == "__main__":
