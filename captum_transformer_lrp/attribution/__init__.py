@@ -31,6 +31,7 @@ from .neuron_transformer_lrp import (
     NeuronCPLRP,
     NeuronTransformerLRP,
 )
+from .owen_lrp import OwenLRP
 from .positional_lrp import PositionalLRP, PositionalRelevance, PositionRelevance
 from .transformer_lrp import (
     CPLRP,
@@ -45,6 +46,7 @@ METHODS: dict[str, type[TransformerLRP] | type[AttentionAttribution]] = {
     "attnlrp": AttnLRP,
     "cp-lrp": CPLRP,
     "epsilon": EpsilonLRP,
+    "owen-lrp": OwenLRP,
     "gradient-x-input": GradientXInput,
     "chefer": CheferLRP,
     "generic-attention": GenericAttention,
@@ -97,6 +99,7 @@ __all__ = [
     "NeuronAttnLRP",
     "NeuronCPLRP",
     "NeuronTransformerLRP",
+    "OwenLRP",
     "PartialLRP",
     "PositionRelevance",
     "PositionalLRP",

@@ -1,0 +1,181 @@
+"""OwenLRP: relevance in several contexts, against the contexts written out."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from captum_transformer_lrp import CPLRP, AttnLRP, OwenLRP
+from captum_transformer_lrp.attribution.owen_lrp import replacement_id
+from captum_transformer_lrp.errors import InputError
+from tests.helpers import assert_same_state, relative, state_of
+
+CLS, SEP, MASK, PAD = 1, 2, 3, 0
+
+
+class Reader(nn.Module):
+    """A small transformer on identifiers, which notes what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Embedding(40, 16)
+        self.block = nn.TransformerEncoderLayer(16, 2, 24, 0.0, batch_first=True)
+        self.head = nn.Linear(16, 3)
+        self.seen: list[Tensor] = []
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
+        self.seen.append(input_ids.clone())
+        hidden = None if attention_mask is None else attention_mask == 0
+        x = self.block(self.embed(input_ids), src_key_padding_mask=hidden)
+        return self.head(x[:, 0])
+
+
+def reader() -> Reader:
+    return Reader().double().eval()
+
+
+IDS = torch.tensor([[CLS, 7, 8, 9, 10, 11, 12, SEP], [CLS, 20, 21, 22, SEP, 0, 0, 0]])
+PRESENT = (IDS != PAD).long()
+
+
+@pytest.mark.parametrize("composite", ["attnlrp", "cp-lrp"])
+def test_equals_the_contexts_written_out(composite: str) -> None:
+    model = reader()
+    owen = OwenLRP(model, composite, baseline=MASK, keep=(CLS, SEP), n_splits=2)
+    batch = {"input_ids": IDS, "attention_mask": PRESENT}
+    found, delta = owen.attribute(batch, target=1, return_convergence_delta=True)
+    contexts = model.seen[1:]
+    assert len(model.seen) == 5
+    plain = (AttnLRP if composite == "attnlrp" else CPLRP)(model)
+    expected = plain.attribute(batch, target=1) / 2
+    special = (IDS == CLS) | (IDS == SEP)
+    for ids in contexts:
+        relevance = plain.attribute({**batch, "input_ids": ids}, target=1)
+        held = (ids == IDS) & ~special
+        expected += torch.where(held, relevance, 0) / 4
+        expected += torch.where(special, relevance, 0) / 8
+    assert relative(found, expected) < 1e-12
+    score = model(IDS, PRESENT)[:, 1]
+    assert torch.allclose(delta, score - found.sum(1))
+
+
+def test_the_halves_are_complementary_and_even() -> None:
+    model = reader()
+    owen = OwenLRP(model, baseline=MASK, keep=(CLS, SEP), n_splits=3)
+    owen.attribute(IDS[:1], target=0)
+    own = (IDS[:1] != CLS) & (IDS[:1] != SEP)
+    pairs = list(zip(model.seen[1::2], model.seen[2::2], strict=True))
+    assert len(pairs) == 3
+    for first, second in pairs:
+        replaced = first == MASK, second == MASK
+        assert torch.equal(replaced[0] ^ replaced[1], own)
+        # the special tokens hold a place each, so that the halves differ by 1 at most
+        assert abs(int(replaced[0].sum()) - int(replaced[1].sum())) <= 2
+    assert len({tuple(first.flatten().tolist()) for first, _ in pairs}) > 1
+
+
+def test_where_nothing_interacts_it_is_the_relevance_itself() -> None:
+    torch.manual_seed(0)
+    embed = nn.Embedding(40, 4).double()
+    weight = torch.randn(4, dtype=torch.float64)
+
+    def bag(ids: Tensor) -> Tensor:
+        return (embed(ids) @ weight).sum(1)
+
+    expected = AttnLRP(bag).attribute(IDS)
+    assert relative(OwenLRP(bag, baseline=MASK).attribute(IDS), expected) < 1e-12
+
+
+def test_a_repeated_word_gets_more_than_beside_its_repetition() -> None:
+    """Where one of two words is enough, Shapley gives each half of what it adds."""
+    embed = nn.Embedding.from_pretrained(torch.tensor([[0.0], [1.0]]).double())
+
+    def either(ids: Tensor) -> Tensor:
+        return 1 - (1.5 - embed(ids)[..., 0].sum(1)).relu()
+
+    ids = torch.tensor([[1, 1]])
+    beside = AttnLRP(either).attribute(ids)
+    owen = OwenLRP(either, baseline=0).attribute(ids)
+    assert beside.abs().max() < 1e-12
+    assert torch.allclose(owen, torch.full((1, 2), 0.5).double())
+
+
+def test_batch_and_padding_change_nothing() -> None:
+    model = reader()
+    owen = OwenLRP(model, baseline=MASK, keep=(CLS, SEP))
+    together = owen.attribute({"input_ids": IDS, "attention_mask": PRESENT}, target=2)
+    alone = owen.attribute(
+        {"input_ids": IDS[1:, :5], "attention_mask": PRESENT[1:, :5]}, target=2
+    )
+    assert relative(together[1:, :5], alone) < 1e-12
+    assert not together[1, 5:].any()
+
+
+def test_patches_of_pictures() -> None:
+    torch.manual_seed(0)
+    seen: list[Tensor] = []
+    conv = nn.Conv2d(3, 4, 4, stride=4).double()
+    head = nn.Linear(4, 2).double()
+
+    def model(x: Tensor) -> Tensor:
+        seen.append(x.clone())
+        return head(conv(x).relu().amax((2, 3)))
+
+    x = torch.randn(2, 3, 8, 12, dtype=torch.float64)
+    found = OwenLRP(model, patch_size=4).attribute(x, target=1)
+    assert found.shape == x.shape
+    first, second = seen[1], seen[2]
+    assert torch.equal(first + second, x)
+    held = (first == x).all(1).view(2, 2, 4, 3, 4).all(4).all(2)
+    assert int(held.sum()) == 2 * 3
+    plain = AttnLRP(model)
+    expected = plain.attribute(x, target=1) / 2
+    for one in (first, second):
+        expected += torch.where(one == x, plain.attribute(one, target=1), 0) / 2
+    assert relative(found, expected) < 1e-12
+
+
+def test_repeats_itself_and_leaves_model_and_random_state() -> None:
+    model = reader()
+    before, random = state_of(model), torch.get_rng_state()
+    owen = OwenLRP(model, baseline=MASK)
+    first, second = owen.attribute(IDS, target=0), owen.attribute(IDS, target=0)
+    model.seen.clear()
+    assert torch.equal(first, second)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert_same_state(before, state_of(model))
+    other = OwenLRP(model, baseline=MASK, seed=1).attribute(IDS, target=0)
+    assert not torch.equal(first, other)
+
+
+def test_what_replaces_a_word() -> None:
+    def ids(**known: int | None) -> int | None:
+        every = dict.fromkeys(
+            ("mask_token_id", "pad_token_id", "unk_token_id", "eos_token_id")
+        )
+        return replacement_id(SimpleNamespace(**{**every, **known}))
+
+    assert ids(mask_token_id=4, pad_token_id=0) == 4
+    assert ids(pad_token_id=0, unk_token_id=1) == 0
+    assert ids(unk_token_id=1) == 1
+    assert ids(unk_token_id=7, eos_token_id=7) is None
+    with pytest.raises(InputError, match="was not told by what: pass tokenizer="):
+        OwenLRP(reader()).attribute(IDS, target=0)
+
+
+@pytest.mark.parametrize(
+    "options", [{"n_splits": 0}, {"patch_size": 0}, {"patch_size": (4, 4, 4)}]
+)
+def test_options_are_checked(options: Any) -> None:
+    with pytest.raises(InputError, match="expected n_splits of at least 1"):
+        OwenLRP(reader(), **options)
+
+
+def test_a_vector_has_no_parts() -> None:
+    with pytest.raises(InputError, match="splits the tokens"):
+        OwenLRP(lambda x: x.sum()[None]).attribute(torch.ones(3))
