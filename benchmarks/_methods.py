@@ -25,6 +25,7 @@ from captum_transformer_lrp import (
     GenericAttention,
     GradientXInput,
     LRPRollout,
+    OwenLRP,
     RawAttention,
     rules,
 )
@@ -163,6 +164,9 @@ TEXT: dict[str, TextMethod] = {
     "AttnLRP, gamma .25": text_method(lambda m: AttnLRP(m, rules=with_gamma(0.25))),
     "CP-LRP, gamma .05": text_method(lambda m: CPLRP(m, rules=with_gamma(0.05))),
     "AttnLRP, SmoothGrad of 10": smooth(AttnLRP, 10),
+    "OwenLRP": lambda texts, batch, target: OwenLRP(
+        texts.module, tokenizer=texts.tokenizer
+    ).attribute(batch, target=target),
 }
 
 
@@ -257,4 +261,5 @@ IMAGE: dict[str, ImageMethod] = {
     ),
     "AttnLRP, gamma 1": relevance_of_pixels(lambda m: AttnLRP(m, rules=with_gamma(1))),
     "AttnLRP, SmoothGrad of 10": smooth_of_pixels(AttnLRP, 10),
+    "OwenLRP": relevance_of_pixels(lambda m: OwenLRP(m, patch_size=4)),
 }

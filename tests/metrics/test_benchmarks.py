@@ -79,7 +79,9 @@ def test_images_are_measured(benchmark, monkeypatch, tmp_path, capsys):
     assert (tmp_path / "built-in" / "attnlrp.json").is_file()
 
 
-@pytest.mark.parametrize("method", ["Rollout", "CheferLRP", "Occlusion", "DeepLift"])
+@pytest.mark.parametrize(
+    "method", ["Rollout", "CheferLRP", "Occlusion", "DeepLift", "OwenLRP"]
+)
 def test_other_methods_of_the_table_score_padded_batches(benchmark, method):
     pytest.importorskip("transformers", reason="transformers is not installed")
     script = benchmark("faithfulness_text")
