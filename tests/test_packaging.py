@@ -65,6 +65,7 @@ BESIDE_THE_ENGINE = (
 OF_EXTRAS = (
     "accelerate",
     "jinja2",
+    "quantus",
     "rich",
     "safetensors",
     "timm",

@@ -1,0 +1,168 @@
+"""The faithfulness benchmarks run, resume, and reproduce what was measured before."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from tests.helpers import SHARED, needs_shared
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+TREEBANK = SHARED / "data" / "sst2" / "sst5_dev.jsonl.gz"
+MINILM = SHARED / "models" / "minilm-sst2"
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """Import a script of benchmarks/ as its folder would see it."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+
+    def load(name: str) -> ModuleType:
+        return importlib.import_module(name)
+
+    yield load
+    for name in (
+        "faithfulness_text",
+        "faithfulness_image",
+        "_faithfulness",
+        "_methods",
+    ):
+        sys.modules.pop(name, None)
+
+
+def run(monkeypatch, script: ModuleType, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", [script.__name__, *map(str, arguments)])
+    script.main()
+
+
+def test_texts_are_measured_once_and_read_again(
+    benchmark, monkeypatch, tmp_path, capsys
+):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    script = benchmark("faithfulness_text")
+    monkeypatch.setattr(script, "SHARED", tmp_path / "nowhere")
+    figure = tmp_path / "figure.png"
+    arguments = ("--methods", "Random", "IG-20", "AttnLRP", "--output", tmp_path)
+    run(monkeypatch, script, *arguments, "--figure", figure, "--au-mse")
+    printed = capsys.readouterr().out
+    assert figure.stat().st_size > 10_000
+    rows = [line for line in printed.splitlines() if line.startswith("| AttnLRP")]
+    assert len(rows) == 3  # all, and each half
+    assert "± " in rows[0]
+
+    def never(*_: object) -> None:
+        raise AssertionError("measured again")
+
+    monkeypatch.setitem(script.TEXT, "AttnLRP", never)
+    run(monkeypatch, script, *arguments, "--au-mse")
+    again = capsys.readouterr().out
+    assert [x for x in again.splitlines() if x.startswith("| AttnLRP")] == rows
+    with pytest.raises(AssertionError, match="measured again"):
+        run(monkeypatch, script, *arguments, "--au-mse", "--again", "AttnLRP")
+    with pytest.raises(SystemExit, match="no method 'Guess'"):
+        run(monkeypatch, script, "--methods", "Guess", "--output", tmp_path)
+
+
+def test_images_are_measured(benchmark, monkeypatch, tmp_path, capsys):
+    pytest.importorskip("timm", reason="timm is not installed")
+    script = benchmark("faithfulness_image")
+    arguments = ("--methods", "Random", "IG-20", "AttnLRP", "--output", tmp_path)
+    run(monkeypatch, script, *arguments, "--parts", "built-in", "--number", "6")
+    printed = capsys.readouterr().out
+    assert printed.count("| AttnLRP |") == 3
+    assert (tmp_path / "built-in" / "attnlrp.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "method", ["Rollout", "CheferLRP", "Occlusion", "DeepLift", "OwenLRP"]
+)
+def test_other_methods_of_the_table_score_padded_batches(benchmark, method):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    script = benchmark("faithfulness_text")
+    model = script.load_text_model(None)
+    sentences = script.built_in_sentences()[:3]
+    (batch,) = script.batches_of(model, sentences, 3)
+    replacement = script.TokenReplacement.mask(model.tokenizer)
+    texts = script.Texts(model.module, model.tokenizer, replacement)
+    found = script.TEXT[method](texts, batch.inputs, batch.target)
+    assert found.shape == batch.inputs["input_ids"].shape
+    # A sentence scores in a batch as alone, where padding differs.
+    (alone,) = script.batches_of(model, [sentences[batch.rows[0]]], 1)
+    single = script.TEXT[method](texts, alone.inputs, alone.target)
+    length = single.shape[1]
+    torch.testing.assert_close(
+        found[:1, :length].double(), single.double(), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_pieces_are_summed_to_words(benchmark):
+    in_words = benchmark("_faithfulness").in_words
+    scores = torch.tensor([9.0, 1.0, 2.0, 4.0, 9.0])
+    found = in_words(scores, [None, 0, 1, 1, None], 3)
+    assert found.tolist() == [1, 6, 0]
+
+
+def measured(script: ModuleType, names: tuple[str, ...]):
+    """The batches of the note's 300 sentences, and results of some methods."""
+    model = script.load_text_model(str(MINILM))
+    sentences = script.treebank(TREEBANK, 300)
+    batches = script.batches_of(model, sentences, 20)
+    return (
+        sentences,
+        batches,
+        {
+            name: script.measure(
+                name, script.TEXT[name], model, sentences, batches, pruning=False
+            )
+            for name in names
+        },
+    )
+
+
+class TestTreebank:
+    pytestmark = needs_shared("models/minilm-sst2")
+
+    def test_the_sentences_are_those_of_the_note(self, benchmark):
+        pytest.importorskip("transformers", reason="transformers is not installed")
+        script = benchmark("faithfulness_text")
+        sentences, batches, _ = measured(script, ())
+        predicted = {
+            row: int(target)
+            for batch in batches
+            for row, target in zip(batch.rows, batch.target, strict=True)
+        }
+        correct = [predicted[i] == s.label for i, s in enumerate(sentences)]
+        assert round(100 * sum(correct) / 300, 1) == 89.7
+        agreeing = [
+            2 * predicted[i] - 1 in s.word_labels for i, s in enumerate(sentences)
+        ]
+        both = zip(correct, agreeing, strict=True)
+        assert sum(a and b for a, b in both) == 236
+
+    @pytest.mark.slow
+    @pytest.mark.timeout(3600)
+    def test_baselines_are_those_of_the_note(self, benchmark):
+        pytest.importorskip("transformers", reason="transformers is not installed")
+        script = benchmark("faithfulness_text")
+        noted = {
+            "Random": (0.0, 0.318),
+            "Saliency": (0.203, 0.541),
+            "Gradient x Input": (0.154, 0.394),
+            "IG-20": (0.540, 0.692),
+            "Raw attention": (0.217, 0.600),
+            "Rollout": (0.169, 0.347),
+            "GenericAttention": (0.452, 0.676),
+        }
+        _, _, results = measured(script, tuple(noted))
+        for name, (delta, precision) in noted.items():
+            # Random scores were others; elsewhere two digits should agree.
+            margin = 0.05 if name == "Random" else 0.015
+            found = results[name].measurements
+            assert found["Delta"].mean == pytest.approx(delta, abs=margin), name
+            assert found["leaf AP"].mean == pytest.approx(precision, abs=margin), name
