@@ -504,7 +504,7 @@ def _rules(options: argparse.Namespace) -> None:
     from .attribution import BASELINES, METHODS, AttentionAttribution
     from .propagation import COMPOSITES
 
-    tables = dict(COMPOSITES)
+    tables = {**COMPOSITES, "owen-lrp": COMPOSITES["attnlrp"]}  # which it averages
     attention = {
         n: c for n, c in METHODS.items() if issubclass(c, AttentionAttribution)
     }

@@ -26,6 +26,7 @@ from .attribution import (
     AttentionAttribution,
     AttentionRollout,
     InputAttribution,
+    OwenLRP,
     RawAttention,
     TransformerLRP,
 )
@@ -305,6 +306,8 @@ class Explainer:
         cls = METHODS[name]
         if issubclass(cls, AttentionAttribution):
             return make_method(cls, source.module, own_token="zero")
+        if issubclass(cls, OwenLRP) and isinstance(source, TextModel):
+            return make_method(cls, source.module, tokenizer=source.tokenizer)
         return make_method(cls, source.module)
 
     def with_method(
@@ -436,7 +439,8 @@ class Explainer:
         best = logits.argmax(-1).tolist()
         indices = best if index is None else [index] * len(batch)
         patch_grid, patch_size = source.patch_grid, _patch_size(source, batch)
-        if isinstance(attributor, InputOcclusion) and isinstance(self.method, str):
+        of_patches = isinstance(attributor, (InputOcclusion, OwenLRP))
+        if of_patches and isinstance(self.method, str):
             attributor.patch_size = patch_size
         found = attribute_pixels(
             attributor,
@@ -779,6 +783,8 @@ def notes_on(
             )
         if delta is not None:
             notes += _note_on_delta(attributor, float(scores.sum()), delta)
+    if isinstance(attributor, OwenLRP):
+        notes += (attributor.about_contexts(),)
     if not isinstance(attributor, AttentionAttribution):
         return notes
     if not scores.any():

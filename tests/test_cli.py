@@ -9,7 +9,11 @@ import sys
 
 import pytest
 
-from captum_transformer_lrp.attribution import METHODS, AttentionAttribution
+from captum_transformer_lrp.attribution import (
+    BASELINES,
+    METHODS,
+    AttentionAttribution,
+)
 from captum_transformer_lrp.cli import main
 from captum_transformer_lrp.models.pictures import draw_ship
 from tests.models.tiny import save_text_classifier, save_timm_classifier
@@ -85,10 +89,10 @@ def test_explain_a_picture(capsys, image_folder, tmp_path, suffix):
 def test_methods_lists_all(capsys):
     assert main(["methods"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == list(METHODS)
+    assert [line.split()[0] for line in lines] == [*METHODS, *BASELINES]
     assert all(len(line.split()) > 3 for line in lines)
     about = [line.split(maxsplit=1)[1] for line in lines]
-    assert len(set(about)) == len(METHODS)
+    assert len(set(about)) == len(lines)
     assert not any("`" in line for line in about)
 
 

@@ -81,7 +81,9 @@ def test_text_agrees_with_the_captum_class(text_source, method):
     logits = text_source.module(**encoded).logits[0].detach()
     predicted = int(logits.argmax())
     made: Any = METHODS[method]
-    options = {"own_token": "zero"} if method in ATTENTION else {}
+    options: dict[str, Any] = {"own_token": "zero"} if method in ATTENTION else {}
+    if method == "owen-lrp":
+        options = {"tokenizer": text_source.tokenizer}
     expected = made(text_source.module, **options).attribute(encoded, target=predicted)
     np.testing.assert_allclose(explanation.scores, expected[0].numpy(), rtol=1e-5)
     assert explanation.prediction.index == explanation.target.index == predicted

@@ -177,6 +177,13 @@ class OwenLRP(TransformerLRP):
             return found
         return found, scores - _totals(means, len(scores))
 
+    def about_contexts(self) -> str:
+        """Say in a sentence what the relevance is the mean of."""
+        pairs = "" if self.n_splits == 1 else f"{self.n_splits} pairs of "
+        return (
+            f"Mean relevance in the whole input and {pairs}complementary halves of it."
+        )
+
     def _baseline(self, tensor: Tensor) -> Tensor:
         """Return what replaces a part, of no dimension."""
         value = self.baseline

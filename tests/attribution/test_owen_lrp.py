@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_transformer_lrp import CPLRP, AttnLRP, OwenLRP
+from captum_transformer_lrp import CPLRP, AttnLRP, OwenLRP, explain
 from captum_transformer_lrp.attribution.owen_lrp import replacement_id
 from captum_transformer_lrp.errors import InputError
+from captum_transformer_lrp.models.loading import load_image_model
+from captum_transformer_lrp.models.pictures import draw_ship
 from tests.helpers import assert_same_state, relative, state_of
 
 CLS, SEP, MASK, PAD = 1, 2, 3, 0
@@ -179,3 +181,22 @@ def test_options_are_checked(options: Any) -> None:
 def test_a_vector_has_no_parts() -> None:
     with pytest.raises(InputError, match="splits the tokens"):
         OwenLRP(lambda x: x.sum()[None]).attribute(torch.ones(3))
+
+
+def test_by_name_it_knows_mask_token_and_patches() -> None:
+    pytest.importorskip("transformers")
+    text = explain("A warm and very funny film.", method="owen-lrp")
+    plain = explain("A warm and very funny film.")
+    assert text.method == "OwenLRP"
+    assert any("complementary halves" in note for note in text.notes)
+    assert not (text.scores == plain.scores).any()
+    picture = draw_ship()
+    image = explain(image=picture, method="owen-lrp")
+    source = load_image_model()
+    assert image.patch_grid is not None
+    rows, columns = image.patch_grid
+    size = image.image.height // rows, image.image.width // columns
+    pixels = source.transform(picture)[None]
+    owen = OwenLRP(source.module, patch_size=size)
+    expected = owen.attribute(pixels, target=image.target.index)
+    assert relative(torch.tensor(image.scores), expected[0].sum(0).double()) < 1e-6
