@@ -42,6 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("propagation.named",),
     ("propagation.identifiers", "propagation.table", "propagation.unknown"),
     ("propagation.engine",),
+    ("propagation.constants",),
     ("propagation.trace", "propagation.attention_engine", "propagation.encodings"),
     ("propagation",),
     ("attribution",),
