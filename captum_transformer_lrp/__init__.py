@@ -37,6 +37,7 @@ from .attribution import (
     register_insights,
     units,
 )
+from .checking import CheckReport, check
 from .diffmask import DiffMask
 from .explaining import explain
 from .explanation import Explanation, ImageExplanation, TextExplanation
@@ -62,6 +63,7 @@ __all__ = [
     "AttentionXGradient",
     "AttnLRP",
     "CaptumLRP",
+    "CheckReport",
     "CheferLRP",
     "Composite",
     "DiffMask",
@@ -88,6 +90,7 @@ __all__ = [
     "RawAttention",
     "TextExplanation",
     "TransformerLRP",
+    "check",
     "errors",
     "explain",
     "from_captum",

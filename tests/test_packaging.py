@@ -47,7 +47,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("propagation",),
     ("attribution",),
     ("language",),
-    ("explaining", "masking"),
+    ("checking", "explaining", "masking"),
     ("",),  # the package itself: the public names
     ("cli", "__main__"),
 )
