@@ -1,0 +1,495 @@
+"""The check of one architecture: conservation, measured, and what an explanation owes.
+
+An :class:`Entry` builds a tiny model with random weights. :func:`examine` runs the
+engine on it and returns a :class:`Record`. Where the entries come from is not this
+module's business: see ``transformers_models`` and ``timm_models``.
+
+All figures are relative. Two of them carry the bar (:data:`TOLERANCE`):
+
+``conservation``
+    ``|score - relevance - absorbed| / |score|`` of the trace under CP-LRP: nothing is
+    lost between operators.
+``stray``
+    what operators absorbed that have no constant to give it to (a matrix product, an
+    activation, a sum), relative to the score or to all that was absorbed, whichever is
+    larger: what the trace calls absorbed was absorbed by biases and the like.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from captum_transformer_lrp import CPLRP, AttnLRP, GradientXInput
+from captum_transformer_lrp.attribution.inputs import KNOWN_KEYS
+from captum_transformer_lrp.errors import UnknownOperatorError
+from captum_transformer_lrp.propagation.trace import Record as Step
+from captum_transformer_lrp.propagation.trace import Trace
+from tests.helpers import assert_same_state, state_of
+
+TOLERANCE = 1e-6
+#: for models that compute parts of themselves in float32 whatever their dtype
+FLOAT32_TOLERANCE = 1e-4
+
+Built = tuple[nn.Module, Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One architecture to examine.
+
+    Args:
+        name (str): unique within its group.
+        group (str): such as ``"causal LM"`` or ``"timm"``.
+        build (Callable): returns the model in evaluation mode in float64, the inputs
+            (a tensor with the examples in dimension 0, or a mapping as a tokenizer
+            gives it), and the target (None: the largest score is explained).
+        output_field (str, optional): the field of the output that holds the scores.
+            Default: ``"logits"``, or a tensor itself
+        fused (Callable, optional): takes the model and returns a context in which its
+            attention runs fused, or None where it has no such way. Default: None
+        float32 (str, optional): the part of a float64 model that computes in float32,
+            named; its precision is then asked for :data:`FLOAT32_TOLERANCE`.
+            Default: ``""``
+    """
+
+    name: str
+    group: str
+    build: Callable[[], Built]
+    output_field: str | None = None
+    fused: Callable[[nn.Module], AbstractContextManager[Any] | None] | None = None
+    float32: str = ""
+
+    @property
+    def key(self) -> str:
+        """The name in records and files."""
+        return f"{self.group}/{self.name}"
+
+
+@dataclass(kw_only=True)
+class Record:
+    """What was found out about one entry; everything is plain data.
+
+    Attributes:
+        status (str): ``"passed"``, ``"failed"``, or ``"not built"``.
+        cause (str): of a failure, one line.
+        conservation (float): see the module.
+        stray (float): see the module.
+        rules (list of str): rules given to module classes, ``"class: rule"``.
+        unknown (list of str): operators without a rule.
+        notes (list of str): checks that could not be applied, and why.
+        seconds (float): for everything.
+    """
+
+    name: str
+    group: str
+    status: str = "failed"
+    cause: str = ""
+    conservation: float | None = None
+    stray: float | None = None
+    rules: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    parameters: int = 0
+    seconds: float = 0.0
+    where: str = ""
+
+
+class Failed(Exception):
+    """A check did not hold."""
+
+
+def examine(entry: Entry) -> Record:
+    """Build an entry and check all that its explanation owes."""
+    start = time.perf_counter()
+    record = Record(name=entry.name, group=entry.group)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                model, inputs, target = entry.build()
+                record.parameters = sum(p.numel() for p in model.parameters())
+                output = _run(entry, model, inputs)
+            except Exception as error:
+                record.status, record.cause = "not built", describe(error)
+                record.where = traceback.format_exc()[-3000:]
+                return record
+            _check(entry, record, model, inputs, target, output)
+        record.status = "passed"
+    except UnknownOperatorError as error:
+        record.unknown = _unknown_names(str(error))
+        record.cause = f"no rule for {', '.join(record.unknown)}"
+    except Exception as error:
+        record.cause = describe(error)
+        record.where = traceback.format_exc()[-3000:]
+    finally:
+        record.seconds = round(time.perf_counter() - start, 2)
+    return record
+
+
+def describe(error: BaseException) -> str:
+    """Return an error in one line."""
+    text = " ".join(str(error).split())
+    name = "" if isinstance(error, Failed) else f"{type(error).__name__}: "
+    return name + (text if len(text) < 300 else text[:297] + "...")
+
+
+def _unknown_names(message: str) -> list[str]:
+    lines = re.findall(r"^  (?:autograd function )?(\S+?),?  ?(?:in|inside) ", message, re.M)
+    return list(dict.fromkeys(lines))
+
+
+# --------------------------------------------------------------------- the checks
+
+
+def _check(
+    entry: Entry, record: Record, model: nn.Module, inputs: Any, target: Any, out: Tensor
+) -> None:
+    tolerance = FLOAT32_TOLERANCE if entry.float32 else TOLERANCE
+    if entry.float32:
+        record.notes.append(f"float32 inside: {entry.float32}")
+    if not torch.isfinite(out).all() and target is None:
+        raise Failed("the model's own output is not finite")
+    target = largest(out) if target is None else target
+    expected = _scores(out, target)
+    before = state_of(model)
+    lrp = CPLRP(model, output_field=entry.output_field)
+    trace = lrp.trace(inputs, target=target)
+    record.conservation = trace.conservation_error
+    record.stray = stray(trace)
+    record.rules = module_rules(trace, model)
+    _near("the traced score", trace.score, float(expected.sum()), tolerance)
+    if not record.conservation <= tolerance:
+        raise Failed(f"conservation error {record.conservation:.1e}")
+    if not record.stray <= tolerance:
+        raise Failed(f"absorbed without a constant: {_strays(trace)}")
+    found, delta = lrp.attribute(inputs, target=target, return_convergence_delta=True)
+    total = sum(float(t.sum()) for t in _listed(found))
+    scale = max(abs(trace.score), abs(trace.absorbed))
+    _near("untraced relevance", total, trace.relevance, tolerance, scale)
+    scores = float(delta.sum()) + total
+    _near("the untraced score", scores, float(expected.sum()), tolerance, scale)
+    if not all(torch.isfinite(t).all() for t in _listed(found)):
+        raise Failed("CP-LRP is not finite")
+    _check_gradient(entry, record, model, inputs, target, tolerance)
+    general = AttnLRP(model, output_field=entry.output_field)
+    eager = general.attribute(inputs, target=target)
+    if not all(torch.isfinite(t).all() for t in _listed(eager)):
+        raise Failed("AttnLRP is not finite")
+    _check_fused(entry, record, model, inputs, target, eager, tolerance)
+    _check_batch(entry, record, model, inputs, target, (found, eager), tolerance)
+    _check_padding(entry, record, model, inputs, target, tolerance)
+    try:
+        assert_same_state(before, state_of(model))
+    except AssertionError as error:
+        raise Failed(f"the model has changed: {error}") from error
+
+
+def _check_gradient(
+    entry: Entry, record: Record, model: nn.Module, inputs: Any, target: Any, tol: float
+) -> None:
+    """Gradient x Input against autograd."""
+    oracle = gradient_times_input(entry, model, inputs, target)
+    if isinstance(oracle, str):
+        record.notes.append(f"Gradient x Input not compared: {oracle}")
+        return
+    explainer = GradientXInput(model, output_field=entry.output_field)
+    found = explainer.attribute(inputs, target=target)
+    found = found if isinstance(found, Mapping) else {"": found}
+    for (key, expected), value in zip(oracle.items(), found.values(), strict=True):
+        _same(f"Gradient x Input {key}", value, expected, tol)
+
+
+def _check_fused(
+    entry: Entry,
+    record: Record,
+    model: nn.Module,
+    inputs: Any,
+    target: Any,
+    eager: Any,
+    tolerance: float,
+) -> None:
+    """AttnLRP under eager and fused attention."""
+    context = None if entry.fused is None else entry.fused(model)
+    if context is None:
+        record.notes.append("no fused attention")
+        return
+    with context:
+        out = _run(entry, model, inputs)
+        general = AttnLRP(model, output_field=entry.output_field)
+        found = general.attribute(inputs, target=target)
+    plain = _run(entry, model, inputs)
+    if _distance(out, plain) > tolerance:
+        record.notes.append("fused attention: the model's own output differs")
+        return
+    for one, other in zip(_listed(found), _listed(eager), strict=True):
+        _same("AttnLRP, fused against eager", one, other, tolerance)
+
+
+def _check_batch(
+    entry: Entry,
+    record: Record,
+    model: nn.Module,
+    inputs: Any,
+    target: Any,
+    together: tuple[Any, Any],
+    tolerance: float,
+) -> None:
+    """The first example alone against the batch."""
+    examples = _examples(inputs)
+    if examples < 2:
+        record.notes.append("batch of one")
+        return
+    one = _first(inputs, examples)
+    try:
+        out, alone = _run(entry, model, inputs), _run(entry, model, one)
+    except Exception as error:
+        record.notes.append(f"one example alone does not run: {describe(error)[:80]}")
+        return
+    if alone.shape[1:] != out.shape[1:] or _distance(alone, out[:1]) > tolerance:
+        record.notes.append("the model's own output depends on the batch")
+        return
+    for method, found in zip((CPLRP, AttnLRP), together, strict=True):
+        lrp = method(model, output_field=entry.output_field)
+        expected = lrp.attribute(one, target=target)
+        for whole, single in zip(_listed(found), _listed(expected), strict=True):
+            if whole.shape[0] == examples and single.shape[0] == 1:
+                _same(f"{lrp.name}, batch against alone", whole[:1], single, tolerance)
+
+
+def _check_padding(
+    entry: Entry, record: Record, model: nn.Module, inputs: Any, target: Any, tol: float
+) -> None:
+    """A text padded on the right, or on the left, against itself."""
+    if not isinstance(inputs, Mapping) or set(inputs) != {"input_ids"}:
+        return
+    ids = inputs["input_ids"][:1]
+    last = target[0] if isinstance(target, tuple) else None
+    config = getattr(model, "config", None)
+    pad = getattr(config, "pad_token_id", None)
+    filler = torch.full((1, 2), pad if isinstance(pad, int) and pad >= 0 else 0)
+    left = last == -1
+    parts = [filler, ids] if left else [ids, filler]
+    ones, zeros = torch.ones_like(ids), torch.zeros_like(filler)
+    mask = torch.cat([zeros, ones] if left else [ones, zeros], 1)
+    padded = {"input_ids": torch.cat(parts, 1).to(ids.dtype), "attention_mask": mask}
+    whole = {"input_ids": ids, "attention_mask": ones}
+    keep = slice(2, None) if left else slice(0, ids.shape[1])
+    try:
+        with torch.no_grad():
+            long = _scores(_run(entry, model, padded), target)
+            short = _scores(_run(entry, model, whole), target)
+    except Exception as error:
+        record.notes.append(f"padding does not run: {describe(error)[:80]}")
+        return
+    if _distance(long, short) > tol:
+        record.notes.append("the model's own score depends on padding")
+        return
+    for method in (CPLRP, AttnLRP):
+        lrp = method(model, output_field=entry.output_field)
+        found = lrp.attribute(padded, target=target)
+        expected = lrp.attribute(whole, target=target)
+        _same(f"{lrp.name}, padded", found[:, keep], expected, tol)
+
+
+# ------------------------------------------------------------------------ measures
+
+#: kinds whose operators may absorb: they add, write or choose a constant
+_MAY_ABSORB = {"structural", "normalization", "rescaling", "softmax", None}
+#: operators of other kinds that have a constant to give relevance to
+_ADD_CONSTANTS = frozenset(
+    """add sub subtract rsub index_add scatter_add linear bilinear addmm baddbmm addbmm
+    addmv addr addcmul addcdiv conv1d conv2d conv3d conv_transpose1d conv_transpose2d
+    conv_transpose3d convolution conv_tbc round floor ceil trunc fix frac sign sgn
+    """.split()
+)
+
+
+def _is_stray(step: Step) -> bool:
+    if step.kind in _MAY_ABSORB or step.kind == "lookup":
+        return False
+    return step.operator not in _ADD_CONSTANTS
+
+
+def stray(trace: Trace) -> float:
+    """Return what was absorbed by operators without a constant, relatively."""
+    lost = sum(abs(s.absorbed) for s in trace if _is_stray(s))
+    scale = max(abs(trace.score), sum(abs(s.absorbed) for s in trace))
+    return lost / max(scale, 1e-30)
+
+
+def _strays(trace: Trace) -> str:
+    worst = sorted((s for s in trace if _is_stray(s)), key=lambda s: -abs(s.absorbed))
+    return "; ".join(
+        f"{s.operator} in {s.module or '(no module)'}: {s.absorbed:.1e} "
+        f"(score {trace.score:.1e})"
+        for s in worst[:2]
+    )
+
+
+def module_rules(trace: Trace, model: nn.Module) -> list[str]:
+    """Return the rules that modules were given as one operator, by class."""
+    classes = {type(m).__name__ for m in model.modules()}
+    found = {
+        f"{s.operator}: {s.rule}"
+        for s in trace
+        if s.operator in classes and s.operator[:1].isupper()
+    }
+    return sorted(found)
+
+
+def largest(output: Tensor) -> Any:
+    """Return the target of the largest score: a class, or a class at the last place."""
+    if output.dim() == 1:
+        return None
+    if output.dim() == 2:
+        return int(output.detach().sum(0).abs().argmax())
+    place = (-1,) * (output.dim() - 2)
+    return (*place, int(output[(slice(None), *place)].sum(0).abs().argmax()))
+
+
+def gradient_times_input(
+    entry: Entry, model: nn.Module, inputs: Any, target: Any
+) -> dict[str, Tensor] | str:
+    """Return x * gradient per explained input by plain autograd, or why it cannot be.
+
+    Identifiers are met where an embedding reads them: its output takes their place.
+    """
+    given = inputs if isinstance(inputs, Mapping) else {"": inputs}
+    explained = {k: v for k, v in given.items() if k in ("", *KNOWN_KEYS)}
+    leaves: dict[str, Tensor] = {}
+    passed = dict(given)
+    for key, value in explained.items():
+        if value.is_floating_point():
+            leaves[key] = passed[key] = value.detach().clone().requires_grad_()
+    ids = {k: v for k, v in explained.items() if not v.is_floating_point()}
+    read: dict[str, list[Tensor]] = {key: [] for key in ids}
+
+    def swap(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+        for key, value in ids.items():
+            if args and isinstance(args[0], Tensor) and args[0].shape == value.shape:
+                if torch.equal(args[0], value):
+                    twin = output.detach().requires_grad_()
+                    read[key].append(twin)
+                    return twin.clone()
+        return None
+
+    handles = [
+        m.register_forward_hook(swap)
+        for m in model.modules()
+        if isinstance(m, nn.Embedding)
+    ]
+    try:
+        with torch.enable_grad():
+            output = _output(entry, _call(model, inputs, passed))
+            score = _scores(output, target).sum()
+            flat = [*leaves.values(), *(t for list_ in read.values() for t in list_)]
+            if any(not tensors for tensors in read.values()):
+                return "the identifiers are read in another form"
+            gradients = torch.autograd.grad(score, flat, allow_unused=True)
+    except RuntimeError as error:
+        return f"autograd fails: {describe(error)[:100]}"
+    finally:
+        for handle in handles:
+            handle.remove()
+    by_id = {
+        id(t): torch.zeros_like(t) if g is None else (t * g).detach()
+        for t, g in zip(flat, gradients, strict=True)
+    }
+    result = {k: by_id[id(t)] for k, t in leaves.items()}
+    for key, tensors in read.items():
+        result[key] = sum((by_id[id(t)].sum(-1) for t in tensors), torch.tensor(0.0))
+    return {key: result[key] for key in KNOWN_KEYS if key in result} or result
+
+
+# ------------------------------------------------------------------------- plumbing
+
+
+def _call(model: nn.Module, inputs: Any, passed: Mapping[str, Any]) -> Any:
+    return model(**passed) if isinstance(inputs, Mapping) else model(passed[""])
+
+
+def _output(entry: Entry, output: Any) -> Tensor:
+    if isinstance(output, Tensor):
+        return output
+    name = entry.output_field or "logits"
+    found = output[name] if isinstance(output, Mapping) else getattr(output, name)
+    if not isinstance(found, Tensor):
+        raise Failed(f"the output has no tensor {name!r}: {type(output).__name__}")
+    return found
+
+
+def _run(entry: Entry, model: nn.Module, inputs: Any) -> Tensor:
+    with torch.no_grad():
+        given = inputs if isinstance(inputs, Mapping) else {"": inputs}
+        return _output(entry, _call(model, inputs, given))
+
+
+def _scores(output: Tensor, target: Any) -> Tensor:
+    if target is None:
+        return output
+    return output[(slice(None), *(target if isinstance(target, tuple) else (target,)))]
+
+
+def _listed(found: Any) -> list[Tensor]:
+    if isinstance(found, Mapping):
+        return list(found.values())
+    return [found] if isinstance(found, Tensor) else list(found)
+
+
+def _examples(inputs: Any) -> int:
+    if isinstance(inputs, Tensor):
+        return inputs.shape[0]
+    return min(v.shape[0] for k, v in inputs.items() if k in KNOWN_KEYS)
+
+
+def _first(inputs: Any, examples: int) -> Any:
+    if isinstance(inputs, Tensor):
+        return inputs[:1]
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, Tensor) and value.dim() and value.shape[0] % examples == 0:
+            return value[: value.shape[0] // examples]
+        return value
+
+    return {k: cut(v) for k, v in inputs.items()}
+
+
+def _distance(found: Tensor, expected: Tensor) -> float:
+    if found.shape != expected.shape:
+        return float("inf")
+    if not found.numel():
+        return 0.0
+    same = torch.where(found == expected, 0.0, found - expected)
+    return float(same.abs().max() / expected.abs().max().clamp(min=1e-30))
+
+
+def _same(what: str, found: Tensor, expected: Tensor, tolerance: float) -> None:
+    if found.shape != expected.shape:
+        raise Failed(f"{what}: shape {tuple(found.shape)}, not {tuple(expected.shape)}")
+    if not (distance := _distance(found, expected)) <= tolerance:
+        raise Failed(f"{what}: differs by {distance:.1e}")
+
+
+def _near(
+    what: str, found: float, expected: float, tol: float, scale: float = 0.0
+) -> None:
+    scale = max(abs(expected), scale, 1e-30)
+    if not abs(found - expected) <= tol * scale:
+        raise Failed(f"{what}: {found:.8g}, not {expected:.8g}")
+
+
+@contextlib.contextmanager
+def nothing() -> Iterator[None]:
+    """A context that does nothing."""
+    yield
