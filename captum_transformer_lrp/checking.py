@@ -14,12 +14,13 @@ import os
 import textwrap
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch._dynamo.eval_frame import OptimizedModule
 
 from .attribution import CPLRP, AttnLRP, GradientXInput
 from .attribution.inputs import KNOWN_KEYS
@@ -210,6 +211,7 @@ def check(
 
     Raises:
         TypeError: if ``model`` is no module.
+        UnknownNameError: if a key of ``rules`` is no kind and no known operator.
         InputError, TargetError, OutputError: if the inputs or the target do not fit the
             model; what is wrong with the rules is in the report.
         ModelStateError: with batch normalisation in training mode, which a forward pass
@@ -230,8 +232,11 @@ def check(
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             if module.training and module.running_mean is not None:
                 raise ModelStateError(batch_norm_message(name))
-    with warnings.catch_warnings():
+    with ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore", DropoutWarning)  # the report says it
+        if any(map(_is_compiled, model.modules())):  # as the engine runs it
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         return _Checker(
             model,
             inputs,
@@ -265,10 +270,12 @@ class _Checker:
         self.rules = dict(rules or {})
         self.field = output_field
         self.dtype = _dtype_of(model, inputs)
+        self.field = output_field
         self.checks: list[Check] = []
         self.trace: Trace | None = None
         self.unknown: Literal["raise", "gradient"] = "raise"
         self.given = inputs
+        self._method(CPLRP, model)  # now rather than as a finding: rules that are none
         with torch.no_grad(), _random_state_kept():
             output = self._call(model, inputs)
             self.field = _field_of(output, output_field)
@@ -445,7 +452,7 @@ class _Checker:
     def _gradient(self) -> None:
         found = self._relevance(GradientXInput, self.model, self.inputs)
         expected = _input_times_gradient(
-            lambda x: self._scores(self.model, x), self.inputs
+            self.model, lambda x: self._scores(self.model, x), self.inputs
         )
         if expected is None:
             self._add(
@@ -838,7 +845,7 @@ def _padded(inputs: Any, model: nn.Module) -> dict[str, Any] | None:
 
 
 def _input_times_gradient(
-    scores: Callable[[Any], Tensor], inputs: Any
+    model: nn.Module, scores: Callable[[Any], Tensor], inputs: Any
 ) -> list[Tensor] | None:
     """Return input times torch's gradient, outside the engine; None without a leaf.
 
@@ -871,13 +878,16 @@ def _input_times_gradient(
         return tensor
 
     with torch.enable_grad(), _random_state_kept():
-        handle = nn.modules.module.register_module_forward_hook(
-            lambda m, a, o: watch(m, a, o) if isinstance(m, nn.Embedding) else None
-        )
+        handles = [
+            module.register_forward_hook(watch)
+            for module in model.modules()
+            if isinstance(module, nn.Embedding)
+        ]
         try:
             total = scores(_map_tensors(inputs, with_leaf)).sum()
         finally:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
     if not all(found.values()):
         return None
     wanted = [leaf for group in found.values() for leaf in group]
@@ -983,6 +993,11 @@ def _listed(relevance: Any) -> list[Tensor]:
     if isinstance(relevance, Mapping):
         return list(relevance.values())
     return [relevance] if isinstance(relevance, Tensor) else list(relevance)
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    compiled = getattr(module, "_compiled_call_impl", None) is not None
+    return compiled or isinstance(module, OptimizedModule)
 
 
 def _dtype_of(model: nn.Module, inputs: Any) -> torch.dtype:

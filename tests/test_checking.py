@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_transformer_lrp import CheckReport, check, errors, rules
+from captum_transformer_lrp import CheckReport, check, errors, registry
 from captum_transformer_lrp.cli import main
 from captum_transformer_lrp.propagation import Call, Rule
 from captum_transformer_lrp.propagation.gradients import scale_output_gradient
@@ -121,8 +121,11 @@ def test_an_unknown_operator_is_named_with_the_line_to_write() -> None:
     text = str(report)
     assert 'registry.register("special_i0", "activation")' in text
     assert "special_i0" in report["conservation"].details[0]
-    mended = check(Net(torch.special.i0), X, rules={"special_i0": rules.Identity()})
-    assert mended.passed
+    registry.register("special_i0", "activation")
+    try:
+        assert check(Net(torch.special.i0), X).passed
+    finally:
+        registry.unregister("special_i0")
 
 
 def hidden(x: Tensor) -> Tensor:
@@ -191,6 +194,8 @@ def test_batch_norm_in_training_mode_is_refused_before_it_runs() -> None:
 def test_what_is_no_module_is_refused() -> None:
     with pytest.raises(TypeError, match=r"expected a torch\.nn\.Module"):
         check(torch.relu, X)
+    with pytest.raises(errors.UnknownNameError, match="neither a kind"):
+        check(tiny(), IDS, rules={"nothing": Generous()})
     with pytest.raises(errors.UnknownNameError, match="there is no check 'nothing'"):
         check(tiny(), IDS)["nothing"]
 

@@ -36,7 +36,7 @@ from .registry import Layers
 from .rules import PlainGradient, Rule
 from .table import Operator, table_for
 from .taps import OutputTap, ParameterTap, Tap
-from .unknown import UnknownOperators, foreign_functions
+from .unknown import UnknownOperators, foreign_functions, nodes_between
 
 _thread = threading.local()
 
@@ -102,6 +102,7 @@ class Engine(TorchFunctionMode):
         self._outer: Engine | None = None
         self._names: dict[int, str] = {}
         self._module_rules: dict[int, Rule] = {}
+        self._known_nodes: set[Any] = set()  # of modules that keep torch's gradient
         self._stack: list[tuple[Rule | None, bool]] = []
         self._handles: list[Any] = []
         self._hooked = False
@@ -332,7 +333,8 @@ class Engine(TorchFunctionMode):
         if not found:
             return ""
         if id(found[0]) not in self._names:
-            self._names.update(_names_of(self.root or found[-1]))
+            root = found[-1] if self.root is None else self.root
+            self._names.update(_names_of(root))
         name = self._names.get(id(found[0]), "")
         return name or type(found[0]).__name__
 
@@ -358,6 +360,8 @@ class Engine(TorchFunctionMode):
             rule = self.table.for_module(module, name, places)
             if rule is not None:
                 self._module_rules[id(module)] = rule
+            elif type(module).__module__.startswith(_QUANTIZED):
+                refuse_quantized(module, root)
             if isinstance(module, _SPECIAL):
                 self.merges |= isinstance(module, nn.modules.batchnorm._BatchNorm)
                 self._check_module(module, root)
@@ -449,6 +453,9 @@ class Engine(TorchFunctionMode):
         self, rule: Rule, module: nn.Module, args: Any, kwargs: Any, output: Any
     ) -> Any:
         """Let a rule rebuild what a module returned."""
+        if rule.inside == "gradient":
+            relevant = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
+            self._known_nodes |= nodes_between(tensors_in(output), relevant)
         rule = self.table.in_form(rule, None, None)
         with torch._C.DisableTorchFunction():
             return rule(
@@ -599,7 +606,7 @@ class Engine(TorchFunctionMode):
                 autograd, which cannot be explained.
         """
         if self.composite.rows:
-            for name in foreign_functions(output):
+            for name in foreign_functions(output, self._known_nodes):
                 if not isinstance(self.table.modules.get(name), PlainGradient):
                     self.unknown.met_function(name)
         self.unknown.report()
@@ -614,6 +621,28 @@ _SPECIAL = (
     torch.jit.ScriptModule,
     OptimizedModule,
 )
+
+
+#: packages of modules that compute with quantised numbers, of which torch records
+#: nothing to go back through
+_QUANTIZED = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
+
+
+def refuse_quantized(module: nn.Module, root: nn.Module) -> None:
+    """Raise ModelStateError for a quantised module without a rule.
+
+    Left alone, what it returns would count as a constant.
+    """
+    if type(module).__name__.endswith("PackedParams"):  # holds weights, runs nothing
+        return
+    name = _names_of(root).get(id(module)) or "(the model itself)"
+    cls = type(module)
+    raise ModelStateError(
+        f"the module {name!r} ({cls.__module__}.{cls.__qualname__}) computes with "
+        "quantised numbers, through which torch records no gradient. Explain the model "
+        "as it was before quantisation. Linear layers by quantize_dynamic(model, "
+        "{torch.nn.Linear}) can be explained by every method but Gradient x Input."
+    )
 
 
 def _names_of(root: nn.Module) -> dict[int, str]:
@@ -764,4 +793,4 @@ def _after_module(module: nn.Module, args: Any, *rest: Any) -> Any:
     return engine.leave_module(module, args, kwargs, output)
 
 
-__all__ = ["Engine", "batch_norm_message", "refuse_replicas"]
+__all__ = ["Engine", "batch_norm_message", "refuse_quantized", "refuse_replicas"]

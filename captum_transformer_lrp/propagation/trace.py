@@ -317,8 +317,45 @@ class TracingEngine(Engine):
             output = super().apply_to_module(rule, module, args, kwargs, output)
             with torch._C.DisableTorchFunction():
                 return self._watch_output(index, output)
-        # its own gradient: what it absorbs inside cannot be told apart
-        return super().apply_to_module(rule, module, args, kwargs, output)
+        # its own gradient, between the aliases that it was given and a copy
+        output = super().apply_to_module(rule, module, args, kwargs, output)
+        with torch._C.DisableTorchFunction():
+            given = [t for t in tensors_in(args) if t.requires_grad]
+            if len(given) < len(relevant):  # by keyword: no aliases
+                return output
+            for tensor in given:
+                self._measure(tensor, self._passed, index)
+            alone = self._module_alone(module, args, kwargs)
+            return self._watch_output(index, output, alone)
+
+    def enter_module(self, module: nn.Module, args: tuple[Any, ...]) -> Any:
+        """Hand aliases to a module that keeps torch's gradient, to measure there."""
+        changed = super().enter_module(module, args)
+        rule = self._module_rules.get(id(module))
+        if rule is None or rule.inside != "gradient" or self._suspended != 1:
+            return changed
+
+        def alias(tensor: Tensor) -> Tensor:
+            return tensor.view_as(tensor) if tensor.requires_grad else tensor
+
+        with torch._C.DisableTorchFunction():
+            return map_tensors(alias, args if changed is None else changed)
+
+    def _module_alone(
+        self, module: nn.Module, args: Any, kwargs: Any
+    ) -> list[Tensor] | None:
+        """Return what a module gives where all that carries relevance is 0."""
+        if not self._times_value:
+            return None
+
+        def zeroed(tensor: Tensor) -> Tensor:
+            return torch.zeros_like(tensor) if tensor.requires_grad else tensor
+
+        with torch.no_grad():
+            alone = module.forward(
+                *map_tensors(zeroed, args), **map_tensors(zeroed, kwargs)
+            )
+        return list(tensors_in(alone))
 
     def _begin(
         self, name: str, kind: str | None, rule: str, relevant: list[Tensor]

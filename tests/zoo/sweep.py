@@ -173,6 +173,9 @@ def _check(
         raise Failed(f"conservation error {record.conservation:.1e}")
     if not record.stray <= tolerance:
         raise Failed(f"absorbed without a constant: {_strays(trace)}")
+    if not trace.loss <= tolerance:
+        lost = [f"{o} in {m} {v:.1e}" for (m, o), v in trace.lost_by_module().items()]
+        raise Failed(f"loss {trace.loss:.1e}: {'; '.join(lost[:4])}")
     found, delta = lrp.attribute(inputs, target=target, return_convergence_delta=True)
     total = sum(float(t.sum()) for t in _listed(found))
     scale = max(abs(trace.score), abs(trace.absorbed))
