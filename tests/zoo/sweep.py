@@ -281,21 +281,21 @@ def _check_batch(
 def _check_padding(
     entry: Entry, record: Record, model: nn.Module, inputs: Any, target: Any, tol: float
 ) -> None:
-    """A text padded on the right, or on the left, against itself."""
+    """A text padded on the right against itself."""
     if not isinstance(inputs, Mapping) or set(inputs) != {"input_ids"}:
         return
     ids = inputs["input_ids"][:1]
-    last = target[0] if isinstance(target, tuple) else None
-    config = getattr(model, "config", None)
-    pad = getattr(config, "pad_token_id", None)
+    if isinstance(target, tuple) and target[0] == -1:  # stay with the last real token
+        target = (ids.shape[1] - 1, *target[1:])
+    pad = getattr(getattr(model, "config", None), "pad_token_id", None)
     filler = torch.full((1, 2), pad if isinstance(pad, int) and pad >= 0 else 0)
-    left = last == -1
-    parts = [filler, ids] if left else [ids, filler]
     ones, zeros = torch.ones_like(ids), torch.zeros_like(filler)
-    mask = torch.cat([zeros, ones] if left else [ones, zeros], 1)
-    padded = {"input_ids": torch.cat(parts, 1).to(ids.dtype), "attention_mask": mask}
+    padded = {
+        "input_ids": torch.cat([ids, filler.to(ids.dtype)], 1),
+        "attention_mask": torch.cat([ones, zeros], 1),
+    }
     whole = {"input_ids": ids, "attention_mask": ones}
-    keep = slice(2, None) if left else slice(0, ids.shape[1])
+    keep = slice(0, ids.shape[1])
     try:
         with torch.no_grad():
             long = _scores(_run(entry, model, padded), target)

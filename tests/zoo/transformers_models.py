@@ -76,6 +76,9 @@ def configuration(family: str, sizes: Sizes) -> Any:
         for name in ("apply_spec_augment", "layerdrop", "use_cache"):
             if hasattr(part, name):
                 setattr(part, name, type(getattr(part, name))(0))
+        if getattr(part, "is_encoder_decoder", False):
+            if getattr(part, "decoder_start_token_id", None) is None:
+                part.decoder_start_token_id = getattr(part, "pad_token_id", None) or 0
     config.use_cache = False
     return config
 
@@ -164,7 +167,7 @@ def text(model: Any, family: str, sizes: Sizes) -> dict[str, Tensor]:
     if config.is_encoder_decoder and _takes(model, "decoder_input_ids"):
         if type(model).__name__.endswith(("Generation", "LMHeadModel")):
             inputs["decoder_input_ids"] = inputs["input_ids"].flip(1)[:, :5]
-    return inputs
+    return {**inputs, **_more(family, sizes)}
 
 
 def pixels_of(config: Any, sizes: Sizes) -> tuple[int, int, int]:
