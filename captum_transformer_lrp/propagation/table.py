@@ -9,6 +9,7 @@ from torch import nn
 
 from .composites import Composite
 from .decompositions import DECOMPOSITIONS
+from .functions import OPENED
 from .operators import (
     inplace_argument,
     is_in_place,
@@ -148,6 +149,7 @@ class Table:
         if composite.rows:
             self.predicates += registry.predicates.values()
             self.modules = {
+                **OPENED,
                 **{n: r for n, r in registry.rows.items() if is_module_key(n)},
                 **self.modules,
             }

@@ -126,7 +126,9 @@ def examine(entry: Entry) -> Record:
                 record.status, record.cause = "not built", describe(error)
                 record.where = traceback.format_exc()[-3000:]
                 return record
+            before = state_of(model)
             _check(entry, record, model, inputs, target, output)
+            _check_unchanged(model, before)
         record.status = "passed"
     except UnknownOperatorError as error:
         record.unknown = _unknown_names(str(error))
@@ -164,7 +166,6 @@ def _check(
     expected = _scores(out, target)
     if not torch.isfinite(expected).all():
         raise Failed("the model's own output is not finite")
-    before = state_of(model)
     lrp = CPLRP(model, output_field=entry.output_field)
     trace = lrp.trace(inputs, target=target)
     record.conservation = trace.conservation_error
@@ -187,10 +188,17 @@ def _check(
     general = AttnLRP(model, output_field=entry.output_field)
     eager = general.attribute(inputs, target=target)
     if not all(torch.isfinite(t).all() for t in _listed(eager)):
-        raise Failed("AttnLRP is not finite")
+        own = gradient_times_input(entry, model, inputs, target)
+        if isinstance(own, str) or all(g.isfinite().all() for g in own.values()):
+            raise Failed("AttnLRP is not finite")
+        record.notes.append("AttnLRP: the model's own gradient is not finite")
+        return
     _check_fused(entry, record, model, inputs, target, eager, tolerance)
     _check_batch(entry, record, model, inputs, target, (found, eager), tolerance)
     _check_padding(entry, record, model, inputs, target, tolerance)
+
+
+def _check_unchanged(model: nn.Module, before: Any) -> None:
     try:
         assert_same_state(before, state_of(model))
     except AssertionError as error:
@@ -281,36 +289,46 @@ def _check_batch(
 def _check_padding(
     entry: Entry, record: Record, model: nn.Module, inputs: Any, target: Any, tol: float
 ) -> None:
-    """A text padded on the right against itself."""
+    """A text padded on either side against itself."""
     if not isinstance(inputs, Mapping) or set(inputs) != {"input_ids"}:
         return
     ids = inputs["input_ids"][:1]
-    if isinstance(target, tuple) and target[0] == -1:  # stay with the last real token
-        target = (ids.shape[1] - 1, *target[1:])
     pad = getattr(getattr(model, "config", None), "pad_token_id", None)
     filler = torch.full((1, 2), pad if isinstance(pad, int) and pad >= 0 else 0)
+    filler = filler.to(ids.dtype)
     ones, zeros = torch.ones_like(ids), torch.zeros_like(filler)
-    padded = {
-        "input_ids": torch.cat([ids, filler.to(ids.dtype)], 1),
-        "attention_mask": torch.cat([ones, zeros], 1),
-    }
     whole = {"input_ids": ids, "attention_mask": ones}
-    keep = slice(0, ids.shape[1])
-    try:
-        with torch.no_grad():
+    tokens = ids.shape[1]
+    for side in ("right", "left"):
+        order = slice(None) if side == "right" else slice(None, None, -1)
+        parts, mask = (ids, filler)[order], (ones, zeros)[order]
+        padded = {
+            "input_ids": torch.cat(parts, 1),
+            "attention_mask": torch.cat(mask, 1),
+        }
+        if isinstance(target, tuple) and side == "right":  # the last real token
+            target = (target[0] % tokens, *target[1:])
+        elif isinstance(target, tuple):
+            target = (target[0] - tokens, *target[1:])
+        try:
             long = _scores(_run(entry, model, padded), target)
             short = _scores(_run(entry, model, whole), target)
-    except Exception as error:
-        record.notes.append(f"padding does not run: {describe(error)[:80]}")
-        return
-    if not _distance(long, short) <= tol:
-        record.notes.append("the model's own score depends on padding")
-        return
-    for method in (CPLRP, AttnLRP):
-        lrp = method(model, output_field=entry.output_field)
-        found = lrp.attribute(padded, target=target)
-        expected = lrp.attribute(whole, target=target)
-        _same(f"{lrp.name}, padded", found[:, keep], expected, tol)
+        except Exception as error:
+            record.notes.append(f"{side} padding: {describe(error)[:80]}")
+            continue
+        if not _distance(long, short) <= tol:
+            record.notes.append(f"{side} padding changes the model's own score")
+            continue
+        own = gradient_times_input(entry, model, padded, target)
+        if isinstance(own, dict) and not all(g.isfinite().all() for g in own.values()):
+            record.notes.append(f"{side} padding: the model's own gradient is not finite")
+            continue
+        keep = slice(0, tokens) if side == "right" else slice(-tokens, None)
+        for method in (CPLRP, AttnLRP):
+            lrp = method(model, output_field=entry.output_field)
+            found = lrp.attribute(padded, target=target)
+            expected = lrp.attribute(whole, target=target)
+            _same(f"{lrp.name}, {side} padding", found[:, keep], expected, tol)
 
 
 # ------------------------------------------------------------------------ measures
