@@ -29,6 +29,7 @@ from torch.overrides import TorchFunctionMode
 from ..errors import ModelStateError
 from .call import Call, map_tensors, tensors_in
 from .composites import Composite
+from .functions import Opened, acquire, release, wanted
 from .identifiers import Identifiers
 from .operators import transparent
 from .passes import Passes
@@ -106,6 +107,7 @@ class Engine(TorchFunctionMode):
         self._stack: list[tuple[Rule | None, bool]] = []
         self._handles: list[Any] = []
         self._hooked = False
+        self._opens = False
         self._indexed: set[nn.Module] = set()
         self.compiled = False
         self.merges = root is None  # what comes is not known
@@ -136,6 +138,9 @@ class Engine(TorchFunctionMode):
         _thread.engine = self
         try:
             self._hook_modules()
+            if wanted(self.table.modules):
+                acquire(_ask_to_open)
+                self._opens = True
             super().__enter__()  # type: ignore[no-untyped-call]
         except BaseException:
             self._leave()
@@ -156,6 +161,9 @@ class Engine(TorchFunctionMode):
         if self._hooked:
             _release_global_hooks()
             self._hooked = False
+        if self._opens:
+            release()
+            self._opens = False
         _thread.engine = self._outer
         if self._outer is not None:
             self._outer._paused -= 1
@@ -260,6 +268,14 @@ class Engine(TorchFunctionMode):
     def started(self, operator: Operator, args: Any, output: Any) -> Any:
         """Relevance starts here: an embedding of explained identifiers was read."""
         return output
+
+    def open(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """Run the forward of an autograd function in the open, if its row says so."""
+        row = self.table.modules.get(f"{function.__module__}.{function.__qualname__}")
+        closed = self._paused or self._suspended or self.backward
+        if closed or not isinstance(row, Opened) or not torch.is_grad_enabled():
+            return NotImplemented
+        return row.run(function, args, kwargs)
 
     def reenter(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run python code so that the operators in it are seen one by one."""
@@ -777,6 +793,11 @@ def _release_global_hooks() -> None:
                 handle.remove()
                 # torch forgets this entry when it removes a hook (seen in 2.8 to 2.15)
                 _hooks_with_kwargs.pop(handle.id, None)
+
+
+def _ask_to_open(function: Any, args: Any, kwargs: Any) -> Any:
+    engine: Engine | None = getattr(_thread, "engine", None)
+    return NotImplemented if engine is None else engine.open(function, args, kwargs)
 
 
 def _before_module(module: nn.Module, args: Any) -> Any:

@@ -184,6 +184,12 @@ class Trace:
         return "\n".join(lines)
 
 
+#: in place they change the shape, not the values
+_RESHAPE = frozenset(
+    "squeeze unsqueeze t transpose swapaxes swapdims as_strided".split()
+)
+
+
 class TracingEngine(Engine):
     """An engine that also measures; slower, and it keeps copies of all values."""
 
@@ -273,7 +279,7 @@ class TracingEngine(Engine):
             return super().apply(operator, args, kwargs, relevant)
         if operator.in_place:
             function = operator.out_of_place
-            if function is None:  # setitem, copy_: moves values, nothing to measure
+            if function is None or operator.name in _RESHAPE:  # moves values: nothing to measure
                 return super().apply(operator, args, kwargs, relevant)
             copied = (args[0].clone(), *args[1:])
             outcome = self.apply(

@@ -38,10 +38,6 @@ _OURS = (
     SplitGradient,
     Switch,
 )
-_RECURRENT = frozenset(
-    """lstm lstm_cell gru gru_cell rnn_tanh rnn_relu rnn_tanh_cell rnn_relu_cell
-    """.split()
-)
 #: autograd functions of torch itself that only move tensors between devices
 _MOVES = ("torch.nn.parallel.",)
 
@@ -106,12 +102,6 @@ class UnknownOperators:
             for name in self.functions
         ]
         names = dict.fromkeys(name for name, _ in self.calls)
-        if any(name in _RECURRENT for name in names):
-            lines.append(
-                "LSTM, GRU and RNN are recurrent layers, each one operator for torch, "
-                "and have no rule: write the cell out with linear, sigmoid and tanh, "
-                "whose operators have."
-            )
         lines.append("Say what they are, once, and explain again:")
         lines.append("  from captum_transformer_lrp import registry, rules")
         lines += [

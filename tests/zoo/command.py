@@ -7,6 +7,8 @@ JSON lines as they come, so that a sweep can be resumed and shards run side by s
 from __future__ import annotations
 
 import argparse
+import contextlib
+import importlib
 import json
 import multiprocessing
 import os
@@ -82,6 +84,20 @@ def examine_apart(entry: Entry, *, seconds: float, memory: float) -> dict[str, A
     return found
 
 
+def warm_up() -> None:
+    """Import what all models need once, before the processes part."""
+    for name in ("transformers.modeling_utils", "transformers.modeling_layers"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    model = torch.nn.Linear(3, 2).double().eval()
+    entry = Entry(
+        name="linear",
+        group="warm up",
+        build=lambda: (model, torch.ones(2, 3, dtype=torch.float64), None),
+    )
+    examine(entry)
+
+
 def chosen(
     all_entries: Iterable[Entry], only: str, shard: str, sample: int
 ) -> list[Entry]:
@@ -105,7 +121,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--here", action="store_true", help="in this process")
     options = parser.parse_args(arguments)
-    import transformers  # noqa: F401  # once, before the processes part
+    warm_up()
 
     path = Path(options.records)
     path.parent.mkdir(parents=True, exist_ok=True)

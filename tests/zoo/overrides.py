@@ -9,6 +9,83 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from .shrinking import Sizes
+
+
+def _boxes(sizes: Sizes, corners: int) -> Tensor:
+    """Return a box for every token of two texts, in [0, 50)."""
+    generator = torch.Generator().manual_seed(sizes.seed)
+    starts = torch.randint(0, 25, (2, sizes.tokens, 2), generator=generator)
+    ends = starts + torch.randint(1, 25, (2, sizes.tokens, 2), generator=generator)
+    return torch.cat([starts, ends], -1)
+
+
+_MAMBA2: dict[str, Any] = {
+    "mamba_n_heads": 8,
+    "mamba_d_head": lambda s: s.width // 4,
+    "mamba_n_groups": 1,
+}
+_ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+
 OVERRIDES: dict[str, dict[str, Any]] = {
-    "xlnet": {"d_inner": 48},
+    "bamba": {**_MAMBA2, "attn_layer_indices": [1]},
+    "bros": {"!inputs": lambda s, random: {"bbox": _boxes(s, 4).double()}},
+    "cohere_compass_text": {"rope_parameters": {"full_attention": _ROPE}},
+    "esm": {"vocab_size": 33, "pad_token_id": 1, "mask_token_id": 32},
+    "esmc": {"num_key_value_heads": lambda s: s.heads},
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]], "num_layers": 2},
+    "granite_speech5_ctc": {"context_size": 8},
+    "layoutlmv3": {"input_size": 32, "coordinate_size": 5, "shape_size": 6},
+    "lilt": {"hidden_size": 48, "num_attention_heads": 4},
+    "longformer": {"attention_window": [4, 4], "!tokens": 12},
+    "led": {"attention_window": [4, 4], "!tokens": 12},
+    "big_bird": {"block_size": 2, "num_random_blocks": 2, "!tokens": 24},
+    "bigbird_pegasus": {"block_size": 2, "num_random_blocks": 2, "!tokens": 24},
+    "mobilebert": {
+        "embedding_size": 16,
+        "hidden_size": 32,
+        "intra_bottleneck_size": 16,
+        "true_hidden_size": 16,
+        "intermediate_size": 24,
+    },
+    "mra": {"block_per_row": 2, "!tokens": 64},
+    "nemotron": {"num_key_value_heads": 2},
+    "nystromformer": {
+        "num_landmarks": 2,
+        "segment_means_seq_len": 8,
+        "conv_kernel_size": 3,
+        "!tokens": 8,
+    },
+    "reformer": {
+        "axial_pos_shape": (4, 4),
+        "axial_pos_embds_dim": (8, 24),
+        "local_attn_chunk_length": 4,
+        "lsh_attn_chunk_length": 4,
+        "attn_layers": ["local", "lsh"],
+        "num_buckets": 2,
+        "hash_seed": 0,
+        "!tokens": 16,
+    },
+    "xmod": {"default_language": "en_XX"},
+    "zamba": {
+        "num_hidden_layers": 6,
+        "attention_hidden_size": lambda s: 2 * s.width,
+        "attention_head_dim": lambda s: 2 * s.width // s.heads,
+        "n_mamba_heads": 2,
+        "mamba_dt_rank": 4,
+    },
+    "zamba2": {
+        "num_hidden_layers": 3,
+        "layers_block_type": ["linear_attention", "linear_attention", "hybrid"],
+        "hybrid_layer_ids": [2],
+        "attention_hidden_size": lambda s: 2 * s.width,
+        "attention_head_dim": lambda s: 2 * s.width // s.heads,
+        "num_key_value_heads": lambda s: s.heads,
+        "n_mamba_heads": 8,
+        "mamba_headdim": lambda s: s.width // 4,
+        "adapter_rank": 4,
+    },
 }

@@ -25,6 +25,8 @@ class Sizes:
     vocabulary: int = 120
     tokens: int = 10
     pixels: int = 32
+    samples: int = 2400
+    frames: int = 32
     seed: int = 0
 
     @property
@@ -131,6 +133,15 @@ def shrunk(config: Any, sizes: Sizes, overrides: Mapping[str, Any]) -> Any:
         changed["pad_token_id"] = 1
     for name, value in own.items():
         changed[name] = value(sizes) if inspect.isfunction(value) else value
+    if "kv_lora_rank" in vars(config) and "num_key_value_heads" not in own:
+        changed["num_key_value_heads"] = changed.get("num_attention_heads")
+    values = vars(config)
+    if isinstance(values.get("qk_nope_head_dim"), int) and "qk_head_dim" in values:
+        changed["qk_head_dim"] = 2 * sizes.head
+        if values.get("head_dim") == values["qk_head_dim"]:
+            changed["head_dim"] = 2 * sizes.head
+    if values.get("head_dim", 0) is None and "head_dim" not in own:
+        changed["head_dim"] = sizes.head
     kinds = set(_layer_types(config))
     for layers in (None, 3, 4, 5, 6, 8):
         if layers is not None:
