@@ -149,7 +149,9 @@ def describe(error: BaseException) -> str:
 
 
 def _unknown_names(message: str) -> list[str]:
-    lines = re.findall(r"^  (?:autograd function )?(\S+?),?  ?(?:in|inside) ", message, re.M)
+    lines = re.findall(
+        r"^  (?:autograd function )?(\S+?),?  ?(?:in|inside) ", message, re.M
+    )
     return list(dict.fromkeys(lines))
 
 
@@ -157,7 +159,12 @@ def _unknown_names(message: str) -> list[str]:
 
 
 def _check(
-    entry: Entry, record: Record, model: nn.Module, inputs: Any, target: Any, out: Tensor
+    entry: Entry,
+    record: Record,
+    model: nn.Module,
+    inputs: Any,
+    target: Any,
+    out: Tensor,
 ) -> None:
     tolerance = FLOAT32_TOLERANCE if entry.float32 else TOLERANCE
     if entry.float32:
@@ -255,7 +262,9 @@ def _check_fused(
             found = general.attribute(inputs, target=target)
     record.notes.append("AttnLRP, fused against eager: in raised precision")
     for one, other in zip(_listed(found), _listed(wide), strict=True):
-        _same("AttnLRP, fused against eager, in float64 throughout", one, other, tolerance)
+        _same(
+            "AttnLRP, fused against eager, in float64 throughout", one, other, tolerance
+        )
 
 
 def _check_batch(
@@ -324,7 +333,9 @@ def _check_padding(
             continue
         own = gradient_times_input(entry, model, padded, target)
         if isinstance(own, dict) and not all(g.isfinite().all() for g in own.values()):
-            record.notes.append(f"{side} padding: the model's own gradient is not finite")
+            record.notes.append(
+                f"{side} padding: the model's own gradient is not finite"
+            )
             continue
         keep = slice(0, tokens) if side == "right" else slice(-tokens, None)
         for method in (CPLRP, AttnLRP):

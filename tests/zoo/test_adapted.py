@@ -201,7 +201,7 @@ def test_tied_weights(method: Any) -> None:
     assert check(tied, IDS).passed
 
 
-# ------------------------------------------------------------------ spread out, compiled
+# ----------------------------------------------------------------- spread, compiled
 
 
 @pytest.mark.filterwarnings("ignore:The following device_map keys:UserWarning")

@@ -22,27 +22,74 @@ from .sweep import Built, Entry
 #: family -> variant (or the class, where variants cannot be made smaller), image size,
 #: and what is smaller
 SMALL: dict[str, tuple[str, int, dict[str, Any]]] = {
-    "beit": ("beit_base_patch16_224", 32, {"img_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 48, "num_heads": 4}),
+    "beit": (
+        "beit_base_patch16_224",
+        32,
+        {"img_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 48, "num_heads": 4},
+    ),
     "byoanet": ("lambda_resnet26t", 64, {"img_size": 64}),
     "byobnet": ("test_byobnet", 64, {}),
-    "cait": ("cait_xxs24_224", 32, {"img_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 48}),
-    "coat": ("CoaT", 32, {"img_size": 32, "patch_size": 4, "embed_dims": (16, 32, 32, 32), "serial_depths": (1, 1, 1, 1), "parallel_depth": 1}),
+    "cait": (
+        "cait_xxs24_224",
+        32,
+        {"img_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 48},
+    ),
+    "coat": (
+        "CoaT",
+        32,
+        {
+            "img_size": 32,
+            "patch_size": 4,
+            "embed_dims": (16, 32, 32, 32),
+            "serial_depths": (1, 1, 1, 1),
+            "parallel_depth": 1,
+        },
+    ),
     "convit": ("convit_tiny", 64, {"img_size": 64, "depth": 3, "local_up_to_layer": 2}),
     "convmixer": ("ConvMixer", 32, {"dim": 32, "depth": 2}),
     "convnext": ("test_convnext", 64, {}),
     "cpubone": ("cpubone_nano", 64, {}),
     "crossvit": ("crossvit_tiny_240", 48, {"img_size": 48, "img_scale": (1.0, 1.0)}),
-    "csatv2": ("CSATv2", 64, {"dims": (8, 16, 32, 32), "depths": (1, 1, 2, 2), "transformer_depths": (0, 0, 1, 1)}),
+    "csatv2": (
+        "CSATv2",
+        64,
+        {
+            "dims": (8, 16, 32, 32),
+            "depths": (1, 1, 2, 2),
+            "transformer_depths": (0, 0, 1, 1),
+        },
+    ),
     "cspnet": ("cs3darknet_focus_s", 64, {}),
     "cspnext": ("cspnext_tiny", 64, {}),
-    "davit": ("davit_tiny", 64, {"depths": (1, 1), "embed_dims": (32, 64), "num_heads": (2, 4)}),
-    "deepseek_vit": ("deepseek_vit_412m", 56, {"img_size": 56, "depth": 2, "embed_dim": 64, "num_heads": 4}),
-    "deit": ("deit_tiny_distilled_patch16_224", 32, {"img_size": 32, "patch_size": 8, "depth": 2}),
+    "davit": (
+        "davit_tiny",
+        64,
+        {"depths": (1, 1), "embed_dims": (32, 64), "num_heads": (2, 4)},
+    ),
+    "deepseek_vit": (
+        "deepseek_vit_412m",
+        56,
+        {"img_size": 56, "depth": 2, "embed_dim": 64, "num_heads": 4},
+    ),
+    "deit": (
+        "deit_tiny_distilled_patch16_224",
+        32,
+        {"img_size": 32, "patch_size": 8, "depth": 2},
+    ),
     "densenet": ("densenet121", 64, {"block_config": (2, 2, 2, 2)}),
     "dla": ("dla46x_c", 64, {}),
     "dpn": ("dpn48b", 64, {"k_sec": (1, 1, 1, 1)}),
     "edgenext": ("edgenext_xx_small", 64, {}),
-    "efficientformer": ("EfficientFormer", 224, {"img_size": 224, "depths": (1, 1, 1, 2), "embed_dims": (16, 16, 32, 64), "num_vit": 1}),
+    "efficientformer": (
+        "EfficientFormer",
+        224,
+        {
+            "img_size": 224,
+            "depths": (1, 1, 1, 2),
+            "embed_dims": (16, 16, 32, 64),
+            "num_vit": 1,
+        },
+    ),
     "efficientformer_v2": ("efficientformerv2_s0", 64, {"img_size": 64}),
     "efficientnet": ("test_efficientnet", 64, {}),
     "efficientvim": ("efficientvim_m1", 64, {}),
@@ -52,13 +99,37 @@ SMALL: dict[str, tuple[str, int, dict[str, Any]]] = {
     "fasternet": ("fasternet_t0", 64, {}),
     "fastvit": ("fastvit_t8", 64, {}),
     "focalnet": ("FocalNet", 64, {"depths": (1, 1, 1, 1), "embed_dim": 24}),
-    "gcvit": ("GlobalContextVit", 64, {"img_size": 64, "window_size": (4, 4, 2, 2), "depths": (1, 1, 2, 1), "embed_dim": 16, "num_heads": (2, 2, 4, 4), "layer_scale": 1e-5}),
+    "gcvit": (
+        "GlobalContextVit",
+        64,
+        {
+            "img_size": 64,
+            "window_size": (4, 4, 2, 2),
+            "depths": (1, 1, 2, 1),
+            "embed_dim": 16,
+            "num_heads": (2, 2, 4, 4),
+            "layer_scale": 1e-5,
+        },
+    ),
     "gemma4_vit": ("gemma4_vit_167m_enc", 96, {"depth": 2}),
     "ghostnet": ("ghostnet_050", 64, {}),
     "hardcorenas": ("hardcorenas_a", 64, {}),
     "hgnet": ("hgnetv2_b0", 64, {}),
-    "hiera": ("hiera_tiny_224", 64, {"img_size": (64, 64), "stages": (1, 1, 2, 1), "embed_dim": 32}),
-    "hieradet_sam2": ("HieraDet", 64, {"stages": (1, 2, 3, 1), "embed_dim": 16, "global_att_blocks": (4,), "window_spec": (4, 2, 4, 2)}),
+    "hiera": (
+        "hiera_tiny_224",
+        64,
+        {"img_size": (64, 64), "stages": (1, 1, 2, 1), "embed_dim": 32},
+    ),
+    "hieradet_sam2": (
+        "HieraDet",
+        64,
+        {
+            "stages": (1, 2, 3, 1),
+            "embed_dim": 16,
+            "global_att_blocks": (4,),
+            "window_spec": (4, 2, 4, 2),
+        },
+    ),
     "hrnet": ("hrnet_w18_small", 64, {}),
     "iformer": ("iformer_t", 64, {}),
     "inception_next": ("inception_next_atto", 64, {"depths": (1, 1, 1, 1)}),
@@ -71,17 +142,38 @@ SMALL: dict[str, tuple[str, int, dict[str, Any]]] = {
     "mambaout": ("test_mambaout", 64, {}),
     "maxxvit": ("test_maxvit", 64, {"img_size": 64}),
     "metaformer": ("poolformer_s12", 64, {}),
-    "mlp_mixer": ("MlpMixer", 32, {"img_size": 32, "patch_size": 8, "num_blocks": 2, "embed_dim": 32}),
+    "mlp_mixer": (
+        "MlpMixer",
+        32,
+        {"img_size": 32, "patch_size": 8, "num_blocks": 2, "embed_dim": 32},
+    ),
     "mobilenetv3": ("mobilenetv3_small_050", 64, {}),
     "mobilenetv5": ("mobilenetv5_base", 64, {"channel_multiplier": 0.125}),
     "mobilevit": ("mobilevit_xxs", 64, {}),
     "mvitv2": ("mvitv2_tiny", 64, {"img_size": 64}),
-    "naflexvit": ("naflexvit_base_patch16_gap", 64, {"depth": 2, "embed_dim": 48, "num_heads": 4}),
+    "naflexvit": (
+        "naflexvit_base_patch16_gap",
+        64,
+        {"depth": 2, "embed_dim": 48, "num_heads": 4},
+    ),
     "nasnet": ("NASNetALarge", 96, {"stem_size": 24, "num_features": 384}),
-    "nest": ("Nest", 32, {"img_size": 32, "depths": (1, 1, 1), "embed_dims": (16, 32, 32), "num_heads": (2, 2, 4)}),
+    "nest": (
+        "Nest",
+        32,
+        {
+            "img_size": 32,
+            "depths": (1, 1, 1),
+            "embed_dims": (16, 32, 32),
+            "num_heads": (2, 2, 4),
+        },
+    ),
     "nextvit": ("nextvit_small", 64, {"depths": (1, 1, 5, 1)}),
     "nfnet": ("test_nfnet", 64, {}),
-    "pit": ("PoolingVisionTransformer", 48, {"img_size": 48, "depth": (1, 1, 1), "base_dims": (8, 8, 8), "distilled": True}),
+    "pit": (
+        "PoolingVisionTransformer",
+        48,
+        {"img_size": 48, "depth": (1, 1, 1), "base_dims": (8, 8, 8), "distilled": True},
+    ),
     "pnasnet": ("pnasnet5large", 96, {}),
     "pvt_v2": ("pvt_v2_b0", 64, {"depths": (1, 1, 1, 1)}),
     "qwen3_vit": ("qwen3_vit_88m", 64, {"depth": 2, "embed_dim": 64, "num_heads": 4}),
@@ -92,7 +184,11 @@ SMALL: dict[str, tuple[str, int, dict[str, Any]]] = {
     "res2net": ("res2net50_14w_8s", 64, {"layers": (1, 1, 1, 1)}),
     "resnest": ("resnest14d", 64, {}),
     "resnet": ("test_resnet", 64, {}),
-    "resnetv2": ("ResNetV2", 64, {"layers": (1, 1, 1, 1), "channels": (128, 128, 128, 128), "stem_chs": 32}),
+    "resnetv2": (
+        "ResNetV2",
+        64,
+        {"layers": (1, 1, 1, 1), "channels": (128, 128, 128, 128), "stem_chs": 32},
+    ),
     "rexnet": ("rexnet_100", 64, {}),
     "selecsls": ("selecsls42", 64, {}),
     "senet": ("legacy_seresnet18", 64, {}),
@@ -101,26 +197,100 @@ SMALL: dict[str, tuple[str, int, dict[str, Any]]] = {
     "sknet": ("skresnet18", 64, {}),
     "starnet": ("starnet_s050", 64, {}),
     "swiftformer": ("swiftformer_xs", 64, {}),
-    "swin_transformer": ("swin_tiny_patch4_window7_224", 64, {"img_size": 64, "window_size": 4, "depths": (2, 2), "embed_dim": 24, "num_heads": (2, 4)}),
-    "swin_transformer_v2": ("swinv2_tiny_window8_256", 64, {"img_size": 64, "window_size": 4, "depths": (2, 2), "embed_dim": 24, "num_heads": (2, 4)}),
-    "swin_transformer_v2_cr": ("swinv2_cr_tiny_ns_224", 64, {"img_size": 64, "window_size": 4, "depths": (2, 2), "embed_dim": 24, "num_heads": (2, 4)}),
-    "tiny_vit": ("TinyVit", 64, {"embed_dims": (16, 32, 32, 64), "depths": (1, 1, 2, 1), "num_heads": (2, 2, 2, 4), "window_sizes": (2, 2, 4, 2)}),
+    "swin_transformer": (
+        "swin_tiny_patch4_window7_224",
+        64,
+        {
+            "img_size": 64,
+            "window_size": 4,
+            "depths": (2, 2),
+            "embed_dim": 24,
+            "num_heads": (2, 4),
+        },
+    ),
+    "swin_transformer_v2": (
+        "swinv2_tiny_window8_256",
+        64,
+        {
+            "img_size": 64,
+            "window_size": 4,
+            "depths": (2, 2),
+            "embed_dim": 24,
+            "num_heads": (2, 4),
+        },
+    ),
+    "swin_transformer_v2_cr": (
+        "swinv2_cr_tiny_ns_224",
+        64,
+        {
+            "img_size": 64,
+            "window_size": 4,
+            "depths": (2, 2),
+            "embed_dim": 24,
+            "num_heads": (2, 4),
+        },
+    ),
+    "tiny_vit": (
+        "TinyVit",
+        64,
+        {
+            "embed_dims": (16, 32, 32, 64),
+            "depths": (1, 1, 2, 1),
+            "num_heads": (2, 2, 2, 4),
+            "window_sizes": (2, 2, 4, 2),
+        },
+    ),
     "tnt": ("tnt_s_legacy_patch16_224", 64, {"img_size": 64, "depth": 2}),
     "tresnet": ("tresnet_m", 64, {"layers": (1, 1, 1, 1)}),
     "twins": ("twins_pcpvt_small", 64, {"img_size": 64, "depths": (1, 1, 1, 1)}),
     "vgg": ("VGG", 32, {"cfg": [16, "M", 32, "M", 32], "norm_layer": nn.BatchNorm2d}),
     "visformer": ("visformer_tiny", 64, {"img_size": 64, "depth": (2, 1, 1)}),
-    "vision_transformer": ("vit_tiny_patch16_224", 32, {"img_size": 32, "patch_size": 8, "depth": 2}),
-    "vision_transformer_hybrid": ("vit_tiny_r_s16_p8_224", 32, {"img_size": 32, "patch_size": 1, "depth": 2}),
-    "vision_transformer_relpos": ("vit_relpos_small_patch16_224", 32, {"img_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 48, "num_heads": 4}),
-    "vision_transformer_sam": ("VisionTransformerSAM", 64, {"img_size": 64, "depth": 2, "embed_dim": 32, "num_heads": 4, "use_rel_pos": True, "window_size": 3, "global_attn_indexes": (1,), "neck_chans": 32}),
+    "vision_transformer": (
+        "vit_tiny_patch16_224",
+        32,
+        {"img_size": 32, "patch_size": 8, "depth": 2},
+    ),
+    "vision_transformer_hybrid": (
+        "vit_tiny_r_s16_p8_224",
+        32,
+        {"img_size": 32, "patch_size": 1, "depth": 2},
+    ),
+    "vision_transformer_relpos": (
+        "vit_relpos_small_patch16_224",
+        32,
+        {"img_size": 32, "patch_size": 8, "depth": 2, "embed_dim": 48, "num_heads": 4},
+    ),
+    "vision_transformer_sam": (
+        "VisionTransformerSAM",
+        64,
+        {
+            "img_size": 64,
+            "depth": 2,
+            "embed_dim": 32,
+            "num_heads": 4,
+            "use_rel_pos": True,
+            "window_size": 3,
+            "global_attn_indexes": (1,),
+            "neck_chans": 32,
+        },
+    ),
     "vitamin": ("vitamin_small_224", 64, {"img_size": 64, "depth": 2}),
-    "volo": ("VOLO", 64, {"img_size": 64, "layers": (1, 1, 1, 1), "embed_dims": (24, 48, 48, 48), "num_heads": (2, 4, 4, 4), "use_aux_head": False}),
+    "volo": (
+        "VOLO",
+        64,
+        {
+            "img_size": 64,
+            "layers": (1, 1, 1, 1),
+            "embed_dims": (24, 48, 48, 48),
+            "num_heads": (2, 4, 4, 4),
+            "use_aux_head": False,
+        },
+    ),
     "vovnet": ("vovnet39a", 64, {}),
     "xception": ("legacy_xception", 96, {}),
     "xception_aligned": ("xception41", 96, {}),
     "xcit": ("xcit_nano_12_p8_224", 32, {"img_size": 32, "depth": 2}),
-}  # fmt: skip
+}
 
 
 def families() -> dict[str, list[str]]:
@@ -187,7 +357,9 @@ def randomised(
             else:
                 fan = max(parameter[0].numel(), 4)
                 parameter.copy_(values / fan**0.5)
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    norms = [
+        m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)
+    ]
     model.eval()
     momenta = [m.momentum for m in norms]
     for norm in norms:
@@ -198,7 +370,10 @@ def randomised(
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.eval()
         norm.momentum = momentum
-        for buffer, low, high in ((norm.running_mean, 0.7, 1.3), (norm.running_var, 0.5, 1.5)):
+        for buffer, low, high in (
+            (norm.running_mean, 0.7, 1.3),
+            (norm.running_var, 0.5, 1.5),
+        ):
             buffer *= low + (high - low) * torch.rand(buffer.shape, generator=generator)
         norm.running_var += 0.05
     return model
@@ -206,7 +381,9 @@ def randomised(
 
 def with_a_switch(model: nn.Module) -> list[nn.Module]:
     """Return the modules that choose between fused and written-out attention."""
-    return [m for m in model.modules() if isinstance(getattr(m, "fused_attn", None), bool)]
+    return [
+        m for m in model.modules() if isinstance(getattr(m, "fused_attn", None), bool)
+    ]
 
 
 def fused(model: nn.Module) -> AbstractContextManager[None] | None:
