@@ -51,7 +51,7 @@ TOLERANCES: dict[torch.dtype, float] = {
 _NAMED_AT_MOST = 6
 
 
-class _Checker:
+class Checker:
     """The state of one run: the model that is measured, its inputs, what was found."""
 
     def __init__(
