@@ -45,18 +45,38 @@ _MAMBA2: dict[str, Any] = {
     "mamba_d_head": lambda s: s.width // 4,
     "mamba_n_groups": 1,
 }
+_SWIN: dict[str, Any] = {
+    "depths": [1, 1],
+    "num_heads": [2, 2],
+    "window_size": 2,
+    "patch_size": 4,
+}
 _ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 
 OVERRIDES: dict[str, dict[str, Any]] = {
     "align": {
         "projection_dim": 640,
-        "!keep": ("projection_dim",),
-        "vision_config.out_channels": [16, 24, 40, 80, 112, 192, 320],
+        "vision_config.!keep": ("in_channels", "out_channels", "hidden_dim"),
     },
     "bit": {"num_groups": 4},
     "levit": {"image_size": 64, "patch_size": 16},
-    "donut-swin": {"window_size": 2},
-    "swin": {"window_size": 2},
+    "donut-swin": _SWIN,
+    "swin": _SWIN,
+    "canary": {"encoder_config.!keep": ("num_mel_bins",)},
+    "fun_asr_nano": {"adaptor_config.intermediate_size": lambda s: s.width // 4},
+    "moonshine": {
+        "encoder_num_key_value_heads": lambda s: s.heads,
+        "decoder_num_key_value_heads": lambda s: s.heads,
+    },
+    "qwen3_asr": {"audio_config.n_window": 8},
+    "speech-encoder-decoder": {
+        "!inputs": lambda s, random: {
+            "input_features": None,
+            "input_values": random(2, s.samples),
+        }
+    },
+    "wav2vec2-bert": {"vocab_size": 32},
+    "wav2vec2-conformer": {"vocab_size": 32},
     "efficientnet": {"hidden_dim": 2560},
     "hgnet_v2": {
         "!keep": (
@@ -81,6 +101,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "timesfm": {"!field": "mean_predictions"},
     "timesfm2_5": {"!field": "mean_predictions"},
     "videoprism": {
+        "!field": "logits_per_video",
         "!inputs": lambda s, random: {
             "pixel_values": None,
             "pixel_values_videos": random(2, 16, 3, s.pixels, s.pixels),
@@ -112,7 +133,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "esm": {"vocab_size": 33, "pad_token_id": 1, "mask_token_id": 32},
     "esmc": {"num_key_value_heads": lambda s: s.heads},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "num_layers": 2},
-    "granite_speech5_ctc": {"context_size": 8},
+    "granite_speech5_ctc": {"encoder_config.context_size": 8},
     "layoutlmv3": {"input_size": 32, "coordinate_size": 5, "shape_size": 6},
     "lilt": {"hidden_size": 48, "num_attention_heads": 4},
     "longformer": {

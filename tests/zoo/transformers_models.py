@@ -336,7 +336,8 @@ def audio(model: Any, family: str, sizes: Sizes) -> dict[str, Any]:
     if "input_ids" in inspect.signature(model.forward).parameters:
         return audio_in_text(model, family, sizes)
     config = model.config
-    inputs: dict[str, Any] = _sound(model, config, sizes)
+    encoder = getattr(config, "encoder_config", config)
+    inputs: dict[str, Any] = _sound(model, encoder, sizes)
     if config.is_encoder_decoder and _takes(model, "decoder_input_ids"):
         vocabulary = getattr(config.get_text_config(), "vocab_size", sizes.vocabulary)
         inputs["decoder_input_ids"] = random_ids(sizes, vocabulary, 5)
