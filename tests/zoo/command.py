@@ -23,6 +23,7 @@ from typing import Any
 
 import torch
 
+from .page import write
 from .shrinking import Sizes
 from .sweep import Entry, Record, examine
 
@@ -123,13 +124,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=60, help="limit per model")
     parser.add_argument("--memory", type=float, default=8, help="GiB per model")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--page", action="store_true", help="write docs/zoo.md only")
     parser.add_argument("--here", action="store_true", help="in this process")
     options = parser.parse_args(arguments)
-    warm_up()
-
     path = Path(options.records)
     path.parent.mkdir(parents=True, exist_ok=True)
     known = read(path)
+    if options.page:
+        for beside in sorted(path.parent.glob("*.jsonl")):
+            known = {**read(beside), **known}
+        write(known.values(), PAGE)
+        return 0
+    warm_up()
     os.environ["HF_HUB_OFFLINE"] = "1"
     wanted = chosen(
         entries(Sizes(seed=options.seed)), options.only, options.shard, options.sample
