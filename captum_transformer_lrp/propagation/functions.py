@@ -127,7 +127,9 @@ WRITTEN: dict[str, Callable[..., torch.Tensor]] = {
 #: qualified name -> rule; of libraries that need not be installed
 OPENED: dict[str, Opened] = {
     # masked softmax of DeBERTa's descendants, made to save memory
-    "transformers.models.sew_d.modeling_sew_d.XSoftmax": Opened(written="masked softmax"),
+    "transformers.models.sew_d.modeling_sew_d.XSoftmax": Opened(
+        written="masked softmax"
+    ),
     # attention by the expected collisions of hashes; backward is an estimate
     "transformers.models.yoso.modeling_yoso.YosoCumulation": Opened(),
     # a square root whose derivative is bounded for training
@@ -165,7 +167,9 @@ def acquire(ask: Callable[[type[Function], Any, Any], Any]) -> None:
         _users += 1
         if _users > 1:
             return
-        usual = next(c.__dict__["apply"] for c in Function.__mro__ if "apply" in vars(c))
+        usual = next(
+            c.__dict__["apply"] for c in Function.__mro__ if "apply" in vars(c)
+        )
         _own.update({"apply": usual} if "apply" in vars(Function) else {})
 
         def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:

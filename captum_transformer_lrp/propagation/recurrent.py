@@ -29,7 +29,9 @@ def _split(weights: Sequence[Tensor], biased: bool) -> tuple[Any, Any, Any, Any]
     return weights[0], weights[1], *biases
 
 
-def lstm_step(x: Tensor, state: State, weights: Sequence[Tensor], biased: bool) -> State:
+def lstm_step(
+    x: Tensor, state: State, weights: Sequence[Tensor], biased: bool
+) -> State:
     """One step of an LSTM, with the projection of its output if there is one.
 
     ``c' = sigmoid(f) c + sigmoid(i) tanh(g)``, ``h' = sigmoid(o) tanh(c')``; shapes
@@ -67,7 +69,9 @@ def rnn_step(
     """One step of a plain recurrent layer: ``h' = f(W x + U h)``."""
     w_x, w_h, b_x, b_h = _split(weights, biased)
     return (
-        activation(functional.linear(x, w_x, b_x) + functional.linear(state[0], w_h, b_h)),
+        activation(
+            functional.linear(x, w_x, b_x) + functional.linear(state[0], w_h, b_h)
+        ),
     )
 
 

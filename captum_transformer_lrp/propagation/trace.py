@@ -229,7 +229,9 @@ class TracingEngine(Engine):
             return super().apply(operator, args, kwargs, relevant)
         if operator.in_place:
             function = operator.out_of_place
-            if function is None or operator.name in _RESHAPE:  # moves values: nothing to measure
+            if (
+                function is None or operator.name in _RESHAPE
+            ):  # moves values: nothing to measure
                 return super().apply(operator, args, kwargs, relevant)
             copied = (args[0].clone(), *args[1:])
             outcome = self.apply(

@@ -150,9 +150,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.here:
             found = asdict(examine(entry))
         else:
-            found = examine_apart(
-                entry, seconds=options.seconds, memory=options.memory
-            )
+            found = examine_apart(entry, seconds=options.seconds, memory=options.memory)
         failures += found["status"] == "failed"
         with path.open("a") as file:
             file.write(json.dumps(found) + "\n")

@@ -105,7 +105,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "!inputs": lambda s, random: {
             "pixel_values": None,
             "pixel_values_videos": random(2, 16, 3, s.pixels, s.pixels),
-        }
+        },
     },
     "bamba": {**_MAMBA2, "attn_layer_indices": [1]},
     "bros": {"!inputs": lambda s, random: {"bbox": _boxes(s).double() / 50}},

@@ -38,7 +38,10 @@ class Sizes:
 #: pattern of the whole name -> value, the first that matches wins; a name of one of
 #: the :class:`Sizes` stands for it, None says that the field is left alone
 NAMES: tuple[tuple[str, Any], ...] = (
-    (r"tie_.*|use_.*|is_.*|initializer.*|.*_act|num_labels|.*kernel.*|.*stride.*", None),
+    (
+        r"tie_.*|use_.*|is_.*|initializer.*|.*_act|num_labels|.*kernel.*|.*stride.*",
+        None,
+    ),
     (r"(num_)?channels|num_frames|tubelet_size|in_chans|num_image_channels", None),
     (r"(in|out)_channels", None),
     (r"downsampl.*|upsampl.*|.*_factor|.*_rate|sampling_rate", None),
@@ -79,9 +82,14 @@ NAMES: tuple[tuple[str, Any], ...] = (
     (r"codebook_size|num_codevectors_per_group|num_hash_buckets", 32),
     (r"image_size|img_size|input_size|crop_size", "pixels"),
     (r"patch_size", 8),
-    (r".*(hidden|embed(ding)?|projection|pooler|proj|output|width)_?(size|dim)(_.*)?",
-     "width"),
-    (r"d_model|n_embd|emb_dim|dim|d_latents|(lru_)?width|model_dim|embed_dims", "width"),
+    (
+        r".*(hidden|embed(ding)?|projection|pooler|proj|output|width)_?(size|dim)(_.*)?",
+        "width",
+    ),
+    (
+        r"d_model|n_embd|emb_dim|dim|d_latents|(lru_)?width|model_dim|embed_dims",
+        "width",
+    ),
     (r".*_(hidden_size|embed_dim|projection_dim|output_dim|input_dim)", "width"),
 )
 #: the same for lists of numbers, one per stage

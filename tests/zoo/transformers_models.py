@@ -107,7 +107,9 @@ def build(family: str, name: str, kind: str, sizes: Sizes) -> Built:
         config = next(
             (c for c in _configurations(config) if isinstance(c, asked)), config
         )
-        model = cls._from_config(config) if hasattr(cls, "_from_config") else cls(config)
+        model = (
+            cls._from_config(config) if hasattr(cls, "_from_config") else cls(config)
+        )
     model = with_random_weights(model, sizes.seed)
     inputs = INPUTS[kind](model, family, sizes)
     if isinstance(inputs, dict):
@@ -217,7 +219,11 @@ def audio_in_text(model: Any, family: str, sizes: Sizes) -> dict[str, Tensor]:
     sound = _sound(model, config, sizes)
     if _takes(model, "input_features_mask"):
         sound["input_features_mask"] = torch.ones(
-            2, sound["input_features"].shape[-1 if sound["input_features"].shape[1] != sizes.frames else 1], dtype=torch.bool
+            2,
+            sound["input_features"].shape[
+                -1 if sound["input_features"].shape[1] != sizes.frames else 1
+            ],
+            dtype=torch.bool,
         )
     sound |= _more(family, sizes)
     return _with_places(model, family, sizes, sound, "audio")
