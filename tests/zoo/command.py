@@ -14,6 +14,7 @@ import multiprocessing
 import os
 import re
 import resource
+import signal
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
@@ -22,6 +23,7 @@ from typing import Any
 
 import torch
 
+from .page import write
 from .shrinking import Sizes
 from .sweep import Entry, Record, examine
 
@@ -41,10 +43,11 @@ def entries(sizes: Sizes, groups: str = "") -> Iterator[Entry]:
     yield from timm_models.entries()
 
 
-def _worker(entry: Entry, memory: float, pipe: Any) -> None:
+def _worker(entry: Entry, seconds: float, memory: float, pipe: Any) -> None:
     torch.set_num_threads(1)
     limit = int(memory * _GIBIBYTE)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 5))
     pipe.send(asdict(examine(entry)))
     pipe.close()
 
@@ -54,7 +57,8 @@ def examine_apart(entry: Entry, *, seconds: float, memory: float) -> dict[str, A
 
     Args:
         entry (Entry): what to examine.
-        seconds (float): after which the process is ended.
+        seconds (float): of processor time after which the process is ended, or four
+            times as many by the clock.
         memory (float): GiB of address space that it may take.
 
     Returns:
@@ -62,18 +66,19 @@ def examine_apart(entry: Entry, *, seconds: float, memory: float) -> dict[str, A
     """
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_worker, args=(entry, memory, theirs))
+    process = context.Process(target=_worker, args=(entry, seconds, memory, theirs))
     start = time.perf_counter()
     process.start()
     theirs.close()
     found: dict[str, Any] | None = None
-    cause = f"took longer than {seconds:.0f} s"
-    if ours.poll(seconds):
+    cause = late = f"took longer than {seconds:.0f} s"
+    if ours.poll(4 * seconds):
         try:
             found = ours.recv()
         except EOFError:
             process.join()
-            cause = f"the process ended with code {process.exitcode}"
+            ended = f"the process ended with code {process.exitcode}"
+            cause = late if process.exitcode == -signal.SIGXCPU else ended
     process.kill()
     process.join()
     if found is None:
@@ -116,16 +121,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--records", default="build/zoo/records.jsonl")
     parser.add_argument("--resume", action="store_true", help="leave out known records")
     parser.add_argument("--failed", action="store_true", help="again what failed")
-    parser.add_argument("--seconds", type=float, default=120, help="limit per model")
+    parser.add_argument("--seconds", type=float, default=60, help="limit per model")
     parser.add_argument("--memory", type=float, default=8, help="GiB per model")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--page", action="store_true", help="write docs/zoo.md only")
     parser.add_argument("--here", action="store_true", help="in this process")
     options = parser.parse_args(arguments)
-    warm_up()
-
     path = Path(options.records)
     path.parent.mkdir(parents=True, exist_ok=True)
     known = read(path)
+    if options.page:
+        for beside in sorted(path.parent.glob("*.jsonl")):
+            known = {**read(beside), **known}
+        write(known.values(), PAGE)
+        return 0
+    warm_up()
     os.environ["HF_HUB_OFFLINE"] = "1"
     wanted = chosen(
         entries(Sizes(seed=options.seed)), options.only, options.shard, options.sample

@@ -15,7 +15,7 @@ from torch import Tensor
 from .shrinking import Sizes
 
 
-def _boxes(sizes: Sizes, corners: int) -> Tensor:
+def _boxes(sizes: Sizes) -> Tensor:
     """Return a box for every token of two texts, in [0, 50)."""
     generator = torch.Generator().manual_seed(sizes.seed)
     starts = torch.randint(0, 25, (2, sizes.tokens, 2), generator=generator)
@@ -23,24 +23,123 @@ def _boxes(sizes: Sizes, corners: int) -> Tensor:
     return torch.cat([starts, ends], -1)
 
 
+def _patches(sizes: Sizes, random: Any) -> dict[str, Tensor]:
+    """Return two pictures as 4 x 4 patches of 8 x 8 pixels."""
+    return {
+        "pixel_values": random(2, 16, 3 * 8 * 8),
+        "pixel_attention_mask": torch.ones(2, 16, dtype=torch.long),
+        "spatial_shapes": torch.tensor([[4, 4], [4, 4]]),
+    }
+
+
+def _separated(sizes: Sizes) -> Tensor:
+    """Return two texts with three separators each, which Longformer counts."""
+    generator = torch.Generator().manual_seed(sizes.seed)
+    ids = torch.randint(6, 60, (2, 12), generator=generator)
+    ids[:, [3, 4, -1]] = 2
+    return ids
+
+
 _MAMBA2: dict[str, Any] = {
     "mamba_n_heads": 8,
     "mamba_d_head": lambda s: s.width // 4,
     "mamba_n_groups": 1,
 }
+_SWIN: dict[str, Any] = {
+    "depths": [1, 1],
+    "num_heads": [2, 2],
+    "window_size": 2,
+    "patch_size": 4,
+}
 _ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 
 OVERRIDES: dict[str, dict[str, Any]] = {
+    "align": {
+        "projection_dim": 640,
+        "vision_config.!keep": ("in_channels", "out_channels", "hidden_dim"),
+    },
+    "bit": {"num_groups": 4},
+    "levit": {"image_size": 64, "patch_size": 16},
+    "donut-swin": _SWIN,
+    "swin": _SWIN,
+    "canary": {"encoder_config.!keep": ("num_mel_bins",)},
+    "fun_asr_nano": {"adaptor_config.intermediate_size": lambda s: s.width // 4},
+    "moonshine": {
+        "encoder_num_key_value_heads": lambda s: s.heads,
+        "decoder_num_key_value_heads": lambda s: s.heads,
+    },
+    "qwen3_asr": {"audio_config.n_window": 8},
+    "speech-encoder-decoder": {
+        "!inputs": lambda s, random: {
+            "input_features": None,
+            "input_values": random(2, s.samples),
+        }
+    },
+    "wav2vec2-bert": {"vocab_size": 32},
+    "wav2vec2-conformer": {"vocab_size": 32},
+    "efficientnet": {"hidden_dim": 2560},
+    "hgnet_v2": {
+        "!keep": (
+            "stem_channels",
+            "stage_in_channels",
+            "stage_mid_channels",
+            "stage_out_channels",
+            "hidden_sizes",
+            "embedding_size",
+            "depths",
+        )
+    },
+    "imagegpt": {"!kind": "text"},
+    "mobilevitv2": {"image_size": 64},
+    "perceiver": {"num_cross_attention_heads": 1},
+    "pp_lcnet": {"!field": "last_hidden_state"},
+    "patchtsmixer": {"!field": "prediction_outputs"},
+    "patchtst": {"!field": "prediction_logits"},
+    "shieldgemma2": {"!kind": "image in text"},
+    "siglip2": {"!inputs": lambda s, random: _patches(s, random)},
+    "textnet": {"!keep": ("hidden_sizes", "stem_out_channels")},
+    "timesfm": {"!field": "mean_predictions"},
+    "timesfm2_5": {"!field": "mean_predictions"},
+    "videoprism": {
+        "!field": "logits_per_video",
+        "!inputs": lambda s, random: {
+            "pixel_values": None,
+            "pixel_values_videos": random(2, 16, 3, s.pixels, s.pixels),
+        },
+    },
     "bamba": {**_MAMBA2, "attn_layer_indices": [1]},
-    "bros": {"!inputs": lambda s, random: {"bbox": _boxes(s, 4).double()}},
+    "bros": {"!inputs": lambda s, random: {"bbox": _boxes(s).double() / 50}},
     "cohere_compass_text": {"rope_parameters": {"full_attention": _ROPE}},
+    "deepseek_v2": {"num_experts_per_tok": 2},
+    "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2},
+    "granite_speech": {"encoder_config.context_size": 8},
+    "granite_speech_plus": {"encoder_config.context_size": 8},
+    "granitemoehybrid": _MAMBA2,
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
+    "longcat_flash": {"qk_head_dim": lambda s: 2 * s.head},
+    "lxmert": {
+        "visual_feat_dim": 16,
+        "!inputs": lambda s, random: {
+            "visual_feats": random(2, 4, 16),
+            "visual_pos": random(2, 4, 4),
+        },
+    },
+    "mamba2": {
+        "num_heads": 8,
+        "head_dim": lambda s: s.width // 4,
+        "n_groups": 1,
+    },
+    "neomme": {"head_dim": 16},
     "esm": {"vocab_size": 33, "pad_token_id": 1, "mask_token_id": 32},
     "esmc": {"num_key_value_heads": lambda s: s.heads},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "num_layers": 2},
-    "granite_speech5_ctc": {"context_size": 8},
+    "granite_speech5_ctc": {"encoder_config.context_size": 8},
     "layoutlmv3": {"input_size": 32, "coordinate_size": 5, "shape_size": 6},
     "lilt": {"hidden_size": 48, "num_attention_heads": 4},
-    "longformer": {"attention_window": [4, 4], "!tokens": 12},
+    "longformer": {
+        "attention_window": [4, 4],
+        "!inputs": lambda s, random: {"input_ids": _separated(s)},
+    },
     "led": {"attention_window": [4, 4], "!tokens": 12},
     "big_bird": {"block_size": 2, "num_random_blocks": 2, "!tokens": 24},
     "bigbird_pegasus": {"block_size": 2, "num_random_blocks": 2, "!tokens": 24},

@@ -92,12 +92,39 @@ NAMES: tuple[tuple[str, Any], ...] = (
     ),
     (r".*_(hidden_size|embed_dim|projection_dim|output_dim|input_dim)", "width"),
 )
+#: the same for lists of numbers, one per stage
+_DEPTHS = re.compile(r".*(depths|blocks|layers|num_.*blocks|block_repeats)")
+_HEADS = re.compile(r".*heads.*")
+_WIDTHS = re.compile(
+    r".*(hidden_sizes?|widths?|embed_dims?|conv_dim|tdnn_dim|.*_channels|dims?"
+    r"|channels|channel_size)"
+)
+
+
+def small_list(name: str, values: Any, sizes: Sizes) -> Any:
+    """Return small values for the stages of a model, or the values themselves."""
+    whole = all(isinstance(v, int) and not isinstance(v, bool) for v in values)
+    if not values or not whole:
+        return values
+    new = list(values)
+    if _HEADS.fullmatch(name):
+        new = [min(v, 2) for v in values]
+    elif _DEPTHS.fullmatch(name):
+        new = [min(v, 1) for v in values]
+    elif _WIDTHS.fullmatch(name) and min(values) >= 16:
+        least = min(values)
+        new = [min(16 * max(v // least, 1), 4 * sizes.width) for v in values]
+    return values if new == list(values) else type(values)(new)
+
+
 _COMPILED = tuple((re.compile(pattern), value) for pattern, value in NAMES)
 _TOKEN = re.compile(r".*(token_?id|token_index|_index|_pad_id|mask_id)s?$")
 
 
 def small(name: str, value: Any, sizes: Sizes) -> Any:
     """Return the small value of a field, or the value itself."""
+    if isinstance(value, (list, tuple)):
+        return small_list(name, value, sizes)
     if isinstance(value, bool) or not isinstance(value, int) or value < 2:
         return value
     for pattern, to in _COMPILED:
@@ -121,7 +148,7 @@ def shrunk(config: Any, sizes: Sizes, overrides: Mapping[str, Any]) -> Any:
     changed: dict[str, Any] = {}
     own = {k: v for k, v in overrides.items() if "." not in k and k[0] != "!"}
     for name, value in vars(config).items():
-        if name.startswith("_") or name in own:
+        if name.startswith("_") or name in own or name in overrides.get("!keep", ()):
             continue
         if hasattr(value, "to_dict") and hasattr(value, "model_type"):
             inner = {

@@ -54,12 +54,15 @@ def entries(sizes: Sizes | None = None) -> Iterator[Entry]:
         names = getattr(modeling_auto, f"MODEL_FOR_{mapping}_MAPPING_NAMES")
         for family, classes in names.items():
             for name in (classes,) if isinstance(classes, str) else classes:
+                table = OVERRIDES.get(family, {})
                 label = family if isinstance(classes, str) else f"{family} ({name})"
                 yield Entry(
                     name=label,
                     group=group,
-                    build=functools.partial(build, family, name, kind, sizes),
-                    output_field=field,
+                    build=functools.partial(
+                        build, family, name, table.get("!kind", kind), sizes
+                    ),
+                    output_field=table.get("!field", field),
                     fused=fused,
                 )
 
@@ -100,11 +103,17 @@ def build(family: str, name: str, kind: str, sizes: Sizes) -> Built:
         config = configuration(family, sizes)
         torch.manual_seed(sizes.seed)
         cls = getattr(transformers, name)
+        asked = getattr(cls, "config_class", None) or type(config)
+        config = next(
+            (c for c in _configurations(config) if isinstance(c, asked)), config
+        )
         model = (
             cls._from_config(config) if hasattr(cls, "_from_config") else cls(config)
         )
     model = with_random_weights(model, sizes.seed)
     inputs = INPUTS[kind](model, family, sizes)
+    if isinstance(inputs, dict):
+        inputs = {k: v for k, v in inputs.items() if v is not None}
     return model, inputs, None
 
 
@@ -164,10 +173,11 @@ def text(model: Any, family: str, sizes: Sizes) -> dict[str, Tensor]:
     tokens = OVERRIDES.get(family, {}).get("!tokens", sizes.tokens)
     vocabulary = getattr(config.get_text_config(), "vocab_size", sizes.vocabulary)
     inputs = {"input_ids": random_ids(sizes, vocabulary, tokens)}
-    if config.is_encoder_decoder and isinstance(config.eos_token_id, int):
-        inputs["input_ids"][:, -1] = config.eos_token_id
+    eos = getattr(config, "eos_token_id", None)
+    if config.is_encoder_decoder and isinstance(eos, int):
+        inputs["input_ids"][:, -1] = eos
     if config.is_encoder_decoder and _takes(model, "decoder_input_ids"):
-        if type(model).__name__.endswith(("Generation", "LMHeadModel")):
+        if not type(model).__name__.endswith(("Classification", "QuestionAnswering")):
             inputs["decoder_input_ids"] = inputs["input_ids"].flip(1)[:, :5]
     return {**inputs, **_more(family, sizes)}
 
@@ -185,14 +195,15 @@ def pixels_of(config: Any, sizes: Sizes) -> tuple[int, int, int]:
 def image(model: Any, family: str, sizes: Sizes) -> dict[str, Tensor]:
     """Pixels of the size that the configuration names."""
     config = getattr(model.config, "vision_config", None) or model.config
-    return {"pixel_values": _random(sizes, 2, *pixels_of(config, sizes))}
+    pixels = _random(sizes, 2, *pixels_of(config, sizes))
+    return {"pixel_values": pixels, **_more(family, sizes)}
 
 
 def image_and_text(model: Any, family: str, sizes: Sizes) -> dict[str, Tensor]:
     """Pixels and texts side by side, as CLIP takes them."""
     config = getattr(model.config, "text_config", model.config)
     ids = random_ids(sizes, getattr(config, "vocab_size", 99), sizes.tokens)
-    return {"input_ids": ids, **image(model, family, sizes), **_more(family, sizes)}
+    return {"input_ids": ids, **image(model, family, sizes)}
 
 
 def image_in_text(model: Any, family: str, sizes: Sizes) -> dict[str, Tensor]:
@@ -331,7 +342,8 @@ def audio(model: Any, family: str, sizes: Sizes) -> dict[str, Any]:
     if "input_ids" in inspect.signature(model.forward).parameters:
         return audio_in_text(model, family, sizes)
     config = model.config
-    inputs: dict[str, Any] = _sound(model, config, sizes)
+    encoder = getattr(config, "encoder_config", config)
+    inputs: dict[str, Any] = _sound(model, encoder, sizes)
     if config.is_encoder_decoder and _takes(model, "decoder_input_ids"):
         vocabulary = getattr(config.get_text_config(), "vocab_size", sizes.vocabulary)
         inputs["decoder_input_ids"] = random_ids(sizes, vocabulary, 5)
