@@ -38,6 +38,7 @@ from .attribution import (
     register_insights,
     units,
 )
+from .checking import CheckReport, check
 from .comparison import Comparison, compare
 from .diffmask import DiffMask
 from .explaining import Explainer, explain
@@ -64,6 +65,7 @@ __all__ = [
     "AttentionXGradient",
     "AttnLRP",
     "CaptumLRP",
+    "CheckReport",
     "CheferLRP",
     "Comparison",
     "Composite",
@@ -93,6 +95,7 @@ __all__ = [
     "RawAttention",
     "TextExplanation",
     "TransformerLRP",
+    "check",
     "compare",
     "errors",
     "explain",

@@ -1,8 +1,9 @@
-"""The command ``captum-transformer-lrp``: explain, compare, diffmask, methods, ...
+"""The command ``captum-transformer-lrp``: explain, compare, check, diffmask, ...
 
-Exit codes: 0; 2 for anything that the caller can mend (a wrong option, an unknown name,
-a missing file), with one line on stderr; 130 when interrupted. Results go to stdout,
-progress and warnings to stderr. ``NO_COLOR`` is honoured (https://no-color.org).
+Exit codes: 0; 1 where ``check`` finds that something does not hold; 2 for anything that
+the caller can mend (a wrong option, an unknown name, a missing file), with one line on
+stderr; 130 when interrupted. Results go to stdout, progress and warnings to stderr.
+``NO_COLOR`` is honoured (https://no-color.org).
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ examples:
   %(prog)s explain --text @sentences.txt --model ./my-model --output all.json
   %(prog)s explain --image ship.jpg --method chefer --output ship.html
   %(prog)s compare --text "A dull film." --methods attnlrp,saliency --output c.html
+  %(prog)s check ./my-model --text "A warm and funny film."
   %(prog)s diffmask fit --data sentences.txt --output masks
   %(prog)s diffmask explain --masks masks --text "A dull film." --output map.html
 """
@@ -72,14 +74,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            options.run(options)
+            code = options.run(options)
     except (LRPError, OSError) as error:
         print(f"{PROGRAM}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{PROGRAM}: interrupted", file=sys.stderr)
         return 130
-    return 0
+    return int(code or 0)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -152,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
     explain.add_argument("--no-color", action="store_true", help="print without colour")
 
     _add_compare(commands)
+    _add_check(commands)
     _add_diffmask(commands)
 
     methods = commands.add_parser("methods", help="list the methods")
@@ -209,6 +212,33 @@ def _add_compare(commands: Any) -> None:
     )
     compare.add_argument("--device", help="such as cpu or cuda (default: cpu)")
     compare.add_argument("--no-color", action="store_true", help="print without colour")
+
+
+def _add_check(commands: Any) -> None:
+    """Add ``check``."""
+    check = commands.add_parser(
+        "check",
+        help="verify that the rules hold for a model",
+        description="Verify that relevance propagation holds for a model: its scores "
+        "are unchanged, relevance is conserved, batch and padding do not matter, and "
+        "what does not hold is named. The exit code is 1 if something fails.",
+    )
+    check.set_defaults(run=_check)
+    check.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a Hugging Face or timm name, or a local folder",
+    )
+    check.add_argument("--text", help="what the model reads (default: a sentence)")
+    check.add_argument(
+        "--image", type=Path, metavar="FILE", help="what it sees (default: a drawing)"
+    )
+    check.add_argument("--device", help="such as cpu or cuda (default: cpu)")
+    check.add_argument(
+        "--trace",
+        action="store_true",
+        help="also print what every operator received and passed on",
+    )
 
 
 def _add_diffmask(commands: Any) -> None:
@@ -482,6 +512,22 @@ def _compare(options: argparse.Namespace) -> None:
     print_comparison(found, console)
     if options.output is not None:
         print(f"Wrote {found.save(options.output)}")
+
+
+def _check(options: argparse.Namespace) -> int:
+    """Run ``check``; 0 if everything holds, 1 if not."""
+    from .checking import check
+    from .models.any_model import load_any_model
+
+    loaded = load_any_model(
+        options.model, text=options.text, image=options.image, device=options.device
+    )
+    report = check(loaded.module, loaded.inputs)
+    print(f"{loaded.name}, explained for {loaded.shown}")
+    if options.trace and report.trace is not None:
+        print(report.trace)
+    print(report)
+    return 0 if report.passed else 1
 
 
 def _methods(options: argparse.Namespace) -> None:

@@ -191,7 +191,9 @@ def test_several_explanations_in_one_file(tmp_path):
 
 
 def test_other_suffixes_are_refused(tmp_path):
-    with pytest.raises(UnknownNameError, match=r"one of \.html, \.json, \.png, \.pdf, \.svg"):
+    with pytest.raises(
+        UnknownNameError, match=r"one of \.html, \.json, \.png, \.pdf, \.svg"
+    ):
         text_explanation().save(tmp_path / "report.docx")
     with pytest.raises(InputError, match="got none"):
         save_explanations([], tmp_path / "report.html")

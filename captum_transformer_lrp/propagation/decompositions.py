@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from .recurrent import RECURRENT
 
 
 def scaled_dot_product_attention(
@@ -42,3 +46,16 @@ def scaled_dot_product_attention(
     if dropout_p:
         pattern = functional.dropout(pattern, dropout_p)
     return pattern @ value
+
+
+def glu(input: Tensor, dim: int = -1) -> Tensor:
+    """Return ``a sigmoid(b)`` of the halves ``a, b`` along ``dim``.
+
+    Arguments and shapes are those of :func:`torch.nn.functional.glu`.
+    """
+    value, gate = input.chunk(2, dim)
+    return value * torch.sigmoid(gate)
+
+
+#: operators that every method sees written out
+DECOMPOSITIONS: dict[str, Callable[..., Any]] = {"glu": glu, **RECURRENT}

@@ -29,6 +29,7 @@ from torch.overrides import TorchFunctionMode
 from ..errors import ModelStateError
 from .call import Call, map_tensors, tensors_in
 from .composites import Composite
+from .functions import Opened, acquire, release, wanted
 from .identifiers import Identifiers
 from .operators import transparent
 from .passes import Passes
@@ -36,7 +37,7 @@ from .registry import Layers
 from .rules import PlainGradient, Rule
 from .table import Operator, table_for
 from .taps import OutputTap, ParameterTap, Tap
-from .unknown import UnknownOperators, foreign_functions
+from .unknown import UnknownOperators, foreign_functions, nodes_between
 
 _thread = threading.local()
 
@@ -102,9 +103,11 @@ class Engine(TorchFunctionMode):
         self._outer: Engine | None = None
         self._names: dict[int, str] = {}
         self._module_rules: dict[int, Rule] = {}
+        self._known_nodes: set[Any] = set()  # of modules that keep torch's gradient
         self._stack: list[tuple[Rule | None, bool]] = []
         self._handles: list[Any] = []
         self._hooked = False
+        self._opens = False
         self._indexed: set[nn.Module] = set()
         self.compiled = False
         self.merges = root is None  # what comes is not known
@@ -135,6 +138,9 @@ class Engine(TorchFunctionMode):
         _thread.engine = self
         try:
             self._hook_modules()
+            if wanted(self.table.modules):
+                acquire(_ask_to_open)
+                self._opens = True
             super().__enter__()  # type: ignore[no-untyped-call]
         except BaseException:
             self._leave()
@@ -155,6 +161,9 @@ class Engine(TorchFunctionMode):
         if self._hooked:
             _release_global_hooks()
             self._hooked = False
+        if self._opens:
+            release()
+            self._opens = False
         _thread.engine = self._outer
         if self._outer is not None:
             self._outer._paused -= 1
@@ -260,6 +269,14 @@ class Engine(TorchFunctionMode):
         """Relevance starts here: an embedding of explained identifiers was read."""
         return output
 
+    def open(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """Run the forward of an autograd function in the open, if its row says so."""
+        row = self.table.modules.get(f"{function.__module__}.{function.__qualname__}")
+        closed = self._paused or self._suspended or self.backward
+        if closed or not isinstance(row, Opened) or not torch.is_grad_enabled():
+            return NotImplemented
+        return row.run(function, args, kwargs)
+
     def reenter(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run python code so that the operators in it are seen one by one."""
         with _Again(self):
@@ -332,7 +349,8 @@ class Engine(TorchFunctionMode):
         if not found:
             return ""
         if id(found[0]) not in self._names:
-            self._names.update(_names_of(self.root or found[-1]))
+            root = found[-1] if self.root is None else self.root
+            self._names.update(_names_of(root))
         name = self._names.get(id(found[0]), "")
         return name or type(found[0]).__name__
 
@@ -358,6 +376,8 @@ class Engine(TorchFunctionMode):
             rule = self.table.for_module(module, name, places)
             if rule is not None:
                 self._module_rules[id(module)] = rule
+            elif type(module).__module__.startswith(_QUANTIZED):
+                refuse_quantized(module, root)
             if isinstance(module, _SPECIAL):
                 self.merges |= isinstance(module, nn.modules.batchnorm._BatchNorm)
                 self._check_module(module, root)
@@ -449,6 +469,9 @@ class Engine(TorchFunctionMode):
         self, rule: Rule, module: nn.Module, args: Any, kwargs: Any, output: Any
     ) -> Any:
         """Let a rule rebuild what a module returned."""
+        if rule.inside == "gradient":
+            relevant = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
+            self._known_nodes |= nodes_between(tensors_in(output), relevant)
         rule = self.table.in_form(rule, None, None)
         with torch._C.DisableTorchFunction():
             return rule(
@@ -599,7 +622,7 @@ class Engine(TorchFunctionMode):
                 autograd, which cannot be explained.
         """
         if self.composite.rows:
-            for name in foreign_functions(output):
+            for name in foreign_functions(output, self._known_nodes):
                 if not isinstance(self.table.modules.get(name), PlainGradient):
                     self.unknown.met_function(name)
         self.unknown.report()
@@ -614,6 +637,28 @@ _SPECIAL = (
     torch.jit.ScriptModule,
     OptimizedModule,
 )
+
+
+#: packages of modules that compute with quantised numbers, of which torch records
+#: nothing to go back through
+_QUANTIZED = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
+
+
+def refuse_quantized(module: nn.Module, root: nn.Module) -> None:
+    """Raise ModelStateError for a quantised module without a rule.
+
+    Left alone, what it returns would count as a constant.
+    """
+    if type(module).__name__.endswith("PackedParams"):  # holds weights, runs nothing
+        return
+    name = _names_of(root).get(id(module)) or "(the model itself)"
+    cls = type(module)
+    raise ModelStateError(
+        f"the module {name!r} ({cls.__module__}.{cls.__qualname__}) computes with "
+        "quantised numbers, through which torch records no gradient. Explain the model "
+        "as it was before quantisation. Linear layers by quantize_dynamic(model, "
+        "{torch.nn.Linear}) can be explained by every method but Gradient x Input."
+    )
 
 
 def _names_of(root: nn.Module) -> dict[int, str]:
@@ -750,6 +795,11 @@ def _release_global_hooks() -> None:
                 _hooks_with_kwargs.pop(handle.id, None)
 
 
+def _ask_to_open(function: Any, args: Any, kwargs: Any) -> Any:
+    engine: Engine | None = getattr(_thread, "engine", None)
+    return NotImplemented if engine is None else engine.open(function, args, kwargs)
+
+
 def _before_module(module: nn.Module, args: Any) -> Any:
     engine: Engine | None = getattr(_thread, "engine", None)
     return None if engine is None else engine.enter_module(module, args)
@@ -764,4 +814,4 @@ def _after_module(module: nn.Module, args: Any, *rest: Any) -> Any:
     return engine.leave_module(module, args, kwargs, output)
 
 
-__all__ = ["Engine", "batch_norm_message", "refuse_replicas"]
+__all__ = ["Engine", "batch_norm_message", "refuse_quantized", "refuse_replicas"]

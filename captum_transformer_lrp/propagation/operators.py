@@ -62,6 +62,7 @@ OPERATORS: dict[str, frozenset[str]] = {
         atleast_3d squeeze_multiple slice_copy view_copy requires_grad positive
         pin_memory align_to rename refine_names unsafe_split_with_sizes slice
         to_padded_tensor nested_tensor to_dense _to_copy _unsafe_view
+        _pack_padded_sequence _pad_packed_sequence
     """),
     "additive": _names("""
         add sub subtract rsub neg negative sum nansum mean nanmean cumsum

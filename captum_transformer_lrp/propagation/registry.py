@@ -36,6 +36,8 @@ from torch import nn
 from ..errors import DuplicateRuleError, UnknownNameError, suggestion
 from .operators import KINDS, OPERATORS
 from .rules.base import Rule
+from .rules.linear import PlainGradient
+from .rules.quantized import DequantizedLinear
 
 
 @dataclass(frozen=True, kw_only=False)
@@ -295,6 +297,8 @@ def _defaults() -> Registry:
         registry.register(name, "activation")
     registry.register(PYTHON_GELU, "activation")
     registry.register(ROUNDING_RMS_NORM, "rescaling")
+    registry.register(DYNAMIC_INT8_LINEAR, DequantizedLinear())
+    registry.register(PACKED_LINEAR, PlainGradient())
     return registry
 
 
@@ -322,6 +326,39 @@ def _rounds_to_float32(module: nn.Module) -> bool:
     return weight is not None and weight.dtype == torch.float64
 
 
+#: linear layers of packed weights by the libraries that have them: bitsandbytes,
+#: AutoGPTQ and GPTQModel, AutoAWQ, HQQ, EETQ, transformers' own. Named by class,
+#: because they multiply in an autograd function of their own, which no operator shows
+_PACKED_LINEAR = frozenset(
+    """Linear4bit LinearFP4 LinearNF4 Linear8bitLt QuantLinear WQLinear_GEMM
+    WQLinear_GEMV HQQLinear EetqLinear FbgemmFp8Linear FP8Linear BitLinear
+    """.split()
+)
+
+
+def _multiplies_packed_weights(module: nn.Module) -> bool:
+    """Whether a module is a linear layer of packed weights, told by its class name.
+
+    Its own gradient is exact: the layer is linear in its input, whatever the weights.
+    One that holds other modules (a LoRA adapter around it) is looked into instead.
+    """
+    if module._modules:
+        return False
+    return any(c.__name__ in _PACKED_LINEAR for c in type(module).__mro__)
+
+
+def _is_dynamic_int8_linear(module: nn.Module) -> bool:
+    """Whether ``torch.ao.quantization.quantize_dynamic`` made a linear layer."""
+    cls = type(module)
+    return cls.__name__ == "Linear" and cls.__module__.endswith(
+        "nn.quantized.dynamic.modules.linear"
+    )
+
+
+PACKED_LINEAR = Predicate(_multiplies_packed_weights, "linear layer of packed weights")
+DYNAMIC_INT8_LINEAR = Predicate(
+    _is_dynamic_int8_linear, "linear layer quantised to int8 when it is called"
+)
 ROUNDING_RMS_NORM = Predicate(_rounds_to_float32, "RMSNorm in a float64 model")
 RMS_NORM = Predicate(_is_rms_norm, "RMSNorm")
 PYTHON_GELU = Predicate(_computes_gelu_in_python, "gelu spelled out by transformers")

@@ -8,6 +8,8 @@ from typing import Any
 from torch import nn
 
 from .composites import Composite
+from .decompositions import DECOMPOSITIONS
+from .functions import OPENED
 from .operators import (
     inplace_argument,
     is_in_place,
@@ -52,8 +54,9 @@ class Operator:
         in_place (bool): it overwrites its first argument.
         out_of_place (Callable | None): the operator that returns a new tensor instead.
         inplace_position (int | None): where a python function takes ``inplace``.
-        twin (Callable | None): its transparent twin, see
-    :func:`.operators.transparent`.
+        twin (Callable | None): python code that does the same by other operators:
+            a decomposition, or its transparent twin
+            (:func:`.operators.transparent`).
     """
 
     __slots__ = (
@@ -90,7 +93,7 @@ class Operator:
         )
         self.out_of_place = out_of_place(self.name) if self.in_place else None
         self.inplace_position = inplace_argument(function)
-        self.twin = transparent(function)
+        self.twin = DECOMPOSITIONS.get(self.name) or transparent(function)
 
     def asked_in_place(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether a python function was called with ``inplace=True``."""
@@ -146,6 +149,7 @@ class Table:
         if composite.rows:
             self.predicates += registry.predicates.values()
             self.modules = {
+                **OPENED,
                 **{n: r for n, r in registry.rows.items() if is_module_key(n)},
                 **self.modules,
             }

@@ -5,7 +5,8 @@ alias is that operator's alone, and a copy of its output to the model. With g th
 modified gradient, the relevance that enters at the output is ``sum(g * output)``, the
 relevance that leaves at the inputs ``sum(g * input)``, and the difference is what the
 operator absorbed: a bias, a constant added (a position embedding), a stabiliser, or
-what a rule that does not conserve has changed.
+what a rule that does not conserve has changed. The part of it that is due to constants
+is measured apart (:mod:`.constants`): the rest was lost.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .call import map_tensors, tensors_in
+from .constants import constant_part
 from .engine import Engine
 from .rules import Rule
 from .table import Operator
@@ -39,6 +41,9 @@ class Record:
         received (float): relevance that came in at the output, summed over the batch,
             in units of the score.
         passed (float): relevance that went on to the inputs.
+        constant (float): the part of the relevance received that is due to constants of
+            the operator: a bias, an added number, a position embedding. Measured where
+            gradients stand for R / x; 0 in tables that carry relevance itself.
     """
 
     index: int
@@ -50,11 +55,20 @@ class Record:
     output_shape: tuple[int, ...]
     received: float = 0.0
     passed: float = 0.0
+    constant: float = 0.0
 
     @property
     def absorbed(self) -> float:
         """Relevance received and not passed on."""
         return self.received - self.passed
+
+    @property
+    def lost(self) -> float:
+        """What was absorbed beyond the share of constants; 0 for rules that conserve.
+
+        Negative where a rule passed on more than it received.
+        """
+        return self.absorbed - self.constant
 
 
 @dataclass(frozen=True)
@@ -82,10 +96,41 @@ class Trace:
         return sum(record.absorbed for record in self.records)
 
     @property
+    def constant(self) -> float:
+        """What constants of all operators account for."""
+        return sum(record.constant for record in self.records)
+
+    @property
     def conservation_error(self) -> float:
-        """``|score - relevance - absorbed|`` relative to the score."""
+        """``|score - relevance - absorbed|`` relative to the score.
+
+        Finds relevance that went where no operator was seen. What rules themselves do
+        not conserve is :attr:`loss`.
+        """
         scale = max(abs(self.score), 1e-30)
         return abs(self.score - self.relevance - self.absorbed) / scale
+
+    @property
+    def loss(self) -> float:
+        """``|score - relevance - constant|`` relative to the score.
+
+        The balance of the method: what arrived at the inputs and what is due to biases
+        and other constants add up to the score, if every rule conserves.
+        """
+        scale = max(abs(self.score), 1e-30)
+        return abs(self.score - self.relevance - self.constant) / scale
+
+    def lost_by_module(self) -> dict[tuple[str, str], float]:
+        """Return what was lost by module and operator, largest first.
+
+        Losses of one call of an operator count without their sign, so that gains of
+        another do not hide them.
+        """
+        totals: dict[tuple[str, str], float] = {}
+        for record in self.records:
+            key = (record.module, record.operator)
+            totals[key] = totals.get(key, 0.0) + abs(record.lost)
+        return dict(sorted(totals.items(), key=lambda item: -item[1]))
 
     def absorbed_by_module(self) -> dict[str, float]:
         """Return what the operators of each module absorbed, largest first."""
@@ -96,7 +141,9 @@ class Trace:
 
     def to_records(self) -> list[dict[str, Any]]:
         """Return the records as dictionaries, for pandas or JSON."""
-        return [{**asdict(r), "absorbed": r.absorbed} for r in self.records]
+        return [
+            {**asdict(r), "absorbed": r.absorbed, "lost": r.lost} for r in self.records
+        ]
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self.records)
@@ -137,6 +184,12 @@ class Trace:
         return "\n".join(lines)
 
 
+#: in place they change the shape, not the values
+_RESHAPE = frozenset(
+    "squeeze unsqueeze t transpose swapaxes swapdims as_strided".split()
+)
+
+
 class TracingEngine(Engine):
     """An engine that also measures; slower, and it keeps copies of all values."""
 
@@ -147,6 +200,7 @@ class TracingEngine(Engine):
         self._records: list[Record] = []
         self._received: dict[int, Tensor] = {}
         self._passed: dict[int, Tensor] = {}
+        self._constant: dict[int, Tensor] = {}
         self._starts: set[int] = set()
         self._times_value = self.composite.carries != "relevance"
 
@@ -170,6 +224,7 @@ class TracingEngine(Engine):
                     self._received if record.index in self._starts else self._passed,
                     record.index,
                 ),
+                constant=total(self._constant, record.index),
             )
             for record in self._records
         )
@@ -181,7 +236,7 @@ class TracingEngine(Engine):
         self._records.append(
             Record(index, "", "constant identifiers", "lookup", "absorbed", (), ())
         )
-        self._received[index] = torch.tensor(
+        self._received[index] = self._constant[index] = torch.tensor(
             received - to_identifiers, dtype=torch.float64
         )
 
@@ -203,6 +258,7 @@ class TracingEngine(Engine):
                 if self._times_value:
                     relevance = relevance * tensor.detach().double()
                 sums[index] = sums[index] + relevance.sum().cpu()
+        self._constant[index] = self._received[index] - self._passed[index]
 
     def apply(
         self,
@@ -223,7 +279,9 @@ class TracingEngine(Engine):
             return super().apply(operator, args, kwargs, relevant)
         if operator.in_place:
             function = operator.out_of_place
-            if function is None:  # setitem, copy_: moves values, nothing to measure
+            if (
+                function is None or operator.name in _RESHAPE
+            ):  # moves values: nothing to measure
                 return super().apply(operator, args, kwargs, relevant)
             copied = (args[0].clone(), *args[1:])
             outcome = self.apply(
@@ -235,7 +293,12 @@ class TracingEngine(Engine):
         index = self._begin(operator.name, operator.kind, rule, tensors)
         args, kwargs = self._watch_inputs(index, args, kwargs)
         output = super().apply(operator, args, kwargs, relevant)
-        return self._watch_output(index, output, view=operator.kind == "structural")
+        alone = None
+        if self._times_value:
+            alone = constant_part(operator, args, kwargs, output)
+        return self._watch_output(
+            index, output, alone, view=operator.kind == "structural"
+        )
 
     def started(self, operator: Operator, args: Any, output: Any) -> Any:
         """Record the look-up of explained identifiers, which receive what arrives."""
@@ -262,8 +325,45 @@ class TracingEngine(Engine):
             output = super().apply_to_module(rule, module, args, kwargs, output)
             with torch._C.DisableTorchFunction():
                 return self._watch_output(index, output)
-        # its own gradient: what it absorbs inside cannot be told apart
-        return super().apply_to_module(rule, module, args, kwargs, output)
+        # its own gradient, between the aliases that it was given and a copy
+        output = super().apply_to_module(rule, module, args, kwargs, output)
+        with torch._C.DisableTorchFunction():
+            given = [t for t in tensors_in(args) if t.requires_grad]
+            if len(given) < len(relevant):  # by keyword: no aliases
+                return output
+            for tensor in given:
+                self._measure(tensor, self._passed, index)
+            alone = self._module_alone(module, args, kwargs)
+            return self._watch_output(index, output, alone)
+
+    def enter_module(self, module: nn.Module, args: tuple[Any, ...]) -> Any:
+        """Hand aliases to a module that keeps torch's gradient, to measure there."""
+        changed = super().enter_module(module, args)
+        rule = self._module_rules.get(id(module))
+        if rule is None or rule.inside != "gradient" or self._suspended != 1:
+            return changed
+
+        def alias(tensor: Tensor) -> Tensor:
+            return tensor.view_as(tensor) if tensor.requires_grad else tensor
+
+        with torch._C.DisableTorchFunction():
+            return map_tensors(alias, args if changed is None else changed)
+
+    def _module_alone(
+        self, module: nn.Module, args: Any, kwargs: Any
+    ) -> list[Tensor] | None:
+        """Return what a module gives where all that carries relevance is 0."""
+        if not self._times_value:
+            return None
+
+        def zeroed(tensor: Tensor) -> Tensor:
+            return torch.zeros_like(tensor) if tensor.requires_grad else tensor
+
+        with torch.no_grad():
+            alone = module.forward(
+                *map_tensors(zeroed, args), **map_tensors(zeroed, kwargs)
+            )
+        return list(tensors_in(alone))
 
     def _begin(
         self, name: str, kind: str | None, rule: str, relevant: list[Tensor]
@@ -290,7 +390,15 @@ class TracingEngine(Engine):
 
         return map_tensors(alias, args), map_tensors(alias, kwargs)
 
-    def _watch_output(self, index: int, output: Any, *, view: bool = False) -> Any:
+    def _watch_output(
+        self,
+        index: int,
+        output: Any,
+        alone: list[Tensor] | None = None,
+        *,
+        view: bool = False,
+    ) -> Any:
+        """Measure what arrives at an output, and at what constants make of it alone."""
         shapes: list[tuple[int, ...]] = []
 
         def copy(tensor: Tensor) -> Tensor:
@@ -300,6 +408,8 @@ class TracingEngine(Engine):
             keep = view and tensor._is_view()  # writes into it reach its base
             twin = tensor.view_as(tensor) if keep else tensor.clone()
             self._measure(twin, self._received, index)
+            if alone is not None:
+                self._measure(twin, self._constant, index, alone[len(shapes) - 1])
             return twin
 
         output = map_tensors(copy, output)
@@ -307,8 +417,16 @@ class TracingEngine(Engine):
             self._records[index] = replace(self._records[index], output_shape=shapes[0])
         return output
 
-    def _measure(self, tensor: Tensor, sums: dict[int, Tensor], index: int) -> None:
+    def _measure(
+        self,
+        tensor: Tensor,
+        sums: dict[int, Tensor],
+        index: int,
+        part: Tensor | None = None,
+    ) -> None:
+        """Sum the relevance of a tensor, or of a part of its values, when it comes."""
         value = tensor.detach().clone() if self._times_value else None
+        value = value if part is None else part
 
         def add(gradient: Tensor | None) -> None:
             if gradient is None:  # relevance went past it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Container, Iterable, Iterator
 from typing import Any
 
 from torch import Tensor
@@ -37,10 +37,6 @@ _OURS = (
     ScaledGradients,
     SplitGradient,
     Switch,
-)
-_RECURRENT = frozenset(
-    """lstm lstm_cell gru gru_cell rnn_tanh rnn_relu rnn_tanh_cell rnn_relu_cell
-    """.split()
 )
 #: autograd functions of torch itself that only move tensors between devices
 _MOVES = ("torch.nn.parallel.",)
@@ -106,12 +102,6 @@ class UnknownOperators:
             for name in self.functions
         ]
         names = dict.fromkeys(name for name, _ in self.calls)
-        if any(name in _RECURRENT for name in names):
-            lines.append(
-                "LSTM, GRU and RNN are recurrent layers, each one operator for torch, "
-                "and have no rule: write the cell out with linear, sigmoid and tanh, "
-                "whose operators have."
-            )
         lines.append("Say what they are, once, and explain again:")
         lines.append("  from captum_transformer_lrp import registry, rules")
         lines += [
@@ -131,11 +121,31 @@ class UnknownOperators:
         return "\n".join(lines)
 
 
-def foreign_functions(output: Tensor) -> Iterator[str]:
+def nodes_between(outputs: Iterable[Tensor], inputs: Iterable[Tensor]) -> set[Any]:
+    """Return the nodes of the graph behind ``outputs`` and in front of ``inputs``."""
+    ends = {x.grad_fn for x in inputs}
+    pending = [y.grad_fn for y in outputs if y.grad_fn is not None]
+    found: set[Any] = set()
+    while pending:
+        node = pending.pop()
+        if node in found or node in ends:
+            continue
+        found.add(node)
+        pending += [parent for parent, _ in node.next_functions if parent is not None]
+    return found
+
+
+def foreign_functions(
+    output: Tensor, known: Container[Any] = frozenset()
+) -> Iterator[str]:
     """Yield the names of autograd functions behind ``output`` that are not ours.
 
     ``torch.autograd.Function.apply``, compiled and C++ functions bring a backward pass
     of their own and never reach the engine; they are found in the graph.
+
+    Args:
+        output (Tensor): where to start.
+        known (Container): nodes inside modules whose own gradient was asked for.
 
     Raises:
         ModelStateError: at a checkpoint that re-enters autograd.
@@ -151,7 +161,7 @@ def foreign_functions(output: Tensor) -> Iterator[str]:
         cls = type(node)
         if cls not in verdicts:
             verdicts[cls] = _verdict(node)
-        name = verdicts[cls]
+        name = None if node in known else verdicts[cls]
         if name is not None:
             yield name
         for parent, _ in node.next_functions:

@@ -25,7 +25,6 @@ from captum_transformer_lrp import (
     registry,
     rules,
 )
-from captum_transformer_lrp.errors import UnknownOperatorError
 from captum_transformer_lrp.propagation import (
     ATTN_LRP,
     COMPOSITES,
@@ -592,21 +591,6 @@ def test_options_that_make_no_sense_are_refused() -> None:
     assert repr(rules.ZBox(low=0.0, high=1.0, otherwise=None)) == (
         "ZBox(otherwise=None, epsilon=1e-09, low=0.0, high=1.0)"
     )
-
-
-@pytest.mark.parametrize("cls", [nn.LSTM, nn.GRU, nn.RNN, nn.LSTMCell, nn.GRUCell])
-@pytest.mark.parametrize("composite", ["attnlrp", "epsilon-plus", "epsilon-plus-flat"])
-def test_recurrent_layers_are_refused(cls: Any, composite: str) -> None:
-    layer = cls(4, 4).double()
-
-    def model(x: Tensor) -> Tensor:
-        found = layer(x[:, 0] if "Cell" in cls.__name__ else x)
-        while isinstance(found, tuple):
-            found = found[0]
-        return found.flatten(1)
-
-    with pytest.raises(UnknownOperatorError, match="recurrent layers"):
-        TransformerLRP(model, composite=composite).attribute(draw(2, 3, 4), 1)
 
 
 class GlobalResponseNorm(nn.Module):

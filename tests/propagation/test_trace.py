@@ -14,7 +14,8 @@ from captum_transformer_lrp.attribution.single_pass import run_once
 from captum_transformer_lrp.propagation import Call, Rule
 from captum_transformer_lrp.propagation.attention_engine import AttentionEngine
 from captum_transformer_lrp.propagation.composites import GRADIENT_X_INPUT
-from tests.helpers import relative, tiny
+from captum_transformer_lrp.propagation.gradients import scale_output_gradient
+from tests.helpers import Weighted, relative, tiny
 
 IDS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
 
@@ -206,3 +207,51 @@ def test_decomposed_attention_equals_the_fused_rule(options: dict[str, Any]) -> 
     eager = TransformerLRP(model, rules=table).attribute((q, k, v))
     for a, b in zip(fused, eager, strict=True):
         assert relative(a, b) < 1e-12
+
+
+def test_what_is_lost_is_told_apart_from_what_constants_take() -> None:
+    model = tiny()
+    trace = CPLRP(model).trace(IDS, target=1)
+    assert trace.loss < 1e-12
+    assert abs(trace.constant) > 1e-3  # biases and positions did take their share
+    assert all(abs(r.lost) < 1e-9 for r in trace)
+
+    class Generous(Rule):  # hands on one hundredth more than it received
+        def __call__(self, call: Call) -> Any:
+            return scale_output_gradient(call.run(), 1.01)
+
+    broken = CPLRP(model, rules={"linear": Generous()}).trace(IDS, target=1)
+    assert broken.conservation_error < 1e-12  # it all went somewhere
+    assert broken.loss > 1e-4
+    lost = {key for key, v in broken.lost_by_module().items() if v > 1e-9}
+    assert {operator for _, operator in lost} == {"linear"}
+    assert ("blocks.0.qkv", "linear") in lost
+
+
+def test_attnlrp_loses_relevance_in_the_softmax_only() -> None:
+    trace = AttnLRP(tiny()).trace(IDS, target=1)
+    lost = {key for key, v in trace.lost_by_module().items() if v > 1e-9}
+    assert {operator for _, operator in lost} == {"softmax"}
+
+
+@pytest.mark.parametrize(
+    ("function", "constant"),
+    [
+        (lambda x: x + 2.0, 2.0),
+        (lambda x: 3.0 - x, 3.0),
+        (lambda x: torch.add(x, torch.full_like(x, 0.5), alpha=4), 2.0),
+        (lambda x: torch.where(torch.tensor([True, False]), x, 4.0), 2.0),
+        (lambda x: x.masked_fill(torch.tensor([False, True]), -1.0), -0.5),
+        (lambda x: torch.maximum(x, torch.tensor([0.0, 9.0]).double()), 4.5),
+        (lambda x: torch.cat([x, torch.full((1, 2), 3.0).double()], 1), 3.0),
+        (lambda x: torch.nn.functional.pad(x, (0, 2), value=6.0), 6.0),
+        (lambda x: torch.nn.functional.gelu(x) * 5.0, 0.0),
+        (lambda x: torch.softmax(torch.ones(1, 2).double(), 1) * x, 0.0),
+    ],
+)
+def test_the_share_of_constants(function: Any, constant: float) -> None:
+    x = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
+    scored = Weighted(function, torch.full((1, 1), 0.5).double())
+    trace = CPLRP(scored).trace(x)
+    assert trace.constant == pytest.approx(constant)
+    assert trace.loss < 1e-12

@@ -17,6 +17,7 @@ from .linear import (
 )
 from .norm import ConstantScale
 from .positive import PositiveProduct, PositiveSum
+from .quantized import DequantizedLinear
 from .residual import ProportionalSum
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "ConstantScale",
     "Converted",
     "DecomposedAttention",
+    "DequantizedLinear",
     "Detach",
     "Epsilon",
     "Flat",

@@ -1,0 +1,107 @@
+"""What was checked and what was found, as it is printed."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from ..errors import UnknownNameError
+from ..propagation.trace import Trace
+
+Outcome = Literal["pass", "fail", "not applicable"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One thing that was measured.
+
+    Attributes:
+        name (str): what, in one or two words.
+        outcome (str): ``"pass"``, ``"fail"`` or ``"not applicable"``.
+        sentence (str): what was found, and what it means.
+        measured (float, optional): the error, relative. Default: None
+        tolerance (float, optional): what would still pass. Default: None
+        details (tuple of str): one line for each module or operator concerned.
+    """
+
+    name: str
+    outcome: Outcome
+    sentence: str
+    measured: float | None = None
+    tolerance: float | None = None
+    details: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckReport:
+    """What :func:`check` found; prints itself.
+
+    Attributes:
+        model (str): class of the model.
+        dtype (str): its precision.
+        measured_in (str): the precision of the measurements.
+        checks (tuple of Check): in the order in which they were made.
+        trace (Trace, optional): what every operator received and passed on under
+            CP-LRP, for a closer look. Default: None
+    """
+
+    model: str
+    dtype: str
+    measured_in: str
+    checks: tuple[Check, ...]
+    trace: Trace | None = field(default=None, repr=False)
+
+    @property
+    def passed(self) -> bool:
+        """Whether nothing failed."""
+        return not self.failed
+
+    @property
+    def failed(self) -> tuple[Check, ...]:
+        """The checks that failed."""
+        return tuple(c for c in self.checks if c.outcome == "fail")
+
+    def __getitem__(self, name: str) -> Check:
+        """Return the check of that name.
+
+        Raises:
+            UnknownNameError: if there is none.
+        """
+        for one in self.checks:
+            if one.name == name:
+                return one
+        names = ", ".join(repr(c.name) for c in self.checks)
+        raise UnknownNameError(f"there is no check {name!r}; this report has {names}.")
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """Return the checks as dictionaries, for pandas or JSON."""
+        return [asdict(one) for one in self.checks]
+
+    def __str__(self) -> str:
+        """Print one line per check, and a verdict."""
+        marks = {"pass": "pass", "fail": "FAIL", "not applicable": "n/a "}
+        width = max(len(c.name) for c in self.checks)
+        indent = " " * (8 + width)
+        lines = [f"{self.model} in {self.dtype}, measured in {self.measured_in}"]
+        for one in self.checks:
+            start = f"  {marks[one.outcome]}  {one.name:{width}}  "
+            lines += textwrap.wrap(
+                one.sentence,
+                88,
+                initial_indent=start,
+                subsequent_indent=indent + "  ",
+                break_on_hyphens=False,
+                break_long_words=False,
+            )
+            lines += [f"{indent}    {line}" for line in one.details]
+        lines.append(self.verdict)
+        return "\n".join(lines)
+
+    @property
+    def verdict(self) -> str:
+        """The report in one sentence."""
+        if self.passed:
+            return "Passed: the rules hold for this model."
+        names = ", ".join(c.name for c in self.failed)
+        return f"Failed: {names}. The lines above say where and what to write."

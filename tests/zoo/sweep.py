@@ -1,0 +1,604 @@
+"""The check of one architecture: conservation, measured, and what an explanation owes.
+
+An :class:`Entry` builds a tiny model with random weights. :func:`examine` runs the
+engine on it and returns a :class:`Record`. Where the entries come from is not this
+module's business: see ``transformers_models`` and ``timm_models``.
+
+All figures are relative. Two of them carry the bar (:data:`TOLERANCE`):
+
+``conservation``
+    ``|score - relevance - absorbed| / |score|`` of the trace under CP-LRP: nothing is
+    lost between operators.
+``stray``
+    what operators absorbed that have no constant to give it to (a matrix product, an
+    activation, a sum), relative to the score or to all that was absorbed, whichever is
+    larger: what the trace calls absorbed was absorbed by biases and the like.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from captum_transformer_lrp import CPLRP, AttnLRP, GradientXInput
+from captum_transformer_lrp.attribution.inputs import KNOWN_KEYS
+from captum_transformer_lrp.errors import UnknownOperatorError
+from captum_transformer_lrp.propagation.precision import Raised
+from captum_transformer_lrp.propagation.trace import Record as Step
+from captum_transformer_lrp.propagation.trace import Trace
+from tests.helpers import assert_same_state, state_of
+
+TOLERANCE = 1e-6
+#: for models that compute parts of themselves in float32 whatever their dtype
+FLOAT32_TOLERANCE = 1e-4
+
+Built = tuple[nn.Module, Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One architecture to examine.
+
+    Args:
+        name (str): unique within its group.
+        group (str): such as ``"causal LM"`` or ``"timm"``.
+        build (Callable): returns the model in evaluation mode in float64, the inputs
+            (a tensor with the examples in dimension 0, or a mapping as a tokenizer
+            gives it), and the target (None: the largest score is explained).
+        output_field (str, optional): the field of the output that holds the scores.
+            Default: ``"logits"``, or a tensor itself
+        fused (Callable, optional): takes the model and returns a context in which its
+            attention runs fused, or None where it has no such way. Default: None
+        float32 (str, optional): the part of a float64 model that computes in float32,
+            named; its precision is then asked for :data:`FLOAT32_TOLERANCE`.
+            Default: ``""``
+    """
+
+    name: str
+    group: str
+    build: Callable[[], Built]
+    output_field: str | None = None
+    fused: Callable[[nn.Module], AbstractContextManager[Any] | None] | None = None
+    float32: str = ""
+
+    @property
+    def key(self) -> str:
+        """The name in records and files."""
+        return f"{self.group}/{self.name}"
+
+
+@dataclass(kw_only=True)
+class Record:
+    """What was found out about one entry; everything is plain data.
+
+    Attributes:
+        status (str): ``"passed"``, ``"failed"``, or ``"not built"``.
+        cause (str): of a failure, one line.
+        conservation (float): see the module.
+        stray (float): see the module.
+        rules (list of str): rules given to module classes, ``"class: rule"``.
+        unknown (list of str): operators without a rule.
+        notes (list of str): checks that could not be applied, and why.
+        seconds (float): for everything.
+    """
+
+    name: str
+    group: str
+    status: str = "failed"
+    cause: str = ""
+    conservation: float | None = None
+    stray: float | None = None
+    rules: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    parameters: int = 0
+    seconds: float = 0.0
+    where: str = ""
+
+
+class CheckError(Exception):
+    """A check did not hold."""
+
+
+def examine(entry: Entry) -> Record:
+    """Build an entry and check all that its explanation owes."""
+    start = time.perf_counter()
+    record = Record(name=entry.name, group=entry.group)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                model, inputs, target = entry.build()
+                record.parameters = sum(p.numel() for p in model.parameters())
+                try:
+                    output = _finite(_run(entry, model, inputs), target)
+                except (RuntimeError, CheckError) as error:  # not in float64?
+                    model, inputs = model.float(), _float(inputs)
+                    output = _finite(_run(entry, model, inputs), target)
+                    part = f"all of it, since in float64: {describe(error)[:90]}"
+                    entry = replace(entry, float32=part)
+            except Exception as error:
+                record.status, record.cause = "not built", describe(error)
+                record.where = traceback.format_exc()[-3000:]
+                return record
+            before = state_of(model)
+            _check(entry, record, model, inputs, target, output)
+            _check_unchanged(model, before)
+        record.status = "passed"
+    except UnknownOperatorError as error:
+        record.unknown = _unknown_names(str(error))
+        record.cause = f"no rule for {', '.join(record.unknown)}"
+    except Exception as error:
+        record.cause = describe(error)
+        record.where = traceback.format_exc()[-3000:]
+    finally:
+        record.seconds = round(time.perf_counter() - start, 2)
+    return record
+
+
+def _finite(output: Tensor, target: Any) -> Tensor:
+    chosen = largest(output) if target is None else target
+    if not torch.isfinite(_scores(output, chosen)).all():
+        raise CheckError("the model's own output is not finite")
+    return output
+
+
+def _float(value: Any) -> Any:
+    """Return inputs in float32."""
+    if isinstance(value, Mapping):
+        return {key: _float(item) for key, item in value.items()}
+    wide = isinstance(value, Tensor) and value.is_floating_point()
+    return value.float() if wide else value
+
+
+def describe(error: BaseException) -> str:
+    """Return an error in one line."""
+    text = " ".join(str(error).split())
+    name = "" if isinstance(error, CheckError) else f"{type(error).__name__}: "
+    return name + (text if len(text) < 300 else text[:297] + "...")
+
+
+def _unknown_names(message: str) -> list[str]:
+    lines = re.findall(
+        r"^  (?:autograd function )?(\S+?),?  ?(?:in|inside) ", message, re.M
+    )
+    return list(dict.fromkeys(lines))
+
+
+# --------------------------------------------------------------------- the checks
+
+
+def _check(
+    entry: Entry,
+    record: Record,
+    model: nn.Module,
+    inputs: Any,
+    target: Any,
+    out: Tensor,
+) -> None:
+    tolerance = FLOAT32_TOLERANCE if entry.float32 else TOLERANCE
+    if entry.float32:
+        record.notes.append(f"float32 inside: {entry.float32}")
+    target = largest(out) if target is None else target
+    expected = _scores(out, target)
+    lrp = CPLRP(model, output_field=entry.output_field)
+    trace = lrp.trace(inputs, target=target)
+    record.conservation = trace.conservation_error
+    record.stray = stray(trace)
+    record.rules = module_rules(trace, model)
+    _near("the traced score", trace.score, float(expected.sum()), tolerance)
+    if not max(record.conservation, record.stray) <= tolerance:
+        # float32 inside a float64 model? then it holds where nothing is cast down
+        with Raised(torch.float64):
+            wide = lrp.trace(inputs, target=target)
+        exact = max(wide.conservation_error, stray(wide)) <= TOLERANCE
+        if exact and max(record.conservation, record.stray) <= FLOAT32_TOLERANCE:
+            tolerance = FLOAT32_TOLERANCE
+            record.notes.append(
+                "float32 inside: without its casts the error is "
+                f"{wide.conservation_error:.0e}, stray {stray(wide):.0e}"
+            )
+    if not record.conservation <= tolerance:
+        raise CheckError(f"conservation error {record.conservation:.1e}")
+    if not record.stray <= tolerance:
+        raise CheckError(f"absorbed without a constant: {_strays(trace)}")
+    if not trace.loss <= tolerance:
+        lost = [f"{o} in {m} {v:.1e}" for (m, o), v in trace.lost_by_module().items()]
+        raise Failed(f"loss {trace.loss:.1e}: {'; '.join(lost[:4])}")
+    found, delta = lrp.attribute(inputs, target=target, return_convergence_delta=True)
+    total = sum(float(t.sum()) for t in _listed(found))
+    scale = max(abs(trace.score), abs(trace.absorbed))
+    _near("untraced relevance", total, trace.relevance, tolerance, scale)
+    scores = float(delta.sum()) + total
+    _near("the untraced score", scores, float(expected.sum()), tolerance, scale)
+    if not all(torch.isfinite(t).all() for t in _listed(found)):
+        raise CheckError("CP-LRP is not finite")
+    _check_gradient(entry, record, model, inputs, target, tolerance)
+    general = AttnLRP(model, output_field=entry.output_field)
+    eager = general.attribute(inputs, target=target)
+    if not all(torch.isfinite(t).all() for t in _listed(eager)):
+        if _has_gradient(entry, model, inputs, target):
+            raise CheckError("AttnLRP is not finite")
+        record.notes.append("AttnLRP: the model's own gradient is not finite")
+        return
+    _check_fused(entry, record, model, inputs, target, eager, tolerance)
+    _check_batch(entry, record, model, inputs, target, (found, eager), tolerance)
+    _check_padding(entry, record, model, inputs, target, tolerance)
+
+
+def _check_unchanged(model: nn.Module, before: Any) -> None:
+    try:
+        assert_same_state(before, state_of(model))
+    except AssertionError as error:
+        raise CheckError(f"the model has changed: {error}") from error
+
+
+def _check_gradient(
+    entry: Entry, record: Record, model: nn.Module, inputs: Any, target: Any, tol: float
+) -> None:
+    """Gradient x Input against autograd."""
+    oracle = gradient_times_input(entry, model, inputs, target)
+    if isinstance(oracle, str):
+        record.notes.append(f"Gradient x Input not compared: {oracle}")
+        return
+    explainer = GradientXInput(model, output_field=entry.output_field)
+    found = explainer.attribute(inputs, target=target)
+    found = found if isinstance(found, Mapping) else {"": found}
+    for (key, expected), value in zip(oracle.items(), found.values(), strict=True):
+        _same(f"Gradient x Input {key}", value, expected, tol)
+
+
+def _has_gradient(entry: Entry, model: nn.Module, inputs: Any, target: Any) -> bool:
+    """Whether the model's own gradient is finite."""
+    explainer = GradientXInput(model, output_field=entry.output_field)
+    found = explainer.attribute(inputs, target=target)
+    return all(bool(torch.isfinite(t).all()) for t in _listed(found))
+
+
+def _check_fused(
+    entry: Entry,
+    record: Record,
+    model: nn.Module,
+    inputs: Any,
+    target: Any,
+    eager: Any,
+    tolerance: float,
+) -> None:
+    """AttnLRP under eager and fused attention."""
+    context = None if entry.fused is None else entry.fused(model)
+    if context is None:
+        record.notes.append("no fused attention")
+        return
+    with context:
+        out = _run(entry, model, inputs)
+        general = AttnLRP(model, output_field=entry.output_field)
+        found = general.attribute(inputs, target=target)
+    plain = _run(entry, model, inputs)
+    if not _distance(out, plain) <= tolerance:
+        record.notes.append("fused attention: the model's own output differs")
+        return
+    pairs = list(zip(_listed(found), _listed(eager), strict=True))
+    if all(_distance(*pair) <= tolerance for pair in pairs):
+        return
+    # eager attention often takes its softmax in float32: once more without that
+    with Raised(torch.float64):
+        wide = general.attribute(inputs, target=target)
+        with entry.fused(model) or nothing():
+            found = general.attribute(inputs, target=target)
+    record.notes.append("AttnLRP, fused against eager: in raised precision")
+    for one, other in zip(_listed(found), _listed(wide), strict=True):
+        _same(
+            "AttnLRP, fused against eager, in float64 throughout", one, other, tolerance
+        )
+
+
+def _check_batch(
+    entry: Entry,
+    record: Record,
+    model: nn.Module,
+    inputs: Any,
+    target: Any,
+    together: tuple[Any, Any],
+    tolerance: float,
+) -> None:
+    """The first example alone against the batch."""
+    examples = _examples(inputs)
+    if examples < 2:
+        record.notes.append("batch of one")
+        return
+    one = _first(inputs, examples)
+    try:
+        out, alone = _run(entry, model, inputs), _run(entry, model, one)
+    except Exception as error:
+        record.notes.append(f"one example alone does not run: {describe(error)[:80]}")
+        return
+    if alone.shape[1:] != out.shape[1:] or not _distance(alone, out[:1]) <= tolerance:
+        record.notes.append("the model's own output depends on the batch")
+        return
+    for method, found in zip((CPLRP, AttnLRP), together, strict=True):
+        lrp = method(model, output_field=entry.output_field)
+        expected = lrp.attribute(one, target=target)
+        for whole, single in zip(_listed(found), _listed(expected), strict=True):
+            if whole.shape[0] == examples and single.shape[0] == 1:
+                _same(f"{lrp.name}, batch against alone", whole[:1], single, tolerance)
+
+
+def _check_padding(
+    entry: Entry, record: Record, model: nn.Module, inputs: Any, target: Any, tol: float
+) -> None:
+    """A text padded on either side against itself."""
+    if not isinstance(inputs, Mapping) or set(inputs) != {"input_ids"}:
+        return
+    ids = inputs["input_ids"][:1]
+    pad = getattr(getattr(model, "config", None), "pad_token_id", None)
+    filler = torch.full((1, 2), pad if isinstance(pad, int) and pad >= 0 else 0)
+    filler = filler.to(ids.dtype)
+    ones, zeros = torch.ones_like(ids), torch.zeros_like(filler)
+    whole = {"input_ids": ids, "attention_mask": ones}
+    tokens = ids.shape[1]
+    for side in ("right", "left"):
+        order = slice(None) if side == "right" else slice(None, None, -1)
+        parts, mask = (ids, filler)[order], (ones, zeros)[order]
+        padded = {
+            "input_ids": torch.cat(parts, 1),
+            "attention_mask": torch.cat(mask, 1),
+        }
+        if isinstance(target, tuple) and side == "right":  # the last real token
+            target = (target[0] % tokens, *target[1:])
+        elif isinstance(target, tuple):
+            target = (target[0] - tokens, *target[1:])
+        try:
+            long = _scores(_run(entry, model, padded), target)
+            short = _scores(_run(entry, model, whole), target)
+        except Exception as error:
+            record.notes.append(f"{side} padding: {describe(error)[:80]}")
+            continue
+        if not _distance(long, short) <= tol:
+            record.notes.append(f"{side} padding changes the model's own score")
+            continue
+        if not _has_gradient(entry, model, padded, target):
+            record.notes.append(
+                f"{side} padding: the model's own gradient is not finite"
+            )
+            continue
+        keep = slice(0, tokens) if side == "right" else slice(-tokens, None)
+        for method in (CPLRP, AttnLRP):
+            lrp = method(model, output_field=entry.output_field)
+            found = lrp.attribute(padded, target=target)
+            expected = lrp.attribute(whole, target=target)
+            _same(f"{lrp.name}, {side} padding", found[:, keep], expected, tol)
+
+
+# ------------------------------------------------------------------------ measures
+
+#: kinds whose operators may absorb: they add, write or choose a constant
+_MAY_ABSORB = {"structural", "normalization", "rescaling", "softmax", None}
+#: operators of other kinds that have a constant to give relevance to
+_ADD_CONSTANTS = frozenset(
+    """add sub subtract rsub index_add scatter_add linear bilinear addmm baddbmm addbmm
+    addmv addr addcmul addcdiv conv1d conv2d conv3d conv_transpose1d conv_transpose2d
+    conv_transpose3d convolution conv_tbc round floor ceil trunc fix frac sign sgn
+    """.split()
+)
+
+
+def _is_stray(step: Step) -> bool:
+    if step.kind in _MAY_ABSORB or step.kind == "lookup":
+        return False
+    return step.operator not in _ADD_CONSTANTS
+
+
+def stray(trace: Trace) -> float:
+    """Return what was absorbed by operators without a constant, relatively."""
+    lost = sum(abs(s.absorbed) for s in trace if _is_stray(s))
+    scale = max(abs(trace.score), sum(abs(s.absorbed) for s in trace))
+    return lost / max(scale, 1e-30)
+
+
+def _strays(trace: Trace) -> str:
+    worst = sorted((s for s in trace if _is_stray(s)), key=lambda s: -abs(s.absorbed))
+    return "; ".join(
+        f"{s.operator} in {s.module or '(no module)'}: {s.absorbed:.1e} "
+        f"(score {trace.score:.1e})"
+        for s in worst[:2]
+    )
+
+
+def module_rules(trace: Trace, model: nn.Module) -> list[str]:
+    """Return the rules that modules were given as one operator, by class."""
+    classes = {type(m).__name__ for m in model.modules()}
+    found = {
+        f"{s.operator}: {s.rule}"
+        for s in trace
+        if s.operator in classes and s.operator[:1].isupper()
+    }
+    return sorted(found)
+
+
+def largest(output: Tensor) -> Any:
+    """Return the target of the largest score: a class, or a class at the last place."""
+    if output.dim() == 1:
+        return None
+    output = output.detach().nan_to_num(0.0, 0.0, 0.0)
+    if output.dim() == 2:
+        return int(output.sum(0).abs().argmax())
+    place = (-1,) * (output.dim() - 2)
+    return (*place, int(output[(slice(None), *place)].sum(0).abs().argmax()))
+
+
+def gradient_times_input(
+    entry: Entry, model: nn.Module, inputs: Any, target: Any
+) -> dict[str, Tensor] | str:
+    """Return x * gradient per explained input by plain autograd, or why it cannot be.
+
+    Identifiers are met where an embedding reads them: its output takes their place.
+    """
+    given = inputs if isinstance(inputs, Mapping) else {"": inputs}
+    explained = {k: v for k, v in given.items() if k in ("", *KNOWN_KEYS)}
+    leaves: dict[str, Tensor] = {}
+    passed = dict(given)
+    for key, value in explained.items():
+        if value.is_floating_point():
+            leaves[key] = passed[key] = value.detach().clone().requires_grad_()
+    ids = {k: v for k, v in explained.items() if not v.is_floating_point()}
+    watch = _Embeddings(ids, [v for k, v in given.items() if k not in ids])
+    try:
+        with torch.enable_grad():
+            with watch:
+                output = _output(entry, _call(model, inputs, passed))
+            score = _scores(output, target).sum()
+            read = watch.read
+            flat = [*leaves.values(), *(t for found in read.values() for t in found)]
+            if watch.derived or not all(read.values()):
+                return "the identifiers are read in another form"
+            gradients = torch.autograd.grad(score, flat, allow_unused=True)
+    except (RuntimeError, AssertionError) as error:  # Reformer asserts
+        return f"autograd fails: {describe(error)[:100]}"
+    by_id = {
+        id(t): torch.zeros_like(t) if g is None else (t * g).detach()
+        for t, g in zip(flat, gradients, strict=True)
+    }
+    result = {k: by_id[id(t)] for k, t in leaves.items()}
+    for key, tensors in read.items():
+        result[key] = sum((by_id[id(t)].sum(-1) for t in tensors), torch.tensor(0.0))
+    return {key: result[key] for key in KNOWN_KEYS if key in result} or result
+
+
+class _Embeddings(TorchFunctionMode):
+    """Puts leaves in the place of the embeddings of some identifiers.
+
+    Args:
+        ids (Mapping): name -> identifiers.
+        others (list): identifiers that are not explained, such as the decoder's.
+    """
+
+    def __init__(self, ids: Mapping[str, Tensor], others: list[Any]) -> None:
+        super().__init__()
+        self.ids = ids
+        self.others = [t for t in others if isinstance(t, Tensor)]
+        self.read: dict[str, list[Tensor]] = {key: [] for key in ids}
+        self.tables: set[int] = set()
+        self.derived = False
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Called by torch instead of ``func(*args, **kwargs)``."""
+        output = func(*args, **(kwargs or {}))
+        if func is not torch.nn.functional.embedding or not self.ids:
+            return output
+        index, table = args[0], args[1]
+        for key, value in self.ids.items():
+            if index.shape == value.shape and torch.equal(index, value.to(index.dtype)):
+                leaf = output.detach().requires_grad_()
+                self.read[key].append(leaf)
+                self.tables.add(table.data_ptr())
+                return leaf.clone()
+            if index.shape == value.shape and torch.equal(index[:, 1:], value[:, :-1]):
+                self.derived = True  # shifted to the right, for a decoder
+        if table.data_ptr() in self.tables:  # shifted identifiers, or the decoder's
+            known = any(
+                index.shape == t.shape and torch.equal(index, t) for t in self.others
+            )
+            self.derived |= not known
+        return output
+
+
+# ------------------------------------------------------------------------- plumbing
+
+
+def _call(model: nn.Module, inputs: Any, passed: Mapping[str, Any]) -> Any:
+    return model(**passed) if isinstance(inputs, Mapping) else model(passed[""])
+
+
+def _output(entry: Entry, output: Any) -> Tensor:
+    if isinstance(output, Tensor):
+        return output
+    name = entry.output_field or "logits"
+    found = output[name] if isinstance(output, Mapping) else getattr(output, name)
+    if not isinstance(found, Tensor):
+        raise CheckError(f"the output has no tensor {name!r}: {type(output).__name__}")
+    return found
+
+
+def _run(entry: Entry, model: nn.Module, inputs: Any) -> Tensor:
+    with torch.no_grad():
+        given = inputs if isinstance(inputs, Mapping) else {"": inputs}
+        return _output(entry, _call(model, inputs, given))
+
+
+def _scores(output: Tensor, target: Any) -> Tensor:
+    if target is None:
+        return output
+    return output[(slice(None), *(target if isinstance(target, tuple) else (target,)))]
+
+
+def _listed(found: Any) -> list[Tensor]:
+    if isinstance(found, Mapping):
+        return list(found.values())
+    return [found] if isinstance(found, Tensor) else list(found)
+
+
+def _examples(inputs: Any) -> int:
+    if isinstance(inputs, Tensor):
+        return inputs.shape[0]
+    return min(v.shape[0] for k, v in inputs.items() if k in KNOWN_KEYS)
+
+
+def _first(inputs: Any, examples: int) -> Any:
+    if isinstance(inputs, Tensor):
+        return inputs[:1]
+
+    def cut(value: Any) -> Any:
+        if isinstance(value, Tensor) and value.dim() and value.shape[0] % examples == 0:
+            return value[: value.shape[0] // examples]
+        return value
+
+    return {k: cut(v) for k, v in inputs.items()}
+
+
+def _distance(found: Tensor, expected: Tensor) -> float:
+    if found.shape != expected.shape:
+        return float("inf")
+    if not found.numel():
+        return 0.0
+    same = torch.where(found == expected, 0.0, found - expected)
+    return float(same.abs().max() / expected.abs().max().clamp(min=1e-30))
+
+
+def _same(what: str, found: Tensor, expected: Tensor, tolerance: float) -> None:
+    if found.shape != expected.shape:
+        raise CheckError(
+            f"{what}: shape {tuple(found.shape)}, not {tuple(expected.shape)}"
+        )
+    if not (distance := _distance(found, expected)) <= tolerance:
+        raise CheckError(f"{what}: differs by {distance:.1e}")
+
+
+def _near(
+    what: str, found: float, expected: float, tol: float, scale: float = 0.0
+) -> None:
+    scale = max(abs(expected), scale, 1e-30)
+    if not abs(found - expected) <= tol * scale:
+        raise CheckError(f"{what}: {found:.8g}, not {expected:.8g}")
+
+
+@contextlib.contextmanager
+def nothing() -> Iterator[None]:
+    """A context that does nothing."""
+    yield
