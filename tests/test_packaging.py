@@ -48,6 +48,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("language",),
     ("explaining", "masking"),
     ("",),  # the package itself: the public names
+    ("insights",),
     ("cli", "__main__"),
 )
 # These know tensors and captum, not the engine; only the layers from `attribution` on
@@ -57,6 +58,7 @@ BESIDE_THE_ENGINE = ("diffmask", "explanation", "metrics", "models", "visualizat
 OF_EXTRAS = (
     "accelerate",
     "jinja2",
+    "panel",
     "rich",
     "safetensors",
     "timm",
