@@ -38,7 +38,7 @@ from .attribution import (
     units,
 )
 from .diffmask import DiffMask
-from .explaining import explain
+from .explaining import Explainer, explain
 from .explanation import Explanation, ImageExplanation, TextExplanation
 from .language import LLMRelevance, LLMTransformerLRP
 from .propagation import (
@@ -66,6 +66,7 @@ __all__ = [
     "Composite",
     "DiffMask",
     "EpsilonLRP",
+    "Explainer",
     "Explanation",
     "GenericAttention",
     "GradientXInput",

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..attribution import METHODS
+from ..attribution import BASELINES, METHODS
 from ..errors import InputError, ModelStateError, UnknownNameError, suggestion
 from ..explanation import Explanation
 from ..models.loading import (
@@ -280,14 +280,15 @@ def _methods(names: Sequence[str] | None) -> tuple[str, ...]:
     if isinstance(names, str):
         raise InputError(f"expected methods= to be a list of names, got {names!r}")
     if names is None:
-        return tuple(METHODS)
+        return (*METHODS, *BASELINES)
     if not names:
         raise InputError("expected at least one method in methods=, got none")
     found = tuple(dict.fromkeys(name.lower() for name in names))
+    known = (*METHODS, *BASELINES)
     for name in found:
-        if name not in METHODS:
+        if name not in known:
             raise UnknownNameError(
-                f"there is no method {name!r}.{suggestion(name, METHODS)}"
+                f"there is no method {name!r}.{suggestion(name, known)}"
             )
     return found
 

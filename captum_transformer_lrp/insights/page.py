@@ -176,8 +176,8 @@ class Page:
         pn, app = self._pn, self.app
         self.status = self._html("")
         self.problems = self._html("")
-        self.place = self._html("")
-        self.link = self._html("")
+        self.place = self._html("", short=True)
+        self.link = self._html("", short=True)
         self.bar = self._box([], "bar")
         self.own = self._box([], "cards", visible=False)
         self.cards = self._box([], "cards")
@@ -227,13 +227,13 @@ class Page:
             margin=0,
         )
 
-    def _html(self, html: str, *, wide: bool = False) -> Any:
+    def _html(self, html: str, *, wide: bool = False, short: bool = False) -> Any:
         """Return a piece of HTML; what comes from outside is escaped by then."""
         return self._pn.pane.HTML(
             html,
             css_classes=["wide"] if wide else [],
             stylesheets=[_css("text.css")],
-            sizing_mode="stretch_width",
+            sizing_mode=None if short else "stretch_width",
             margin=0,
         )
 
@@ -475,7 +475,10 @@ class Page:
         name = "Your own text" if kind == "text" else "Your own picture"
         self.own.visible = True
         self.own.objects = [
-            self._row(self._html(f'<h2 class="group">{name}</h2>'), self.own_close),
+            self._row(
+                self._html(f'<h2 class="group">{name}</h2>', short=True),
+                self.own_close,
+            ),
             result,
         ]
 

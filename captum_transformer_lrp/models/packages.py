@@ -15,6 +15,7 @@ _EXTRA = {
     "rich": "cli",
     "jinja2": "cli",
     "panel": "insights",
+    "pandas": "pandas",
 }
 
 

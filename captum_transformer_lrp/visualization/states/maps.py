@@ -304,7 +304,7 @@ class KeptMap:
             heading (bool, optional): As for :meth:`plot`. Default: True
             dpi (int, optional): Pixels per inch. Default: 160
         """
-        from ..figure import write_figure
+        from ..page import write_figure
 
         return write_figure(lambda: self.plot(heading=heading), dpi=dpi)
 
@@ -373,7 +373,7 @@ def save_maps(
         text = json.dumps(written, indent=2, ensure_ascii=False, allow_nan=False)
         path.write_text(text + "\n", encoding="utf-8")
     else:
-        from ..figure import write_figure
+        from ..page import write_figure
         from .figure import draw_maps
 
         path.write_bytes(write_figure(lambda: draw_maps(maps, table), suffix[1:]))
