@@ -51,8 +51,8 @@ class App:
         label_column (str, optional): The column of the labels.
             Default: None, ``label`` or ``labels`` if there is one
         tokenizer (Any, optional): The tokenizer of a loaded model. Default: None
-        transform (Callable, optional): From a PIL image to the pixels of a loaded model.
-            Default: None
+        transform (Callable, optional): From a PIL image to the pixels of a loaded
+            model. Default: None
         methods (Sequence[str], optional): The methods on offer, by name; the first is
             chosen. Default: None, all
         device (str, optional): Where to put a model that is loaded by name.
@@ -71,7 +71,7 @@ class App:
     Examples::
 
         >>> from captum_transformer_lrp import insights
-        >>> insights.App("built-in", [("A warm film.", "positive"), ("A dull film.", 0)])
+        >>> insights.App("built-in", [("A warm film.", "positive"), ("Dull.", 0)])
     """
 
     def __init__(
@@ -178,8 +178,8 @@ class App:
         elif target == LABEL:
             if prediction.label is None:
                 raise InputError(
-                    "this example has no true class: explain the prediction or choose a "
-                    "class"
+                    "this example has no true class: explain the prediction or choose "
+                    "a class"
                 )
             index = prediction.label.index
         else:

@@ -131,9 +131,7 @@ def _text_map(explanation: TextExplanation) -> dict[str, Any]:
                 "light": LIGHT.hex(score / limit),
                 "dark": DARK.hex(score / limit),
             }
-            for piece, score in zip(
-                explanation.pieces, explanation.scores, strict=True
-            )
+            for piece, score in zip(explanation.pieces, explanation.scores, strict=True)
         ]
     }
 

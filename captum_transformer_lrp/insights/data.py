@@ -224,8 +224,8 @@ def _read_file(
     kind = Path(path.name.lower().removesuffix(".gz")).suffix
     if kind in PICTURE_SUFFIXES:
         raise InputError(
-            f"{path.name!r} is one picture; expected a folder of pictures, or a file of "
-            "texts"
+            f"{path.name!r} is one picture; expected a folder of pictures, or a file "
+            "of texts"
         )
     written = unpacked_text(path)
     if kind == ".json":
@@ -354,8 +354,8 @@ def _column(
     shown = ", ".join(name if len(name) < 20 else f"{name[:19]}…" for name in names)
     raise InputError(
         f"the first row of {str(path)!r} names no column {asked}; its {len(names)} "
-        f"columns are: {shown}. Name one with --{what}-column ({what}_column=), or give "
-        "its number from 1 if the file has no header"
+        f"columns are: {shown}. Name one with --{what}-column ({what}_column=), or "
+        "give its number from 1 if the file has no header"
     )
 
 

@@ -426,10 +426,10 @@ class Page:
 
     def _open_button(self, place: int) -> Any:
         number = self.app.data.examples[place].number
-        at_the_corner = ":host { position: absolute; top: .9rem; inset-inline-end: 1.1rem; width: auto; }"
+        corner = "position: absolute; top: .9rem; inset-inline-end: 1.1rem;"
         button = self._pn.widgets.Button(
             name="Open",
-            stylesheets=[_css("widget.css"), at_the_corner],
+            stylesheets=[_css("widget.css"), f":host {{ {corner} }}"],
             margin=0,
             css_classes=[f"open-{number}"],
         )
@@ -561,8 +561,8 @@ class Page:
         parts = []
         if found.failure:
             parts.append(
-                f"<p class='error' role='alert'>The predictions ended after {done:,} of "
-                f"{count:,} examples: {escape(found.failure)}</p>"
+                f"<p class='error' role='alert'>The predictions ended after {done:,} "
+                f"of {count:,} examples: {escape(found.failure)}</p>"
             )
         elif done < count:
             so_far = (

@@ -37,7 +37,8 @@ class Prediction:
         label (ClassScore, optional): The true class, where it is known. Default: None
         right (bool, optional): Whether the likeliest class is the true one; None where
             that cannot be said. Default: None
-        failure (str): Why there is no prediction; ``top`` is empty then. Default: ``""``
+        failure (str): Why there is no prediction; ``top`` is empty then.
+            Default: ``""``
     """
 
     top: tuple[ClassScore, ...]

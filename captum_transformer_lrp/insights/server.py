@@ -32,8 +32,8 @@ MAX_SESSIONS = 200
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PAGE = Path(__file__).parent / "templates" / "page.html"
 _FULL = (
-    f"Insights has {MAX_SESSIONS} pages open, which is as many as it takes. Close some, "
-    "or try again in a minute."
+    f"Insights has {MAX_SESSIONS} pages open, which is as many as it takes. Close "
+    "some, or try again in a minute."
 )
 
 

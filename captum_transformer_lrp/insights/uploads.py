@@ -88,7 +88,9 @@ def open_bounded(picture: bytes | Path | Image) -> Image:
         raise
     # Pillow raises these for files that are broken or no pictures at all.
     except (OSError, ValueError, SyntaxError, EOFError) as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else "no picture"
+        reason = (
+            "no such file" if isinstance(error, FileNotFoundError) else "no picture"
+        )
         known = ", ".join(_FORMATS)
         raise InputError(
             f"{name} cannot be read ({reason}, or broken): expected {known}"

@@ -72,7 +72,10 @@ class View:
         always = ("method", "target") if self.example is not None else ("method",)
         parts = {
             name: value
-            for name in ("example", *(f.name for f in fields(self) if f.name != "example"))
+            for name in (
+                "example",
+                *(f.name for f in fields(self) if f.name != "example"),
+            )
             if (value := getattr(self, name)) is not None
             and (name in always or value != getattr(usual, name))
         }
@@ -132,7 +135,9 @@ class Reader:
         index = _whole(given)
         if index is not None:
             return index if index < (len(self.class_names) or 10**7) else None
-        found = [i for i, n in enumerate(self.class_names) if n.lower() == given.lower()]
+        found = [
+            i for i, n in enumerate(self.class_names) if n.lower() == given.lower()
+        ]
         return found[0] if len(found) == 1 else None
 
     _read_label = _read_class
