@@ -90,18 +90,18 @@ class Page:
             "margin": 0,
         }
         select_one = pn.widgets.Select
-        self.method = select_one(name="Method", options=list(app.methods), **look)
+        self.method = select_one(label="Method", options=list(app.methods), **look)
         self.target: Any
         if app.is_language_model:
             self.target = pn.widgets.TextInput(
-                name="Explain the next token",
+                label="Explain the next token",
                 placeholder="the prediction",
                 max_length=100,
                 **look,
             )
         else:
             self.target = select_one(
-                name="Explain",
+                label="Explain",
                 options={
                     "The prediction": PREDICTION,
                     "The true class": LABEL,
@@ -110,32 +110,32 @@ class Page:
                 **look,
             )
         self.outcome = select_one(
-            name="Show", options={v: k for k, v in OUTCOMES.items()}, **look
+            label="Show", options={v: k for k, v in OUTCOMES.items()}, **look
         )
         classes = dict(enumerate(app.class_names))
         self.label = select_one(
-            name="True class", options={"Any": _ANY, **_unique(classes)}, **look
+            label="True class", options={"Any": _ANY, **_unique(classes)}, **look
         )
         self.predicted = select_one(
-            name="Predicted class", options={"Any": _ANY, **_unique(classes)}, **look
+            label="Predicted class", options={"Any": _ANY, **_unique(classes)}, **look
         )
         self.search = pn.widgets.TextInput(
-            name="Texts with" if app.data.kind == "text" else "File names with",
+            label="Texts with" if app.data.kind == "text" else "File names with",
             placeholder="any",
             max_length=200,
             **look,
         )
         self.sort = select_one(
-            name="Order", options={v: k for k, v in SORTS.items()}, **look
+            label="Order", options={v: k for k, v in SORTS.items()}, **look
         )
-        self.size = select_one(name="Examples per page", options=list(SIZES), **look)
+        self.size = select_one(label="Examples per page", options=list(SIZES), **look)
         for widget in self._widgets():
             widget.param.watch(self._changed, "value")
 
         small = look | {"sizing_mode": None}
-        self.previous = pn.widgets.Button(name="← Previous", **small)
-        self.next = pn.widgets.Button(name="Next →", **small)
-        self.back = pn.widgets.Button(name="Back to the list", **small)
+        self.previous = pn.widgets.Button(label="← Previous", **small)
+        self.next = pn.widgets.Button(label="Next →", **small)
+        self.back = pn.widgets.Button(label="Back to the list", **small)
         self.previous.on_click(self._step(-1))
         self.next.on_click(self._step(1))
         self.back.on_click(self._back)
@@ -155,8 +155,8 @@ class Page:
             self.own_input = pn.widgets.FileInput(
                 accept=".png,.jpg,.jpeg,.webp,.bmp,.gif", css_classes=["wide"], **look
             )
-        self.own_button = pn.widgets.Button(name="Explain it", **small)
-        self.own_close = pn.widgets.Button(name="Close", **small)
+        self.own_button = pn.widgets.Button(label="Explain it", **small)
+        self.own_close = pn.widgets.Button(label="Close", **small)
         self.own_button.on_click(self._explain_own)
         self.own_close.on_click(self._close_own)
 
@@ -428,7 +428,7 @@ class Page:
         number = self.app.data.examples[place].number
         corner = "position: absolute; top: .9rem; inset-inline-end: 1.1rem;"
         button = self._pn.widgets.Button(
-            name="Open",
+            label="Open",
             stylesheets=[_css("widget.css"), f":host {{ {corner} }}"],
             margin=0,
             css_classes=[f"open-{number}"],
