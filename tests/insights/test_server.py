@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import http.client
 import time
@@ -185,7 +186,10 @@ def test_the_command_serves(monkeypatch, tmp_path, capsys):
 
 
 def test_a_notebook_shows_the_app(app):
-    bundle = app._repr_mimebundle_()
+    async def last_line_of_a_cell():  # a kernel has a running loop
+        return app._repr_mimebundle_()
+
+    bundle = asyncio.run(last_line_of_a_cell())
     data = bundle[0] if isinstance(bundle, tuple) else bundle
     assert "text/html" in data
     assert "insights" in data["text/html"]
