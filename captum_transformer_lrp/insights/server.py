@@ -31,6 +31,7 @@ PORT = 5006
 MAX_SESSIONS = 200
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PAGE = Path(__file__).parent / "templates" / "page.html"
+_STATIC = "static/extensions/panel/"
 _FULL = (
     f"Insights has {MAX_SESSIONS} pages open, which is as many as it takes. Close "
     "some, or try again in a minute."
@@ -167,6 +168,9 @@ class Server:
         if self._sessions >= MAX_SESSIONS:
             return pn.pane.HTML(f"<p>{_FULL}</p>")
         self._sessions += 1
+        # Else Panel may link the styles of what is added later to its network of
+        # servers; with this, the page needs nothing but this server.
+        pn.state.curdoc.template_variables["dist_url"] = _STATIC
         root = pn.Column(sizing_mode="stretch_width", margin=0)
         template = pn.Template(_PAGE.read_text(encoding="utf-8"))
         template.add_panel("app", root)

@@ -88,7 +88,7 @@ def listed(app, **changes):
 def test_a_visitor_chooses_and_links(app, visit):
     page = visit()
     shows(page, listed(app)[:6])
-    assert "correct" in page.locator("body").inner_text()
+    page.get_by_text("predictions correct").wait_for()
 
     page.get_by_role("button", name="Next").click()
     shows(page, listed(app)[6:])
