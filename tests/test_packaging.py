@@ -52,6 +52,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("checking", "explaining", "masking"),
     ("comparison",),
     ("",),  # the package itself: the public names
+    ("insights",),
     ("cli", "__main__"),
 )
 # These know tensors and captum, not the engine; only the layers from `attribution` on
@@ -68,6 +69,7 @@ BESIDE_THE_ENGINE = (
 OF_EXTRAS = (
     "accelerate",
     "jinja2",
+    "panel",
     "quantus",
     "rich",
     "safetensors",
