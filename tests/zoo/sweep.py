@@ -580,7 +580,9 @@ def _distance(found: Tensor, expected: Tensor) -> float:
 
 def _same(what: str, found: Tensor, expected: Tensor, tolerance: float) -> None:
     if found.shape != expected.shape:
-        raise CheckError(f"{what}: shape {tuple(found.shape)}, not {tuple(expected.shape)}")
+        raise CheckError(
+            f"{what}: shape {tuple(found.shape)}, not {tuple(expected.shape)}"
+        )
     if not (distance := _distance(found, expected)) <= tolerance:
         raise CheckError(f"{what}: differs by {distance:.1e}")
 
