@@ -35,7 +35,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "propagation.streams",
         "propagation.taps",
     ),
-    ("propagation.rules", "propagation.decompositions"),
+    (
+        "propagation.rules",
+        "propagation.recurrent",
+        "propagation.decompositions",
+        "propagation.functions",
+    ),
     ("propagation.registry",),
     ("propagation.composites",),
     ("propagation.classic",),
