@@ -36,8 +36,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "propagation.streams",
         "propagation.taps",
     ),
-    ("propagation.rules", "propagation.decompositions"),
-    ("propagation.functions",),
+    (
+        "propagation.rules",
+        "propagation.decompositions",
+        "propagation.functions",
+    ),
     ("propagation.registry",),
     ("propagation.composites",),
     ("propagation.classic",),

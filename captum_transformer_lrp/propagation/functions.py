@@ -178,7 +178,7 @@ def acquire(ask: Callable[[type[Function], Any, Any], Any]) -> None:
                 return found
             return usual.__get__(None, cls)(*args, **kwargs)
 
-        Function.apply = classmethod(apply)  # type: ignore[assignment,method-assign]
+        Function.apply = classmethod(apply)
 
 
 def release() -> None:

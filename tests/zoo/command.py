@@ -165,7 +165,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _figure(found: dict[str, Any]) -> str:
-    values = (found["conservation"], found["stray"])
+    values = (found["conservation"], found["loss"])
     return " ".join("   -   " if v is None else f"{v:.1e}" for v in values)
 
 

@@ -118,6 +118,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "longcat_flash": {"qk_head_dim": lambda s: 2 * s.head},
     "lxmert": {
+        "!field": "question_answering_score",
         "visual_feat_dim": 16,
         "!inputs": lambda s, random: {
             "visual_feats": random(2, 4, 16),

@@ -15,7 +15,8 @@ the unmodified engine. It passes if
 
 * under CP-LRP the score equals the relevance at the inputs plus what additive constants
   absorbed, to 1e-6: `error` is what the trace leaves unexplained, relative to the
-  score, and `stray` what operators absorbed that have no constant to give it to;
+  score, and `loss` what is neither relevance at the inputs nor what constants (biases,
+  positions) put into the score;
 * forward values and the model are unchanged, and traced equals untraced relevance;
 * Gradient x Input equals autograd's gradient times the input;
 * AttnLRP is finite, and equal between eager and fused attention;
@@ -46,7 +47,7 @@ def page(records: Iterable[Mapping[str, Any]]) -> str:
 
 
 _HEADER = (
-    "| architecture | status | error | stray | rules of its modules | unknown | cause |"
+    "| architecture | status | error | loss | rules of its modules | unknown | cause |"
 )
 
 
@@ -60,7 +61,7 @@ def _row(record: Mapping[str, Any]) -> str:
         record["name"],
         record["status"],
         _figure(record["conservation"]),
-        _figure(record["stray"]),
+        _figure(record["loss"]),
         ", ".join(record["rules"]),
         ", ".join(record["unknown"]),
         record["cause"],

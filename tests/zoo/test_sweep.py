@@ -1,0 +1,118 @@
+"""The sweep over transformers' architectures: a sample by default, all if asked.
+
+``pytest -m slow tests/zoo/test_sweep.py`` examines every architecture, each in a
+process of its own; ``python -m tests.zoo --shard 1/2`` does the same with records.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from torch import nn
+
+from captum_transformer_lrp import registry, rules
+
+from .command import examine_apart
+from .page import page
+from .shrinking import Sizes
+from .sweep import Entry, Record, examine
+
+pytest.importorskip("transformers")
+from .transformers_models import entries
+
+#: group/name -> why it fails, one line each
+KNOWN: dict[str, str] = {}
+
+ALL = {entry.key: entry for entry in entries()}
+#: of each group some, and others in a year's time when there are more of them
+SAMPLE = sorted(ALL, key=lambda key: (len(key), key))[::40]
+
+
+def built_in_float64() -> tuple[nn.Module, torch.Tensor, None]:
+    torch.manual_seed(0)
+    layers = (nn.Linear(6, 8), nn.GELU(), nn.LayerNorm(8), nn.Linear(8, 3))
+    model = nn.Sequential(*layers).double().eval()
+    return model, torch.randn(2, 6, dtype=torch.float64), None
+
+
+ENTRY = Entry(name="perceptron", group="test", build=built_in_float64)
+
+
+@pytest.mark.parametrize("key", SAMPLE)
+def test_sample(key: str) -> None:
+    record = examine(ALL[key])
+    assert record.status != "failed" or key in KNOWN, record.cause
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ALL)
+def test_every_architecture(key: str) -> None:
+    found = examine_apart(ALL[key], seconds=120, memory=8)
+    assert found["status"] != "failed" or key in KNOWN, found["cause"]
+
+
+def test_the_check_passes_what_conserves() -> None:
+    record = examine(ENTRY)
+    assert record.status == "passed", record.cause
+    assert record.conservation is not None and record.conservation < 1e-12
+
+
+def test_the_check_finds_a_rule_that_loses_relevance() -> None:
+    with registry.override({"gelu": rules.PlainGradient()}):
+        record = examine(ENTRY)
+    assert record.status == "failed"
+    assert re.match("absorbed without a constant: gelu in 1", record.cause)
+
+
+def test_the_check_finds_an_operator_without_a_rule() -> None:
+    class Strange(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.lgamma(x.abs() + 1)
+
+    entry = Entry(
+        name="strange",
+        group="test",
+        build=lambda: (Strange(), torch.randn(2, 3).double(), None),
+    )
+    record = examine(entry)
+    assert (record.status, record.unknown) == ("failed", ["lgamma"])
+
+
+def test_what_cannot_be_built_is_named() -> None:
+    def build() -> tuple[nn.Module, torch.Tensor, None]:
+        raise ImportError("requires a library")
+
+    record = examine(Entry(name="absent", group="test", build=build))
+    assert record.status == "not built"
+    assert record.cause == "ImportError: requires a library"
+
+
+def test_a_process_that_ends_or_hangs_is_a_record() -> None:
+    def build() -> tuple[nn.Module, torch.Tensor, None]:
+        while True:
+            pass
+
+    entry = Entry(name="hangs", group="test", build=build)
+    found = examine_apart(entry, seconds=1, memory=64)
+    assert (found["status"], found["cause"]) == ("failed", "took longer than 1 s")
+
+
+def test_other_sizes_and_seeds() -> None:
+    sizes = Sizes(width=48, heads=6, layers=3, vocabulary=90, tokens=7, seed=3)
+    wanted = "sequence classification/roberta"
+    entry = next(e for e in entries(sizes) if e.key == wanted)
+    record = examine(entry)
+    assert record.status == "passed", record.cause
+
+
+def test_the_page_counts() -> None:
+    records = [
+        Record(name="a", group="text", status="passed", conservation=1e-9, loss=0.0),
+        Record(name="b", group="text", status="failed", cause="a | b"),
+        Record(name="c", group="text", status="not built"),
+    ]
+    text = page([vars(record) for record in records])
+    assert "| text | 2 | 1 (50.0%) | 1 | 1 |" in text
+    assert "| b | failed |  |  |  |  | a \\| b |" in text
