@@ -47,12 +47,20 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("attribution",),
     ("language",),
     ("explaining", "masking"),
+    ("comparison",),
     ("",),  # the package itself: the public names
     ("cli", "__main__"),
 )
 # These know tensors and captum, not the engine; only the layers from `attribution` on
 # may import them.
-BESIDE_THE_ENGINE = ("diffmask", "explanation", "metrics", "models", "visualization")
+BESIDE_THE_ENGINE = (
+    "diffmask",
+    "explanation",
+    "metrics",
+    "models",
+    "rank_agreement",
+    "visualization",
+)
 
 OF_EXTRAS = (
     "accelerate",

@@ -179,7 +179,8 @@ def _legend(explanation: Explanation) -> str:
     write = explanation.number_format(explanation.limit)
     limit = explanation.limit
     if not explanation.signed:
-        return f"Colour scale: from weight 0, neutral, to {write(limit)}, orange"
+        name = explanation.quantity
+        return f"Colour scale: from {name} 0, neutral, to {write(limit)}, orange"
     target = explanation.target.name
     return (
         f"Colour scale: from {write(-limit)}, against {target}, blue, over 0, neutral, "

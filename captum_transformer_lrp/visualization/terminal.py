@@ -81,7 +81,7 @@ def print_explanation(
 
     console.print(Text(explanation.question, style="bold"), end="\n\n")
     if explanation.kind == "text":
-        console.print(_tokens(cast("TextExplanation", explanation)), end="\n\n")
+        console.print(text_of(cast("TextExplanation", explanation)), end="\n\n")
     rows = explanation.top_parts(top)
     title = f"{explanation.top_title} ({len(rows)})"
     if console.color_system is not None:
@@ -96,7 +96,7 @@ def print_explanation(
         console.print(Text(note, style="dim italic"))
 
 
-def _tokens(explanation: TextExplanation) -> Text:
+def text_of(explanation: TextExplanation) -> Text:
     """Return the text with each token on the colour of its score."""
     from rich.text import Text
 
