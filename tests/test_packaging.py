@@ -52,7 +52,14 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 )
 # These know tensors and captum, not the engine; only the layers from `attribution` on
 # may import them.
-BESIDE_THE_ENGINE = ("diffmask", "explanation", "metrics", "models", "visualization")
+BESIDE_THE_ENGINE = (
+    "diffmask",
+    "explanation",
+    "influence",
+    "metrics",
+    "models",
+    "visualization",
+)
 
 OF_EXTRAS = (
     "accelerate",
