@@ -37,8 +37,9 @@ from .attribution import (
     register_insights,
     units,
 )
+from .comparison import Comparison, compare
 from .diffmask import DiffMask
-from .explaining import explain
+from .explaining import Explainer, explain
 from .explanation import Explanation, ImageExplanation, TextExplanation
 from .language import LLMRelevance, LLMTransformerLRP
 from .propagation import (
@@ -63,9 +64,11 @@ __all__ = [
     "AttnLRP",
     "CaptumLRP",
     "CheferLRP",
+    "Comparison",
     "Composite",
     "DiffMask",
     "EpsilonLRP",
+    "Explainer",
     "Explanation",
     "GenericAttention",
     "GradientXInput",
@@ -88,6 +91,7 @@ __all__ = [
     "RawAttention",
     "TextExplanation",
     "TransformerLRP",
+    "compare",
     "errors",
     "explain",
     "from_captum",

@@ -1,16 +1,18 @@
 """Explain any transformer in one call: from a text or a picture to an explanation.
 
-:func:`explain` loads the model (or takes a loaded one), asks it for its prediction and
-attributes that prediction with one of the methods of
-:mod:`captum_transformer_lrp.attribution`, or with any Captum class. It adds no
-mathematics of its own.
+:class:`Explainer` loads a model (or takes a loaded one) and a method once; called with
+texts or pictures it asks the model for its predictions and attributes them with one of
+the methods of :mod:`captum_transformer_lrp.attribution`, or with any Captum class.
+:func:`explain` is the same in one call. Neither adds mathematics of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import copy
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
 import numpy as np
 import torch
@@ -19,16 +21,27 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .attribution import (
+    BASELINES,
     METHODS,
     AttentionAttribution,
     AttentionRollout,
+    InputAttribution,
     RawAttention,
     TransformerLRP,
 )
+from .attribution.calling import (
+    attribute_pixels,
+    attribute_tokens,
+    innermost,
+    is_built_on,
+    is_magnitude,
+    make_method,
+    takes_mapping,
+)
+from .attribution.gradient_methods import InputOcclusion
 from .errors import (
     InputError,
     ModelStateError,
-    OutputError,
     UnknownNameError,
     suggestion,
 )
@@ -53,7 +66,410 @@ from .models.prediction import (
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+Picture: TypeAlias = "str | Path | Image"
+Method: TypeAlias = "str | Attribution | type[Attribution]"
+
 Source = TypeVar("Source", TextModel, ImageModel)
+Item = TypeVar("Item")
+
+
+class Explainer:
+    """A model and a method, loaded once: call it with texts or pictures.
+
+    Args:
+        model (str, Path, nn.Module, TextModel or ImageModel, optional): A name or
+            folder (see :func:`~captum_transformer_lrp.models.load_text_model` and
+            :func:`~captum_transformer_lrp.models.load_image_model`), a loaded model in
+            eval mode, or what those functions return. A name is loaded with the first
+            call. Default: None, the built-in models
+        method (str, Attribution or type, optional): A name in
+            :data:`~captum_transformer_lrp.attribution.METHODS` or
+            :data:`~captum_transformer_lrp.attribution.BASELINES`, a Captum class that
+            is built on a model alone (``captum.attr.IntegratedGradients``), or an
+            object of any Captum class. Default: ``"attnlrp"``
+        tokenizer (Any, optional): The tokenizer, where ``model`` is a loaded model of
+            texts. Default: None
+        transform (Callable, optional): From a PIL image to ``(3, height, width)``, or a
+            Hugging Face image processor, where ``model`` is a loaded model of images
+            that does not bring its own, as timm models do. Default: None
+        device (str, optional): Where to put a model that is loaded by name.
+            Default: None, the CPU
+        options (Mapping, optional): Further keyword arguments for ``attribute`` of the
+            method, such as ``{"n_steps": 200}`` for a Captum class. Default: None
+
+    A Captum object is used as it was built. On the model itself
+    (``NoiseTunnel(AttnLRP(model))``, ``IntegratedGradients(model)``) a copy of it is
+    put on the embeddings of the tokens or on the pixels, with baselines (padding tokens
+    with special tokens kept; zero pixels) and feature masks (tokens; patches) where the
+    method takes them; noise has half the standard deviation of the embeddings or
+    pixels. On a layer (``LayerIntegratedGradients(model, model.bert.embeddings)``), or
+    on a function of yours, it is called with token ids ``(batch, tokens)`` and
+    ``additional_forward_args=(attention_mask,)``, and may return ``(batch, tokens)`` or
+    ``(batch, tokens, features)``, which is summed over the features.
+
+    The methods that compose attention maps give weights, not relevance (see
+    ``Explanation.measure``), and to images one for each patch; by name they are made
+    with ``own_token="zero"``, since what the token that the score is read from has of
+    itself would outshine all others.
+
+    Raises:
+        InputError: Arguments that do not belong together.
+        UnknownNameError: No method has this name, or a class needs more than a model.
+        ModelStateError: A loaded model is in training mode.
+
+    Examples::
+
+        >>> explainer = Explainer("distilbert-base-uncased-finetuned-sst-2-english")
+        >>> explainer("A warm and funny film.").save("report.html")
+        >>> table = explainer(["Funny.", "Dull."], target="POSITIVE")[0].to_pandas()
+    """
+
+    def __init__(
+        self,
+        model: str | Path | nn.Module | TextModel | ImageModel | None = None,
+        method: Method = "attnlrp",
+        *,
+        tokenizer: Any = None,
+        transform: Callable[[Any], Tensor] | None = None,
+        device: str | torch.device | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        check_method(method)
+        if tokenizer is not None and transform is not None:
+            raise InputError(
+                "tokenizer= belongs to a model of texts and transform= to one of "
+                "pictures: pass one of them"
+            )
+        self.model = model
+        self.method = method
+        self.tokenizer = tokenizer
+        self.transform = transform
+        self.device = device
+        self.options = dict(options or {})
+        self._sources: dict[type, Any] = {}
+        self._lock = threading.Lock()
+        if isinstance(model, nn.Module):
+            _check_mode(model)
+
+    @overload
+    def __call__(
+        self,
+        text: str,
+        image: None = None,
+        *,
+        target: int | str | None = None,
+    ) -> TextExplanation: ...
+
+    @overload
+    def __call__(
+        self,
+        text: list[str] | tuple[str, ...],
+        image: None = None,
+        *,
+        target: int | str | None = None,
+        batch_size: int = 8,
+        progress: bool | None = None,
+    ) -> list[TextExplanation]: ...
+
+    @overload
+    def __call__(
+        self,
+        text: None = None,
+        image: Picture = ...,
+        *,
+        target: int | str | None = None,
+    ) -> ImageExplanation: ...
+
+    @overload
+    def __call__(
+        self,
+        text: None = None,
+        image: list[Picture] | tuple[Picture, ...] = ...,
+        *,
+        target: int | str | None = None,
+        batch_size: int = 8,
+        progress: bool | None = None,
+    ) -> list[ImageExplanation]: ...
+
+    def __call__(
+        self,
+        text: Any = None,
+        image: Any = None,
+        *,
+        target: int | str | None = None,
+        batch_size: int = 8,
+        progress: bool | None = None,
+    ) -> Any:
+        """Explain what the model predicts.
+
+        Args:
+            text (str, list or tuple of str, optional): A text, or several, explained in
+                batches. Default: None
+            image (str, Path or PIL.Image.Image, or a list of them, optional): A picture
+                or its file, or several. Exactly one of ``text`` and ``image`` is
+                needed. Default: None
+            target (int or str, optional): The class to explain by index or name; for a
+                language model the next token, by id or as text. Default: None, the
+                prediction of each
+            batch_size (int, optional): How many of a list go through the model at once.
+                Default: 8
+            progress (bool, optional): Whether to show a progress bar on stderr.
+                Default: None, where there are three batches or more
+
+        Returns:
+            *TextExplanation* or *ImageExplanation*, or a list of them for a list.
+
+        Raises:
+            InputError: Not exactly one of ``text`` and ``image``; an empty text;
+                arguments that do not belong together.
+            TargetError: The model has no such class, or the text is not one token.
+            LoadingError: No model is found under this name.
+            ModelStateError: A score is NaN.
+            AttentionError: The method needs attention maps, and the model has none or
+                such that cannot be mapped to its input.
+            UnknownOperatorError: The method cannot explain this model.
+        """
+        if (text is None) == (image is None):
+            given = "neither" if text is None else "both"
+            raise InputError(f"expected exactly one of text= and image=, got {given}")
+        if batch_size < 1:
+            raise InputError(f"expected batch_size of at least 1, got {batch_size}")
+        one = not isinstance(image if text is None else text, (list, tuple))
+        found: list[Any]
+        if text is None:
+            pictures = [image] if one else list(image)
+            found = list(self._explain_images(pictures, target, batch_size, progress))
+        else:
+            texts = [text] if one else list(text)
+            for given in texts:
+                if not isinstance(given, str) or not given.strip():
+                    raise InputError(f"expected a text with words in it, got {given!r}")
+            found = list(self._explain_texts(texts, target, batch_size, progress))
+        return found[0] if one else found
+
+    @property
+    def text_model(self) -> TextModel:
+        """The model of texts, loaded when it is asked for first."""
+        if self.transform is not None:
+            raise InputError("transform= belongs to image=; pass tokenizer= for text=")
+        with self._lock:
+            if TextModel not in self._sources:
+                self._sources[TextModel] = _source(
+                    self.model,
+                    self.tokenizer,
+                    self.device,
+                    keyword="tokenizer",
+                    record=TextModel,
+                    load=load_text_model,
+                    describe=text_model,
+                )
+        found: TextModel = self._sources[TextModel]
+        return found
+
+    @property
+    def image_model(self) -> ImageModel:
+        """The model of images, loaded when it is asked for first."""
+        if self.tokenizer is not None:
+            raise InputError("tokenizer= belongs to text=; pass transform= for image=")
+        with self._lock:
+            if ImageModel not in self._sources:
+                self._sources[ImageModel] = _source(
+                    self.model,
+                    self.transform,
+                    self.device,
+                    keyword="transform",
+                    record=ImageModel,
+                    load=load_image_model,
+                    describe=image_model,
+                )
+        found: ImageModel = self._sources[ImageModel]
+        return found
+
+    def attributor(self, source: TextModel | ImageModel) -> Attribution:
+        """Return the Captum object that explains a model.
+
+        Args:
+            source (TextModel or ImageModel): :attr:`text_model` or
+                :attr:`image_model`.
+        """
+        if not isinstance(self.method, str):
+            return make_method(self.method, source.module)
+        name = self.method.lower()
+        if name in BASELINES:
+            return make_method(
+                BASELINES[name],
+                source.module,
+                tokenizer=source.tokenizer if isinstance(source, TextModel) else None,
+            )
+        cls = METHODS[name]
+        if issubclass(cls, AttentionAttribution):
+            return make_method(cls, source.module, own_token="zero")
+        return make_method(cls, source.module)
+
+    def with_method(
+        self, method: Method, options: Mapping[str, Any] | None = None
+    ) -> Explainer:
+        """Return an explainer by another method, with the same loaded model.
+
+        Args:
+            method (str, Attribution or type): As for the class.
+            options (Mapping, optional): As for the class. Default: None
+        """
+        check_method(method)
+        other = copy.copy(self)
+        other.method, other.options = method, dict(options or {})
+        return other
+
+    def inputs_of(
+        self, explanation: TextExplanation | ImageExplanation, image: Any = None
+    ) -> tuple[Any, Any]:
+        """Return the tensors and the target that an explanation was made of.
+
+        Args:
+            explanation (TextExplanation or ImageExplanation): of this model.
+            image (str, Path or PIL.Image.Image, optional): The picture that was given,
+                for an explanation of one. Default: None
+
+        Returns:
+            What ``attribute`` of :meth:`attributor` takes as ``inputs`` and
+            ``target``.
+        """
+        index = explanation.target.index
+        if isinstance(explanation, TextExplanation):
+            source = self.text_model
+            batch = pad(source, [encode(source, explanation.text).ids])
+            last = int(batch["attention_mask"].sum()) - 1
+            return batch, [(last, index)] if explanation.next_token else index
+        device = next(self.image_model.module.parameters()).device
+        return _pixels(self.image_model, image)[None].to(device), index
+
+    def _explain_texts(
+        self,
+        texts: Sequence[str],
+        target: int | str | None,
+        batch_size: int,
+        progress: bool | None,
+    ) -> Iterator[TextExplanation]:
+        """Yield one explanation per text; padding is neither seen nor attributed."""
+        source = self.text_model
+        _check_mode(source.module)
+        attributor = self.attributor(source)
+        config = getattr(source.module, "config", None)
+        if getattr(config, "pad_token_id", None) is None:
+            batch_size = 1  # a decoder that classifies finds its last token by this id
+        generates = source.task == "causal-language-model"
+        for chosen in _batches(texts, batch_size, progress):
+            encoded = [encode(source, text) for text in chosen]
+            batch = pad(source, [e.ids for e in encoded])
+            with torch.no_grad():
+                logits = select_logits(source.module(**batch))
+            if generates:
+                last = batch["attention_mask"].sum(dim=1) - 1
+                logits = logits[torch.arange(len(chosen)), last]
+                index = token_target(source, target, logits.shape[-1])
+            else:
+                index = class_target(source.class_names, target, logits)
+            best = logits.argmax(-1).tolist()
+            indices = best if index is None else [index] * len(chosen)
+            selected: Any = torch.tensor(indices, device=logits.device)
+            if generates:
+                selected = list(zip(last.tolist(), indices, strict=True))
+            found = attribute_tokens(
+                attributor,
+                source.module,
+                batch,
+                selected,
+                tokenizer=source.tokenizer,
+                options=self.options,
+            )
+            for row, (text, encoding) in enumerate(zip(chosen, encoded, strict=True)):
+                values = found.scores[row, : len(encoding.pieces)].numpy()
+                delta = None if found.delta is None else float(found.delta[row])
+                yield TextExplanation(
+                    model=source.name,
+                    method=method_name(attributor),
+                    prediction=text_score(source, logits[row], best[row]),
+                    target=text_score(source, logits[row], indices[row]),
+                    scores=_finite(values, attributor),
+                    notes=encoding.notes + notes_on(attributor, values, delta),
+                    **meaning_of(attributor, source.module),
+                    convergence_delta=delta,
+                    text=text,
+                    pieces=encoding.pieces,
+                    next_token=generates,
+                )
+
+    def _explain_images(
+        self,
+        images: Sequence[Picture],
+        target: int | str | None,
+        batch_size: int,
+        progress: bool | None,
+    ) -> Iterator[ImageExplanation]:
+        """Yield one explanation per picture; those of one size go in batches."""
+        source = self.image_model
+        _check_mode(source.module)
+        attributor = self.attributor(source)
+        device = next(source.module.parameters()).device
+        for chosen in _batches(images, batch_size, progress):
+            seen = [_pixels(source, image) for image in chosen]
+            if len({pixels.shape for pixels in seen}) > 1:
+                groups = [[pixels] for pixels in seen]
+            else:
+                groups = [seen]
+            for group in groups:
+                batch = torch.stack(group).to(device)
+                yield from self._explain_pixels(source, attributor, batch, target)
+
+    def _explain_pixels(
+        self,
+        source: ImageModel,
+        attributor: Attribution,
+        batch: Tensor,
+        target: int | str | None,
+    ) -> Iterator[ImageExplanation]:
+        """Yield one explanation for each picture ``(channels, height, width)``."""
+        with torch.no_grad():
+            logits = select_logits(source.module(batch))
+        index = class_target(source.class_names, target, logits)
+        best = logits.argmax(-1).tolist()
+        indices = best if index is None else [index] * len(batch)
+        patch_grid, patch_size = source.patch_grid, _patch_size(source, batch)
+        if isinstance(attributor, InputOcclusion) and isinstance(self.method, str):
+            attributor.patch_size = patch_size
+        found = attribute_pixels(
+            attributor,
+            source.module,
+            batch,
+            torch.tensor(indices, device=logits.device),
+            patch_size=patch_size,
+            options=self.options,
+        )
+        rows, columns = found.scores.shape[2:]
+        if (rows, columns) != tuple(batch.shape[2:]):  # not interpolated to the pixels
+            patch_grid = rows, columns
+        for row, pixels in enumerate(batch):
+            summed = found.scores[row].sum(0).numpy()
+            image, notes = seen_picture(pixels, source)
+            delta = None if found.delta is None else float(found.delta[row])
+            yield ImageExplanation(
+                model=source.name,
+                method=method_name(attributor),
+                prediction=image_score(source, logits[row], best[row]),
+                target=image_score(source, logits[row], indices[row]),
+                scores=_finite(summed, attributor),
+                notes=notes + notes_on(attributor, summed, delta),
+                image=image,
+                **meaning_of(attributor, source.module),
+                convergence_delta=delta,
+                patch_grid=patch_grid,
+            )
+
+    def __repr__(self) -> str:
+        name = "built-in models" if self.model is None else self.model
+        if isinstance(name, nn.Module):
+            name = type(name).__name__
+        return f"Explainer({getattr(name, 'name', name)!s}, method={self.method!r})"
 
 
 @overload
@@ -63,9 +479,10 @@ def explain(
     *,
     model: str | Path | nn.Module | TextModel | None = None,
     tokenizer: Any = None,
-    method: str | Attribution = "attnlrp",
+    method: Method = "attnlrp",
     target: int | str | None = None,
     device: str | torch.device | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> TextExplanation: ...
 
 
@@ -76,84 +493,92 @@ def explain(
     *,
     model: str | Path | nn.Module | TextModel | None = None,
     tokenizer: Any = None,
-    method: str | Attribution = "attnlrp",
+    method: Method = "attnlrp",
     target: int | str | None = None,
     device: str | torch.device | None = None,
     batch_size: int = 8,
+    options: Mapping[str, Any] | None = None,
+    progress: bool | None = None,
 ) -> list[TextExplanation]: ...
 
 
 @overload
 def explain(
     text: None = None,
-    image: str | Path | Image = ...,
+    image: Picture = ...,
     *,
     model: str | Path | nn.Module | ImageModel | None = None,
     transform: Callable[[Any], Tensor] | None = None,
-    method: str | Attribution = "attnlrp",
+    method: Method = "attnlrp",
     target: int | str | None = None,
     device: str | torch.device | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> ImageExplanation: ...
 
 
+@overload
 def explain(
-    text: str | list[str] | tuple[str, ...] | None = None,
-    image: str | Path | Image | None = None,
+    text: None = None,
+    image: list[Picture] | tuple[Picture, ...] = ...,
+    *,
+    model: str | Path | nn.Module | ImageModel | None = None,
+    transform: Callable[[Any], Tensor] | None = None,
+    method: Method = "attnlrp",
+    target: int | str | None = None,
+    device: str | torch.device | None = None,
+    batch_size: int = 8,
+    options: Mapping[str, Any] | None = None,
+    progress: bool | None = None,
+) -> list[ImageExplanation]: ...
+
+
+def explain(
+    text: Any = None,
+    image: Any = None,
     *,
     model: str | Path | nn.Module | TextModel | ImageModel | None = None,
     tokenizer: Any = None,
     transform: Callable[[Any], Tensor] | None = None,
-    method: str | Attribution = "attnlrp",
+    method: Method = "attnlrp",
     target: int | str | None = None,
     device: str | torch.device | None = None,
     batch_size: int = 8,
-) -> TextExplanation | list[TextExplanation] | ImageExplanation:
-    """Explain what a transformer predicts for a text or a picture.
+    options: Mapping[str, Any] | None = None,
+    progress: bool | None = None,
+) -> Any:
+    """Explain what a transformer predicts for a text or a picture, in one call.
+
+    The same as ``Explainer(model, method, ...)(text, image, ...)``; to explain more
+    than once with one model, keep an :class:`Explainer`.
 
     Args:
-        text (str, list or tuple of str, optional): A text, or several, explained in
-            batches. Default: None
-        image (str, Path or PIL.Image.Image, optional): A picture or its file. Exactly
-            one of ``text`` and ``image`` is needed. Default: None
-        model (str, Path, nn.Module, TextModel or ImageModel, optional): A name or
-            folder (see :func:`~captum_transformer_lrp.models.load_text_model` and
-            :func:`~captum_transformer_lrp.models.load_image_model`), a loaded model in
-            eval mode, or what those functions return. Default: None, the built-in model
-        tokenizer (Any, optional): The tokenizer, where ``model`` is a loaded model of
-            texts. Default: None
-        transform (Callable, optional): From a PIL image to ``(3, height, width)``, or a
-            Hugging Face image processor, where ``model`` is a loaded model of images
-            that does not bring its own, as timm models do. Default: None
-        method (str or Attribution, optional): A name in
-            :data:`captum_transformer_lrp.attribution.METHODS`, or an object of a Captum
-            class. An object of another package is called with token ids
-            ``(batch, tokens)`` and ``additional_forward_args=(attention_mask,)``, and
-            may return ``(batch, tokens)`` or ``(batch, tokens, features)``, which is
-            summed over the features. The methods that compose attention maps give
-            weights, not relevance (see ``Explanation.measure``), and to images one for
-            each patch; by name they are made with ``own_token="zero"``, since what the
-            token that the score is read from has of itself would outshine all others.
+        text (str, list or tuple of str, optional): A text, or several. Default: None
+        image (str, Path or PIL.Image.Image, or a list of them, optional): A picture or
+            its file, or several. Exactly one of ``text`` and ``image`` is needed.
+            Default: None
+        model (str, Path, nn.Module, TextModel or ImageModel, optional): As for
+            :class:`Explainer`. Default: None, the built-in model
+        tokenizer (Any, optional): As for :class:`Explainer`. Default: None
+        transform (Callable, optional): As for :class:`Explainer`. Default: None
+        method (str, Attribution or type, optional): As for :class:`Explainer`.
             Default: ``"attnlrp"``
         target (int or str, optional): The class to explain by index or name; for a
             language model the next token, by id or as text. Default: None, the
             prediction
         device (str, optional): Where to put a model that is loaded by name.
             Default: None, the CPU
-        batch_size (int, optional): How many texts of a list go through the model at
-            once. Default: 8
+        batch_size (int, optional): How many of a list go through the model at once.
+            Default: 8
+        options (Mapping, optional): As for :class:`Explainer`. Default: None
+        progress (bool, optional): Whether to show a progress bar on stderr.
+            Default: None, where there are three batches or more
 
     Returns:
-        *TextExplanation*, a list of them for a list of texts, or *ImageExplanation*.
+        *TextExplanation* or *ImageExplanation*, or a list of them for a list.
 
     Raises:
-        InputError: Not exactly one of ``text`` and ``image``; an empty text; arguments
-            that do not belong together.
-        TargetError: The model has no such class, or the text is not one token.
-        UnknownNameError: No method has this name.
-        LoadingError: No model is found under this name.
-        ModelStateError: A loaded model is in training mode, or a score is NaN.
-        AttentionError: The method needs attention maps, and the model has none or such
-            that cannot be mapped to its input.
+        InputError, TargetError, UnknownNameError, LoadingError, ModelStateError,
+            AttentionError, UnknownOperatorError: As :class:`Explainer` says.
 
     Examples::
 
@@ -164,40 +589,22 @@ def explain(
     if (text is None) == (image is None):
         given = "neither" if text is None else "both"
         raise InputError(f"expected exactly one of text= and image=, got {given}")
-    make = _maker(method)
-    if image is not None:
-        if tokenizer is not None:
-            raise InputError("tokenizer= belongs to text=; pass transform= for image=")
-        image_source = _source(
-            model,
-            transform,
-            device,
-            keyword="transform",
-            record=ImageModel,
-            load=load_image_model,
-            describe=image_model,
-        )
-        return _explain_image(image_source, image, make, target)
-    assert text is not None
-    if transform is not None:
+    check_method(method)
+    if text is not None and transform is not None:
         raise InputError("transform= belongs to image=; pass tokenizer= for text=")
-    if batch_size < 1:
-        raise InputError(f"expected batch_size of at least 1, got {batch_size}")
-    texts = [text] if isinstance(text, str) else list(text)
-    for one in texts:
-        if not isinstance(one, str) or not one.strip():
-            raise InputError(f"expected a text with words in it, got {one!r}")
-    source = _source(
+    if image is not None and tokenizer is not None:
+        raise InputError("tokenizer= belongs to text=; pass transform= for image=")
+    explainer = Explainer(
         model,
-        tokenizer,
-        device,
-        keyword="tokenizer",
-        record=TextModel,
-        load=load_text_model,
-        describe=text_model,
+        method,
+        tokenizer=tokenizer,
+        transform=transform,
+        device=device,
+        options=options,
     )
-    found = list(_explain_texts(source, texts, make, target, batch_size))
-    return found[0] if isinstance(text, str) else found
+    return explainer(
+        text, image, target=target, batch_size=batch_size, progress=progress
+    )
 
 
 def _source(
@@ -236,183 +643,131 @@ def _source(
             f"expected model= to be a name, a folder, an nn.Module or a "
             f"{record.__name__}, got {type(model).__name__}"
         )
+    _check_mode(model)
+    return describe(type(model).__name__, model, companion)
+
+
+def check_method(method: Any) -> None:
+    """Check what was given as ``method=`` before a model is loaded for it.
+
+    Raises:
+        UnknownNameError: It is no name of a method, no Captum class and no object.
+    """
+    if not isinstance(method, str):
+        make_method(method, None)
+    elif method.lower() not in (known := {**METHODS, **BASELINES}):
+        raise UnknownNameError(
+            f"there is no method {method!r}.{suggestion(method, known)}"
+        )
+
+
+def _check_mode(model: nn.Module) -> None:
     if model.training:
         raise ModelStateError(
             f"{type(model).__name__} is in training mode, where dropout makes every "
             "explanation another one: call model.eval() first"
         )
-    return describe(type(model).__name__, model, companion)
 
 
-def _maker(method: str | Attribution) -> Callable[[nn.Module], Attribution]:
-    """Return what makes the attribution object of a method for a model."""
-    if isinstance(method, Attribution):
-        return lambda module: method
-    if not isinstance(method, str):
-        raise UnknownNameError(
-            "expected method= to be a name or an object of a Captum Attribution "
-            f"class, got {method!r}"
-        )
-    if method.lower() not in METHODS:
-        raise UnknownNameError(
-            f"there is no method {method!r}.{suggestion(method, METHODS)}"
-        )
-    cls = METHODS[method.lower()]
-    if issubclass(cls, AttentionAttribution):
-        return lambda module: cls(module, own_token="zero")
-    return cls
-
-
-def _explain_texts(
-    source: TextModel,
-    texts: Sequence[str],
-    make: Callable[[nn.Module], Attribution],
-    target: int | str | None,
-    batch_size: int,
-) -> Iterator[TextExplanation]:
-    """Yield one explanation per text; padding is neither seen nor attributed."""
-    attributor = make(source.module)
-    if getattr(getattr(source.module, "config", None), "pad_token_id", None) is None:
-        batch_size = 1  # a decoder that classifies finds its last token by this id
-    starts = range(0, len(texts), batch_size)
+def _batches(
+    items: Sequence[Item], batch_size: int, progress: bool | None
+) -> Iterator[Sequence[Item]]:
+    """Yield parts of a list, with a progress bar where there are many."""
+    starts = range(0, len(items), batch_size)
+    hidden = len(starts) < 3 if progress is None else not progress
     for start in tqdm(
-        starts, desc="explaining", unit="batch", disable=len(starts) < 3, leave=False
+        starts, desc="explaining", unit="batch", disable=hidden, leave=False
     ):
-        chosen = texts[start : start + batch_size]
-        encoded = [encode(source, text) for text in chosen]
-        batch = pad(source, [e.ids for e in encoded])
-        with torch.no_grad():
-            logits = select_logits(source.module(**batch))
-        if source.task == "causal-language-model":
-            last = batch["attention_mask"].sum(dim=1) - 1
-            logits = logits[torch.arange(len(chosen)), last]
-            index = token_target(source, target, logits.shape[-1])
-        else:
-            index = class_target(source.class_names, target, logits)
-        best = logits.argmax(-1).tolist()
-        indices = best if index is None else [index] * len(chosen)
-        selected: Any = torch.tensor(indices, device=logits.device)
-        if source.task == "causal-language-model":
-            selected = list(zip(last.tolist(), indices, strict=True))
-        scores = _attribute_tokens(attributor, batch, selected)
-        for row, (text, encoding) in enumerate(zip(chosen, encoded, strict=True)):
-            values = scores[row, : len(encoding.pieces)].numpy()
-            yield TextExplanation(
-                model=source.name,
-                method=_method_name(attributor),
-                prediction=text_score(source, logits[row], best[row]),
-                target=text_score(source, logits[row], indices[row]),
-                scores=_finite(values, attributor),
-                notes=encoding.notes + _notes(attributor, values),
-                **_meaning(attributor),
-                text=text,
-                pieces=encoding.pieces,
-                next_token=source.task == "causal-language-model",
-            )
+        yield items[start : start + batch_size]
 
 
-def _attribute_tokens(
-    attributor: Attribution, batch: dict[str, Tensor], target: Any
-) -> Tensor:
-    """Return scores per token in float64 on the CPU, ``(batch, tokens)``."""
-    if isinstance(attributor, (TransformerLRP, AttentionAttribution)):
-        scores = attributor.attribute(batch, target=target)
-    else:
-        scores = attributor.attribute(
-            batch["input_ids"],
-            target=target,
-            additional_forward_args=(batch["attention_mask"],),
-        )
-    if isinstance(scores, tuple) and len(scores) == 1:
-        (scores,) = scores
-    shape = tuple(batch["input_ids"].shape)
-    if not isinstance(scores, Tensor) or tuple(scores.shape[:2]) != shape:
-        raise OutputError(
-            f"{_method_name(attributor)} returned {_describe(scores)} for tokens of "
-            f"shape {shape}: expected one tensor (batch, tokens) or (batch, tokens, "
-            "features)"
-        )
-    scores = scores.detach().cpu().double()
-    return scores if scores.dim() == 2 else scores.flatten(2).sum(-1)
-
-
-def _explain_image(
-    source: ImageModel,
-    image: str | Path | Image,
-    make: Callable[[nn.Module], Attribution],
-    target: int | str | None,
-) -> ImageExplanation:
-    picture = open_picture(image)
-    device = next(source.module.parameters()).device
-    pixels = source.transform(picture)
+def _pixels(source: ImageModel, image: Picture) -> Tensor:
+    """Return what the model takes of a picture, ``(channels, height, width)``."""
+    pixels = source.transform(open_picture(image))
     if not isinstance(pixels, Tensor) or pixels.dim() != 3 or len(pixels) not in (1, 3):
+        got = (
+            f"shape {tuple(pixels.shape)}"
+            if isinstance(pixels, Tensor)
+            else type(pixels).__name__
+        )
         raise InputError(
             f"expected the transform to return (3, height, width) or (1, height, "
-            f"width), got {_describe(pixels)}"
+            f"width), got {got}"
         )
-    batch = pixels[None].to(device)
-    with torch.no_grad():
-        logits = select_logits(source.module(batch))
-    index = class_target(source.class_names, target, logits)
-    predicted = int(logits[0].argmax())
-    attributor = make(source.module)
-    if not isinstance(attributor, (TransformerLRP, AttentionAttribution)):
-        batch.requires_grad_()  # Captum's gradient methods warn where it is missing
-    scores = attributor.attribute(batch, target=predicted if index is None else index)
-    patch_grid = source.patch_grid
-    if isinstance(attributor, AttentionAttribution):
-        if scores.shape[2:] != batch.shape[2:]:  # not interpolated to the pixels
-            patch_grid = scores.shape[2], scores.shape[3]
-    elif not isinstance(scores, Tensor) or scores.shape != batch.shape:
-        raise OutputError(
-            f"{_method_name(attributor)} returned {_describe(scores)} for pixels of "
-            f"shape {tuple(batch.shape)}: expected one tensor of the same shape"
-        )
-    summed = scores[0].detach().cpu().double().sum(0).numpy()
-    seen, notes = seen_picture(pixels, source)
-    return ImageExplanation(
-        model=source.name,
-        method=_method_name(attributor),
-        prediction=image_score(source, logits[0], predicted),
-        target=image_score(source, logits[0], predicted if index is None else index),
-        scores=_finite(summed, attributor),
-        notes=notes + _notes(attributor, summed),
-        image=seen,
-        **_meaning(attributor),
-        patch_grid=patch_grid,
-    )
+    return pixels
 
 
-def _describe(value: Any) -> str:
-    """Return the shape of a tensor, or the type of anything else, for a message."""
-    if isinstance(value, Tensor):
-        return f"shape {tuple(value.shape)}"
-    return type(value).__name__
+def _patch_size(source: ImageModel, batch: Tensor) -> tuple[int, int]:
+    """Return height and width of the model's patches, or a 14th of the longer side."""
+    height, width = batch.shape[2:]
+    if source.patch_grid is None:
+        side = -(-max(height, width) // 14)
+        return side, side
+    rows, columns = source.patch_grid
+    return -(-height // rows), -(-width // columns)
 
 
-def _method_name(attributor: Attribution) -> str:
-    return str(attributor.get_name())
+def method_name(attributor: Attribution) -> str:
+    """Return the name of a method; of a noise tunnel with what is in it."""
+    name = str(attributor.get_name())
+    inner = innermost(attributor)
+    return name if inner is attributor else f"{name} of {inner.get_name()}"
 
 
-def _meaning(attributor: Attribution) -> dict[str, Any]:
+def meaning_of(attributor: Attribution, module: nn.Module) -> dict[str, Any]:
     """Return what the scores of a method are, as an explanation takes it."""
+    measure = "relevance"
+    if isinstance(attributor, AttentionAttribution):
+        measure = "attention"
+    elif is_magnitude(attributor):
+        measure = "magnitude"
     return {
-        "measure": "attention"
-        if isinstance(attributor, AttentionAttribution)
-        else "relevance",
+        "measure": measure,
         "same_for_every_target": isinstance(
             attributor, (AttentionRollout, RawAttention)
         ),
+        "about_sum": _about_sum(attributor, module),
     }
 
 
-def _notes(attributor: Attribution, scores: np.ndarray) -> tuple[str, ...]:
-    """Return what a reader of the weights of tokens or patches should know."""
-    if not isinstance(attributor, AttentionAttribution):
-        return ()
+def _about_sum(attributor: Attribution, module: nn.Module) -> str | None:
+    """Say what signed scores sum to, where it is not what relevance sums to."""
+    name = method_name(attributor)
+    inner = innermost(attributor)
+    if isinstance(attributor, TransformerLRP):
+        return None
+    if not takes_mapping(attributor) and not is_built_on(attributor, module):
+        return (
+            f"{name} was given a function of its own: the numbers are in the units of "
+            "what that function returns."
+        )
+    if inner.has_convergence_delta() and not isinstance(inner, TransformerLRP):
+        return (
+            "They should sum to the logit less that of the baseline; the convergence "
+            "delta says by how much they do not."
+        )
+    return f"{name} does not ask that they sum to the logit."
+
+
+def notes_on(
+    attributor: Attribution, scores: np.ndarray, delta: float | None
+) -> tuple[str, ...]:
+    """Return what a reader of the scores of tokens or patches should know."""
     notes: tuple[str, ...] = ()
+    if isinstance(attributor, InputAttribution):
+        if attributor.has_baseline and scores.ndim == 1:
+            notes += (attributor.about_baseline(),)
+        elif attributor.has_baseline:
+            notes += (
+                "Baseline: 0 in what the model takes, the mean colour where its "
+                "transform subtracts one.",
+            )
+        if delta is not None:
+            notes += _note_on_delta(attributor, float(scores.sum()), delta)
+    if not isinstance(attributor, AttentionAttribution):
+        return notes
     if not scores.any():
-        notes = (f"{_method_name(attributor)} gives no weight to anything here.",)
+        notes = (f"{method_name(attributor)} gives no weight to anything here.",)
     if scores.ndim == 1:
         own = {
             "keep": "keeps the weight that it has of itself",
@@ -426,10 +781,28 @@ def _notes(attributor: Attribution, scores: np.ndarray) -> tuple[str, ...]:
     return notes
 
 
+def _note_on_delta(
+    attributor: InputAttribution, total: float, delta: float
+) -> tuple[str, ...]:
+    """Say where the sum misses what it should be by more than a twentieth."""
+    should = total - delta
+    if abs(delta) <= 0.05 * abs(should):
+        return ()
+    cause = {
+        "DeepLift": "Captum's DeepLift takes the plain gradient of attention, "
+        "normalisation and most activations, so do not trust its numbers here",
+        "GradientSHAP": "its samples are few: raise n_samples",
+    }.get(attributor.get_name(), "its steps are few: raise n_steps")
+    return (
+        f"{attributor.get_name()} sums to {total:+.3g} where it should be "
+        f"{should:+.3g}: {cause}.",
+    )
+
+
 def _finite(scores: np.ndarray, attributor: Attribution) -> np.ndarray:
     if not np.isfinite(scores).all():
         raise ModelStateError(
-            f"{_method_name(attributor)} returned NaN or infinite scores for "
+            f"{method_name(attributor)} returned NaN or infinite scores for "
             f"{int((~np.isfinite(scores)).sum())} of {scores.size} inputs"
         )
     return scores

@@ -12,15 +12,27 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 
 from .errors import InputError, UnknownNameError
+from .models.packages import require
 from .models.pieces import Piece
 from .models.prediction import ClassScore
 from .visualization.colors import scale_limit
 from .visualization.numbers import ScoreFormat
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
     from PIL.Image import Image
 
+Normalization = Literal["max", "l1"]
+
+#: what explanations can be saved as
+SUFFIXES = (".html", ".json", ".png", ".pdf", ".svg")
 JSON_SCHEMA = "captum_transformer_lrp.explanation/1"
+
+_ABOUT_RELEVANCE = (
+    "Their sum may differ from the logit: biases and other constants keep a part of "
+    "it, and some methods (AttnLRP in its softmax) do not conserve the sum."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +55,8 @@ class Explanation(ABC):
       differ in whether the two agree.
     - ``"attention"``: weights made of the model's attention. They have no unit, do not
       sum to the logit and do not speak against the target.
+    - ``"magnitude"``: sizes of gradients, in units of the logit per unit of the
+      embedding or pixel: how much the logit would move, whatever the direction.
 
     Args:
         model (str): Name of the model.
@@ -53,10 +67,16 @@ class Explanation(ABC):
             ``(height, width)`` or per patch ``(rows, columns)``.
         notes (tuple[str, ...]): What a reader should know, such as a truncated text.
             Default: ()
-        measure (str): What the scores are, ``"relevance"`` or ``"attention"``.
-            Default: ``"relevance"``
+        measure (str): What the scores are, ``"relevance"``, ``"attention"`` or
+            ``"magnitude"``. Default: ``"relevance"``
         same_for_every_target (bool): Whether the method looks at attention alone, so
             that the scores explain no target. Default: False
+        convergence_delta (float, optional): As the method's own
+            ``return_convergence_delta`` gives it: for relevance propagation the logit
+            less the sum of the scores, for the methods with a baseline the sum less
+            what it should be (Captum's signs). Default: None, the method has none
+        about_sum (str, optional): A sentence on what signed scores sum to.
+            Default: None, what holds for relevance propagation
     """
 
     kind: ClassVar[str]
@@ -67,8 +87,10 @@ class Explanation(ABC):
     target: ClassScore
     scores: np.ndarray = field(repr=False)
     notes: tuple[str, ...] = ()
-    measure: Literal["relevance", "attention"] = "relevance"
+    measure: Literal["relevance", "attention", "magnitude"] = "relevance"
     same_for_every_target: bool = False
+    convergence_delta: float | None = None
+    about_sum: str | None = None
 
     @property
     def logit(self) -> float:
@@ -82,8 +104,9 @@ class Explanation(ABC):
 
     @property
     def quantity(self) -> str:
-        """What one number is called: ``"relevance"`` or ``"weight"``."""
-        return "relevance" if self.signed else "weight"
+        """What one number is called: ``"relevance"``, ``"weight"`` or ``"size"``."""
+        names = {"relevance": "relevance", "attention": "weight", "magnitude": "size"}
+        return names[self.measure]
 
     @property
     def relevance_sum(self) -> float | None:
@@ -110,7 +133,7 @@ class Explanation(ABC):
         write = self.number_format(self.limit)
         if self.signed:
             return f"against {write(-self.limit)}", f"{write(self.limit)} for"
-        return "weight 0", write(self.limit)
+        return f"{self.quantity} 0", write(self.limit)
 
     @property
     def target_name(self) -> str:
@@ -122,6 +145,8 @@ class Explanation(ABC):
         """The question that the explanation answers."""
         if self.same_for_every_target:
             return "What does the model attend to?"
+        if self.measure == "magnitude":
+            return f"What is {self.target_name} sensitive to?"
         if not self.signed:
             return f"What does the model attend to for {self.target_name}?"
         if self.target.index == self.prediction.index:
@@ -139,6 +164,13 @@ class Explanation(ABC):
     @property
     def summary(self) -> str:
         """What the numbers mean, in plain words."""
+        if self.measure == "magnitude":
+            return (
+                f"Each number is the size of the gradient at a {self.unit}: how fast "
+                f"the logit of {self.target_name} changes with what the model reads "
+                "there, in whichever direction. It says neither for nor against, and "
+                "the numbers do not sum to the logit."
+            )
         if not self.signed:
             source = f"the model's attention and what it does for {self.target_name}"
             silent = "what speaks against the target"
@@ -153,9 +185,7 @@ class Explanation(ABC):
         return (
             f"Each number says how much a {self.unit} speaks for {self.target_name} "
             "(orange, above zero) or against it (blue, below zero), in units of the "
-            "logit. Their sum may differ from the logit: biases and other constants "
-            "keep a part of it, and some methods (AttnLRP in its softmax) do not "
-            "conserve the sum."
+            f"logit. {self.about_sum or _ABOUT_RELEVANCE}"
         )
 
     @property
@@ -176,7 +206,11 @@ class Explanation(ABC):
     @property
     def top_title(self) -> str:
         """What stands above :meth:`top_parts`."""
-        ranked = "that count most" if self.signed else "with the most weight"
+        ranked = {
+            "relevance": "that count most",
+            "attention": "with the most weight",
+            "magnitude": "with the largest gradients",
+        }[self.measure]
         return f"{self.parts.capitalize()} {ranked}"
 
     @abstractmethod
@@ -198,8 +232,76 @@ class Explanation(ABC):
         else:
             facts += [("Explained", str(self.target)), ("Logit", write(self.logit))]
         if total is not None:
-            facts.append(("Sum of relevance", write(total)))
+            facts.append((f"Sum of {self.quantity}", write(total)))
+        if self.convergence_delta is not None and self.about_sum is not None:
+            facts.append(("Convergence delta", write(self.convergence_delta)))
         return *facts, ("Method", self.method), ("Model", self.model)
+
+    def normalized(self, how: Normalization = "max") -> np.ndarray:
+        """Return the scores on a scale that can be compared between methods.
+
+        Args:
+            how (str, optional): ``"max"`` divides by the largest magnitude, so that
+                scores lie in [-1, 1]; ``"l1"`` by the sum of magnitudes, so that
+                magnitudes sum to 1. Neither changes a sign or an order, and neither
+                divides by the sum of signed scores, which may be next to nothing.
+                Scores that are all 0 stay 0. Default: ``"max"``
+
+        Returns:
+            *np.ndarray* of the shape of ``scores``.
+
+        Raises:
+            UnknownNameError: There is no such normalisation.
+        """
+        return normalize(self.scores, how)
+
+    def plot(self, *, theme: Literal["light", "dark"] = "light") -> Figure:
+        """Return a matplotlib figure, as :meth:`save` writes it.
+
+        The figure belongs to no pyplot state; a notebook shows it, ``savefig`` of it
+        writes it.
+
+        Args:
+            theme (str, optional): ``"light"`` or ``"dark"``. Default: ``"light"``
+
+        Raises:
+            UnknownNameError: There is no such theme.
+        """
+        from .visualization.figure import draw_figure
+
+        return draw_figure([self], theme=theme)
+
+    def to_pandas(self, normalization: Normalization | None = None) -> DataFrame:
+        """Return a table of the scores, which needs the package pandas.
+
+        Args:
+            normalization (str, optional): Adds a column with
+                :meth:`normalized` scores, named after it. Default: None
+
+        Returns:
+            *pandas.DataFrame*: Of a text one row per token with ``token``, ``text``,
+            ``special``, ``word`` (the number of its word) and ``score``; of a picture
+            one row per part with ``row``, ``column`` (of the patch, from 0; of the
+            square where patches are unknown) and ``score``.
+
+        Raises:
+            MissingPackageError: pandas is not installed.
+        """
+        pandas: Any = require("pandas")
+        columns = self._columns()
+        if normalization is not None:
+            scores = np.asarray(columns["score"], dtype=float)
+            columns[f"score_{normalization}"] = normalize(scores, normalization)
+        table = pandas.DataFrame(columns)
+        table.attrs.update(
+            method=self.method, model=self.model, target=self.target.name
+        )
+        found: DataFrame = table
+        return found
+
+    @abstractmethod
+    def _columns(self) -> dict[str, Any]:
+        """Return the columns of :meth:`to_pandas`, the last one ``score``."""
 
     def to_dict(self) -> dict[str, Any]:
         """Return what :meth:`to_json` writes, as Python objects."""
@@ -213,6 +315,7 @@ class Explanation(ABC):
             "measure": self.measure,
             "same_for_every_target": self.same_for_every_target,
             "relevance_sum": self.relevance_sum,
+            "convergence_delta": self.convergence_delta,
             "notes": list(self.notes),
         }
 
@@ -222,13 +325,14 @@ class Explanation(ABC):
         All explanations have ``schema`` (``"captum_transformer_lrp.explanation/1"``),
         ``kind`` (``"text"`` or ``"image"``), ``model``, ``method``, ``prediction`` and
         ``target`` (each ``index``, ``name``, ``logit``, ``probability`` or null),
-        ``measure`` (``"relevance"`` or ``"attention"``, as :class:`Explanation` says),
-        ``same_for_every_target``, ``relevance_sum`` (null for ``"attention"``) and
-        ``notes``. A text adds ``text`` and ``tokens`` (each ``token``, ``text``,
-        ``special``, ``space_before``, ``score``). An image adds ``height`` and
-        ``width`` in pixels, ``scores`` (rows of pixels, or null where the method gives
-        patches) and ``patch_scores`` (rows of the model's patches, or null where they
-        are unknown).
+        ``measure`` (``"relevance"``, ``"attention"`` or ``"magnitude"``, as
+        :class:`Explanation` says), ``same_for_every_target``, ``relevance_sum`` (null
+        where scores have no sign), ``convergence_delta`` (null where the method has
+        none) and ``notes``. A text adds ``text`` and ``tokens`` (each ``token``,
+        ``text``, ``special``, ``space_before``, ``score``). An image adds ``height``
+        and ``width`` in pixels, ``scores`` (rows of pixels, or null where the method
+        gives patches) and ``patch_scores`` (rows of the model's patches, or null where
+        they are unknown).
         """
         return json.dumps(
             self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False
@@ -257,7 +361,7 @@ class Explanation(ABC):
         return render_text(self, color=color, top=top, width=width)
 
     def save(self, path: str | Path) -> Path:
-        """Write the explanation by the suffix of ``path``: .html, .json or .png.
+        """Write it by the suffix of ``path``: .html, .json, .png, .pdf or .svg.
 
         Returns:
             *Path*: The file that was written.
@@ -351,6 +455,19 @@ class TextExplanation(Explanation):
         """What :meth:`top_parts` lists."""
         return "word"
 
+    def _columns(self) -> dict[str, Any]:
+        number, numbers = -1, []
+        for i, piece in enumerate(self.pieces):
+            number += not (i and piece.continues(self.pieces[i - 1]))
+            numbers.append(number)
+        return {
+            "token": [piece.token for piece in self.pieces],
+            "text": [piece.text for piece in self.pieces],
+            "special": [piece.special for piece in self.pieces],
+            "word": numbers,
+            "score": self.scores,
+        }
+
     def top_parts(self, count: int) -> list[tuple[str, float]]:
         """Return the words of the text with the largest magnitudes, largest first."""
         own = [(word.text, word.score) for word in self.words if not word.special]
@@ -440,6 +557,14 @@ class ImageExplanation(Explanation):
         """What :meth:`top_parts` lists."""
         return self.unit
 
+    def _columns(self) -> dict[str, Any]:
+        row, column = np.indices(self.cells.shape)
+        return {
+            "row": row.ravel(),
+            "column": column.ravel(),
+            "score": self.cells.ravel(),
+        }
+
     def top_parts(self, count: int) -> list[tuple[str, float]]:
         """Return places and scores of the :attr:`cells` of largest magnitude."""
         cells = self.cells
@@ -465,7 +590,7 @@ def save_explanations(
     title: str | None = None,
     lead: str | None = None,
 ) -> Path:
-    """Write explanations into one file by its suffix: .html, .json or .png.
+    """Write explanations into one file: .html, .json, .png, .pdf or .svg.
 
     JSON is one object for one explanation (:meth:`Explanation.to_json`) and an array of
     such objects for several.
@@ -498,9 +623,9 @@ def save_explanations(
         text = json.dumps(written, indent=2, ensure_ascii=False, allow_nan=False)
         path.write_text(text + "\n", encoding="utf-8")
     else:
-        from .visualization.figure import render_png
+        from .visualization.figure import render_figure
 
-        path.write_bytes(render_png(explanations))
+        path.write_bytes(render_figure(explanations, suffix.removeprefix(".")))
     return path
 
 
@@ -508,15 +633,31 @@ def check_suffix(path: str | Path) -> str:
     """Return the suffix of a file that explanations can be saved as, in lower case.
 
     Raises:
-        UnknownNameError: The suffix is neither .html, .json nor .png.
+        UnknownNameError: The suffix is none of .html, .json, .png, .pdf and .svg.
     """
     suffix = Path(path).suffix.lower()
-    if suffix not in (".html", ".json", ".png"):
+    if suffix not in SUFFIXES:
         raise UnknownNameError(
             f"cannot save as {Path(path).name!r}: the suffix chooses the format, "
-            "one of .html, .json, .png"
+            f"one of {', '.join(SUFFIXES)}"
         )
     return suffix
+
+
+def normalize(scores: np.ndarray, how: Normalization) -> np.ndarray:
+    """Return scores on a scale of their own, see :meth:`Explanation.normalized`.
+
+    Raises:
+        UnknownNameError: There is no such normalisation.
+    """
+    if how not in ("max", "l1"):
+        raise UnknownNameError(
+            f"there is no normalisation {how!r}: expected 'max', the largest magnitude "
+            "is 1, or 'l1', the magnitudes sum to 1"
+        )
+    magnitudes = np.abs(scores)
+    scale = float(magnitudes.max() if how == "max" else magnitudes.sum())
+    return np.asarray(scores / scale if scale > 0 else np.zeros_like(scores))
 
 
 def pool(scores: np.ndarray, grid: tuple[int, int]) -> np.ndarray:

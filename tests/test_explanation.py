@@ -89,6 +89,7 @@ def test_json_of_a_text():
         "measure",
         "same_for_every_target",
         "relevance_sum",
+        "convergence_delta",
         "notes",
         "text",
         "tokens",

@@ -47,6 +47,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("attribution",),
     ("language",),
     ("explaining", "masking"),
+    ("comparison",),
     ("",),  # the package itself: the public names
     ("cli", "__main__"),
 )
@@ -58,6 +59,7 @@ BESIDE_THE_ENGINE = (
     "influence",
     "metrics",
     "models",
+    "rank_agreement",
     "visualization",
 )
 

@@ -15,6 +15,15 @@ from .attention import (
 from .attention_maps import AttentionLayer
 from .captum_lrp import CaptumLRP, LayerCaptumLRP
 from .captum_rules import CaptumRule, from_captum
+from .gradient_methods import (
+    InputAttribution,
+    InputDeepLift,
+    InputGradientShap,
+    InputIntegratedGradients,
+    InputOcclusion,
+    InputSaliency,
+    InputSmoothGrad,
+)
 from .insights import register_insights
 from .layer_transformer_lrp import LayerAttnLRP, LayerCPLRP, LayerTransformerLRP
 from .neuron_transformer_lrp import (
@@ -47,7 +56,18 @@ METHODS: dict[str, type[TransformerLRP] | type[AttentionAttribution]] = {
     "attention-grad-cam": AttentionGradCAM,
 }
 
+#: names of the methods that these are compared with, on embeddings or pixels
+BASELINES: dict[str, type[InputAttribution]] = {
+    "saliency": InputSaliency,
+    "integrated-gradients": InputIntegratedGradients,
+    "deeplift": InputDeepLift,
+    "gradient-shap": InputGradientShap,
+    "occlusion": InputOcclusion,
+    "smoothgrad": InputSmoothGrad,
+}
+
 __all__ = [
+    "BASELINES",
     "CPLRP",
     "METHODS",
     "AttentionAttribution",
@@ -62,6 +82,13 @@ __all__ = [
     "EpsilonLRP",
     "GenericAttention",
     "GradientXInput",
+    "InputAttribution",
+    "InputDeepLift",
+    "InputGradientShap",
+    "InputIntegratedGradients",
+    "InputOcclusion",
+    "InputSaliency",
+    "InputSmoothGrad",
     "LRPRollout",
     "LayerAttnLRP",
     "LayerCPLRP",

@@ -13,7 +13,7 @@ from .loading import (
     load_text_model,
 )
 from .packages import MissingPackageError
-from .pieces import Piece, read_pieces
+from .pieces import Piece, pieces_of_tokens, read_pieces
 
 __all__ = [
     "ImageModel",
@@ -23,5 +23,6 @@ __all__ = [
     "TextModel",
     "load_image_model",
     "load_text_model",
+    "pieces_of_tokens",
     "read_pieces",
 ]

@@ -14,7 +14,7 @@ _EXTRA = {
     "timm": "timm",
     "rich": "cli",
     "jinja2": "cli",
-    "pandas": "tutorials",
+    "pandas": "pandas",
 }
 
 

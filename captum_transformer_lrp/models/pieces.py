@@ -7,8 +7,9 @@ white space stood before the piece, and whether the tokenizer added it itself.
 
 from __future__ import annotations
 
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +73,20 @@ def _in_word(character: str) -> bool:
         return True
     wide = unicodedata.east_asian_width(character) in "WF"
     return not (wide or name.startswith(_UNSPACED_SCRIPTS))
+
+
+def word_groups(pieces: Sequence[Piece]) -> list[list[int]]:
+    """Return the numbers of the pieces of each written word, in order.
+
+    See :meth:`Piece.continues`. Tokens that the tokenizer added are words of their own.
+    """
+    groups: list[list[int]] = []
+    for i, piece in enumerate(pieces):
+        if i and piece.continues(pieces[i - 1]):
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
 
 
 def read_pieces(
@@ -149,6 +164,108 @@ def _from_offsets(
     return tuple(pieces)
 
 
+def pieces_of_tokens(
+    tokens: Sequence[str], *, special: Collection[str] | None = None
+) -> tuple[Piece, ...]:
+    """Return one readable :class:`Piece` for each token, without its tokenizer.
+
+    Which marks the tokens carry is told from all of them together:
+
+    - ``▁`` before a word (SentencePiece: T5, Llama, XLM-R), bytes as ``<0xE4>``;
+    - ``Ġ`` for a space and bytes written as letters (GPT-2, RoBERTa, Llama 3), also
+      without any ``Ġ`` if the letters make up UTF-8 beyond ASCII, as of Chinese;
+    - ``</w>`` behind a word (CLIP, GPT), ``@@`` behind a piece within one (BERTweet);
+    - ``##`` before a piece within a word (WordPiece: BERT). Tokens without any mark are
+      words, with a space before each but between Chinese characters.
+
+    Args:
+        tokens (sequence of str): as ``tokenizer.convert_ids_to_tokens`` returns them.
+        special (collection of str, optional): The tokens that the tokenizer added,
+            such as ``tokenizer.all_special_tokens``. Default: those of the known
+            tokenizers, such as ``[CLS]``, ``</s>`` and ``<|endoftext|>``
+
+    Examples::
+
+        >>> [p.text for p in pieces_of_tokens(["[CLS]", "un", "##told", "[SEP]"])]
+        ['[CLS]', 'un', 'told', '[SEP]']
+    """
+    tokens = [str(token) for token in tokens]
+    if special is None:
+        added = [bool(_SPECIAL.fullmatch(token)) for token in tokens]
+    else:
+        added = [token in special for token in tokens]
+    own = [token for token, is_added in zip(tokens, added, strict=True) if not is_added]
+    spelled = _spell(tokens, marks=_marks(own), added=added)
+    return _joined(tokens, spelled, added)
+
+
+_SPECIAL = re.compile(
+    r"\[(CLS|SEP|PAD|MASK|BOS|EOS)\]|</?s>|<(pad|mask|cls|sep|bos|eos|eod|eop)>"
+    r"|<\|[^|]*\|>|<(start|end)_of_turn>|<\uff5c[^\uff5c]*\uff5c>"
+)
+_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+# GPT-2 writes printable bytes as themselves and the others as letters from 256 on.
+_PRINTABLE = {*range(33, 127), *range(161, 173), *range(174, 256)}
+_BYTE_OF = {chr(byte): byte for byte in sorted(_PRINTABLE)} | {
+    chr(256 + number): byte
+    for number, byte in enumerate(sorted({*range(256)} - _PRINTABLE))
+}
+
+
+def _marks(tokens: Sequence[str]) -> str:
+    """Return the mark by which tokens say where words begin or end."""
+    if any("▁" in token for token in tokens):
+        return "▁"
+    if any(token.startswith(("Ġ", "Ċ")) for token in tokens):
+        return "Ġ"
+    for mark in ("</w>", "@@"):
+        if any(token.endswith(mark) and token != mark for token in tokens):
+            return mark
+    if any(token.startswith("##") for token in tokens):
+        return "##"
+    letters = "".join(tokens)
+    if not letters.isascii() and all(letter in _BYTE_OF for letter in letters):
+        try:
+            bytes(_BYTE_OF[letter] for letter in letters).decode()
+        except UnicodeDecodeError:
+            return "##"
+        return "Ġ"
+    return "##"
+
+
+def _spell(tokens: Sequence[str], *, marks: str, added: Sequence[bool]) -> list[str]:
+    """Return the text of each token, with the white space that belongs to it."""
+    if marks == "Ġ":
+        return _decode_bytes(tokens, added)
+    if marks == "▁":
+        return _decode_fallback([token.replace("▁", " ") for token in tokens])
+    spelled: list[str] = []
+    space = True
+    for token in tokens:
+        if marks == "##":
+            inside = token.startswith("##") and len(token) > 2
+            found = token[2:] if inside else token
+            space = not (inside or (spelled and _unspaced(spelled[-1], found)))
+            spelled.append(" " * space + found)
+        elif marks == "</w>":
+            spelled.append(" " * space + token.removesuffix(marks))
+            space = token.endswith(marks)
+        else:
+            spelled.append(" " * space + token.removesuffix(marks))
+            space = not token.endswith(marks)
+    return spelled
+
+
+def _unspaced(before: str, after: str) -> bool:
+    """Return whether two words are of a script that is written without spaces."""
+    return bool(before.strip()) and _is_wide(before[-1]) and _is_wide(after[:1])
+
+
+def _is_wide(character: str) -> bool:
+    wide = bool(character) and unicodedata.east_asian_width(character) in "WF"
+    return wide and not unicodedata.name(character, "").startswith("HANGUL")
+
+
 def _from_marks(
     tokenizer: Any, ids: Sequence[int], tokens: Sequence[str]
 ) -> tuple[Piece, ...]:
@@ -156,15 +273,23 @@ def _from_marks(
     special_ids = set(tokenizer.all_special_ids)
     if tokenizer.unk_token != tokenizer.eos_token:
         special_ids.discard(tokenizer.unk_token_id)
+    added = [token_id in special_ids for token_id in ids]
     if "Ġ" in vocabulary:
-        spelled = _decode_bytes(tokens)
-    elif "▁" in vocabulary or any(t.startswith("▁") for t in tokens):
-        spelled = [t.replace("▁", " ") for t in tokens]
+        marks = "Ġ"
+    elif "▁" in vocabulary:
+        marks = "▁"
     else:
-        spelled = [t[2:] if t.startswith("##") else " " + t for t in tokens]
+        own = [t for t, is_added in zip(tokens, added, strict=True) if not is_added]
+        marks = _marks(own).replace("Ġ", "##")  # of which the vocabulary has none
+    return _joined(tokens, _spell(tokens, marks=marks, added=added), added)
+
+
+def _joined(
+    tokens: Sequence[str], spelled: Sequence[str], added: Sequence[bool]
+) -> tuple[Piece, ...]:
+    """Return the pieces of tokens whose text, with its white space, is known."""
     pieces: list[Piece] = []
-    for token_id, token, found in zip(ids, tokens, spelled, strict=True):
-        special = token_id in special_ids
+    for token, found, special in zip(tokens, spelled, added, strict=True):
         after_special = bool(pieces) and pieces[-1].special
         pieces.append(
             Piece(
@@ -183,19 +308,37 @@ def _starts_word(spelled: str) -> bool:
     return spelled[:1].isspace() and not spelled.isspace()
 
 
-def _decode_bytes(tokens: Sequence[str]) -> list[str]:
+def _decode_bytes(tokens: Sequence[str], added: Sequence[bool]) -> list[str]:
     """Decode byte-level pieces; a character cut in pieces goes to its first piece."""
-    from transformers.convert_slow_tokenizer import bytes_to_unicode
+    known: list[bytes | None] = [
+        None
+        if is_added or not all(letter in _BYTE_OF for letter in token)
+        else bytes(_BYTE_OF[letter] for letter in token)
+        for token, is_added in zip(tokens, added, strict=True)
+    ]
+    return _decoded(tokens, known)
 
-    byte_of = {letter: byte for byte, letter in bytes_to_unicode().items()}
+
+def _decode_fallback(tokens: Sequence[str]) -> list[str]:
+    """Decode the bytes ``<0xE4>`` that SentencePiece writes for rare characters."""
+    found = [_BYTE.fullmatch(token) for token in tokens]
+    return _decoded(tokens, [bytes([int(m[1], 16)]) if m else None for m in found])
+
+
+def _decoded(tokens: Sequence[str], known: Sequence[bytes | None]) -> list[str]:
+    """Return the text of tokens, of which some are bytes of UTF-8.
+
+    A character that is cut into several tokens goes to the first of them, and the
+    others get none; bytes that make up no character become ``�``.
+    """
     decoded = [""] * len(tokens)
     pending, first = b"", 0
-    for i, token in enumerate(tokens):
-        if not all(letter in byte_of for letter in token):  # an added token
+    for i, (token, found) in enumerate(zip(tokens, known, strict=True)):
+        if found is None:
             decoded[i], pending = token, b""
             continue
         first = first if pending else i
-        pending += bytes(byte_of[letter] for letter in token)
+        pending += found
         try:
             decoded[first] = pending.decode()
         except UnicodeDecodeError as error:

@@ -1,12 +1,40 @@
-"""Pictures of explanations: terminal text, HTML reports, PNG figures.
+"""Pictures of scores: texts, images, layers, heads, token pairs and attention.
 
-Nothing here computes relevance. Each module draws an
-:class:`~captum_transformer_lrp.explanation.Explanation` or plain numbers:
+Nothing here computes relevance. The functions take scores of any attributor, as
+tensors, arrays or lists, and return a picture that shows itself in a notebook and has
+``to_html()``, ``figure(theme="light" | "dark")``, ``save(path)`` (.html, .png, .pdf,
+.svg) and ``alt``:
 
-- :mod:`~captum_transformer_lrp.visualization.colors`: the one diverging colour scale;
-- :mod:`~captum_transformer_lrp.visualization.terminal`: coloured text for a terminal;
-- :mod:`~captum_transformer_lrp.visualization.html`: a self-contained HTML report;
-- :mod:`~captum_transformer_lrp.visualization.image`: heat maps over a picture;
-- :mod:`~captum_transformer_lrp.visualization.figure`: the same as one PNG;
-- :mod:`~captum_transformer_lrp.visualization.states`: masks over layers and tokens.
+- :func:`draw_text`: heat maps over texts, pieces of words merged;
+- :func:`draw_image`: over images, by pixels or patches;
+- :func:`draw_layers`, :func:`draw_heads`, :func:`draw_matrix`: layers by tokens, heads,
+  tokens by tokens;
+- :func:`draw_attention`: attention maps, all heads or the lines of one.
+
+The figures of :class:`~captum_transformer_lrp.explanation.Explanation` are drawn in the
+same style by :mod:`~captum_transformer_lrp.visualization.figure`, ``html`` and
+``terminal``, and masks over layers and tokens by
+:mod:`~captum_transformer_lrp.visualization.states`.
 """
+
+from __future__ import annotations
+
+from .attention import LinePicture, draw_attention
+from .grid import GridPicture, draw_heads, draw_layers, draw_matrix
+from .image_map import ImagePicture, draw_image
+from .picture import Picture
+from .text import TextPicture, draw_text
+
+__all__ = [
+    "GridPicture",
+    "ImagePicture",
+    "LinePicture",
+    "Picture",
+    "TextPicture",
+    "draw_attention",
+    "draw_heads",
+    "draw_image",
+    "draw_layers",
+    "draw_matrix",
+    "draw_text",
+]

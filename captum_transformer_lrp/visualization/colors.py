@@ -19,6 +19,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..errors import UnknownNameError, suggestion
+
 RGB = tuple[float, float, float]
 
 # sRGB (linear) -> LMS and LMS^(1/3) -> OKLab; the inverses are computed, not copied.
@@ -165,9 +167,81 @@ class SequentialScale:
 
 KEPT_LIGHT = SequentialScale(low="#ffffff", high="#a84200")
 KEPT_DARK = SequentialScale(low="#1b1e23", high="#ffa95c")
+
+
 # Over a picture: stronger, without text on them.
 HEAT_POSITIVE = "#d65600"
 HEAT_NEGATIVE = "#0f5cb8"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Theme:
+    """The colours of a page: its paper, its inks and its scales.
+
+    Args:
+        scale (DivergingScale): For scores with a sign; its neutral colour is the paper.
+        weight (SequentialScale): For scores from zero up, such as attention.
+        soft (str): Ink of captions and units, readable on the paper.
+        line (str): Fine lines.
+        positive_line (str): A drawn line that stands for a score above zero.
+        negative_line (str): One for a score below zero.
+    """
+
+    scale: DivergingScale
+    weight: SequentialScale
+    soft: str
+    line: str
+    positive_line: str
+    negative_line: str
+
+    @property
+    def paper(self) -> str:
+        """The colour of the page."""
+        return self.scale.neutral
+
+    @property
+    def ink(self) -> str:
+        """The colour of text."""
+        return self.scale.ink
+
+    def ground(self, share: float, *, signed: bool = True) -> str:
+        """Return the colour of a score, given as a share of the limit."""
+        return self.scale.hex(share) if signed else self.weight.hex(share)
+
+    def ink_on(self, share: float, *, signed: bool = True) -> str:
+        """Return the colour of text on :meth:`ground`."""
+        return self.ink if signed else self.weight.ink(share)
+
+
+THEMES = {
+    "light": Theme(
+        scale=LIGHT,
+        weight=KEPT_LIGHT,
+        soft="#5a626b",
+        line="#e3e6e9",
+        positive_line=HEAT_POSITIVE,
+        negative_line=HEAT_NEGATIVE,
+    ),
+    "dark": Theme(
+        scale=DARK,
+        weight=KEPT_DARK,
+        soft="#a4acb5",
+        line="#30353c",
+        positive_line=KEPT_DARK.high,
+        negative_line=LIGHT.negative,
+    ),
+}
+
+
+def find_theme(name: str) -> Theme:
+    """Return the theme of that name, ``"light"`` or ``"dark"``.
+
+    Raises:
+        UnknownNameError: There is no such theme.
+    """
+    if name not in THEMES:
+        raise UnknownNameError(f"no theme {name!r}.{suggestion(name, THEMES)}")
+    return THEMES[name]
 
 
 def scale_limit(scores: Sequence[float] | np.ndarray) -> float:

@@ -14,7 +14,17 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ..models.packages import require
-from .colors import DARK, LIGHT, scale_limit, to_hex
+from .colors import (
+    DARK,
+    HEAT_NEGATIVE,
+    HEAT_POSITIVE,
+    KEPT_DARK,
+    KEPT_LIGHT,
+    LIGHT,
+    THEMES,
+    scale_limit,
+    to_hex,
+)
 from .image import MIDDLE_GREY, data_uri, enlarge, heat, overlay
 from .numbers import ScoreFormat
 
@@ -117,9 +127,20 @@ def _scales() -> dict[str, Any]:
     return {
         "light": LIGHT,
         "dark": DARK,
+        "ends": (HEAT_NEGATIVE, HEAT_POSITIVE),
+        "soft": tuple(theme.soft for theme in THEMES.values()),
+        "line": tuple(theme.line for theme in THEMES.values()),
+        "positive_line": tuple(theme.positive_line for theme in THEMES.values()),
+        "negative_line": tuple(theme.negative_line for theme in THEMES.values()),
         "words": {
             name: [(LIGHT.hex(float(s)), DARK.hex(float(s))) for s in steps]
             for name, steps in shares.items()
+        }
+        | {
+            "strong": [
+                (KEPT_LIGHT.hex(float(s)), KEPT_DARK.hex(float(s)))
+                for s in np.linspace(0, 1, 9)
+            ]
         },
         "heat": {
             name: [to_hex(color) for color in heat(steps, MIDDLE_GREY)]
@@ -158,7 +179,8 @@ def _legend(explanation: Explanation) -> str:
     write = explanation.number_format(explanation.limit)
     limit = explanation.limit
     if not explanation.signed:
-        return f"Colour scale: from weight 0, neutral, to {write(limit)}, orange"
+        name = explanation.quantity
+        return f"Colour scale: from {name} 0, neutral, to {write(limit)}, orange"
     target = explanation.target.name
     return (
         f"Colour scale: from {write(-limit)}, against {target}, blue, over 0, neutral, "

@@ -81,6 +81,20 @@ def overlay(image: Image, scores: np.ndarray, *, limit: float | None = None) -> 
     return PIL.Image.fromarray((255 * mixed).round().astype(np.uint8))
 
 
+def transparent(shares: np.ndarray) -> Image:
+    """Return scores as colours that cover what lies below by their magnitude.
+
+    Args:
+        shares (np.ndarray): Scores as shares of the limit, shape ``(rows, columns)``.
+    """
+    import PIL.Image
+
+    clipped = np.clip(shares, -1, 1)[..., None]
+    ends = np.where(clipped >= 0, from_hex(HEAT_POSITIVE), from_hex(HEAT_NEGATIVE))
+    pixels = np.concatenate([ends, np.abs(clipped)], axis=-1)
+    return PIL.Image.fromarray((255 * pixels).round().astype(np.uint8))
+
+
 def png_bytes(image: Image) -> bytes:
     """Return the picture as PNG."""
     buffer = io.BytesIO()

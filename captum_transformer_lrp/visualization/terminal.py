@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from ..models.packages import require
-from .colors import LIGHT, scale_limit
+from .colors import LIGHT, THEMES, scale_limit
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from ..explanation import Explanation, TextExplanation
+    from .picture import ColorScale
+    from .text import TextPicture
 
+_LIGHT = THEMES["light"]
 _BAR = 12  # columns on either side of zero
 
 
@@ -78,7 +81,7 @@ def print_explanation(
 
     console.print(Text(explanation.question, style="bold"), end="\n\n")
     if explanation.kind == "text":
-        console.print(_tokens(cast("TextExplanation", explanation)), end="\n\n")
+        console.print(text_of(cast("TextExplanation", explanation)), end="\n\n")
     rows = explanation.top_parts(top)
     title = f"{explanation.top_title} ({len(rows)})"
     if console.color_system is not None:
@@ -93,7 +96,7 @@ def print_explanation(
         console.print(Text(note, style="dim italic"))
 
 
-def _tokens(explanation: TextExplanation) -> Text:
+def text_of(explanation: TextExplanation) -> Text:
     """Return the text with each token on the colour of its score."""
     from rich.text import Text
 
@@ -148,3 +151,42 @@ def _table(explanation: Explanation, rows: list[tuple[str, float]]) -> Table:
         )
         table.add_row(Text(name), bar, write(score))
     return table
+
+
+def print_texts(picture: TextPicture, console: Console) -> None:
+    """Print texts on a rich console, each word on the colour of its score."""
+    from rich.text import Text
+
+    if picture.title:
+        console.print(Text(picture.title, style="bold"), end="\n\n")
+    for text in picture.texts:
+        scale = text.scale
+        if text.name:
+            console.print(Text(text.name, style="italic"))
+        line = Text()
+        for word in text.words:
+            share = word.score / scale.limit
+            if word.space_before:
+                line.append(" ")
+            style = ""
+            if abs(share) >= 0.02:
+                ground = _LIGHT.ground(share, signed=scale.signed)
+                style = f"{_LIGHT.ink_on(share, signed=scale.signed)} on {ground}"
+            line.append(word.label, style=style)
+        console.print(line, end="\n\n")
+        if text is picture.texts[-1] or not picture.shared:
+            console.print(scale_bar(scale), end="\n\n")
+    for note in picture.notes:
+        console.print(Text(note, style="dim italic"))
+
+
+def scale_bar(scale: ColorScale) -> Text:
+    """Return the colour bar of a scale with its ends and its unit."""
+    from rich.text import Text
+
+    low, high = scale.ends
+    bar = Text(f"{low} ")
+    for share in np.linspace(scale.start, 1, 25):
+        ground = _LIGHT.ground(float(share), signed=scale.signed)
+        bar.append(" ", style=f"on {ground}")
+    return bar.append(f" {high}   {scale.unit}")

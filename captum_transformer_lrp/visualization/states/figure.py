@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import InputError
-from ..colors import KEPT_LIGHT, LIGHT
-from ..figure import LINE, SOFT, Page
+from ..colors import from_hex
+from ..page import Page
 from .terminal import brief
 
 if TYPE_CHECKING:
@@ -39,8 +39,18 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES = ("-", "--", ":")
 
 
+def _line_color(page: Page, number: int) -> str:
+    """Return the colour of a line; the last of them is the page's ink."""
+    color = LINES[number % len(LINES)]
+    return page.theme.ink if color == LINES[-1] else color
+
+
 def draw_maps(
-    maps: Sequence[KeptMap], table: KeptTable | None = None, *, heading: bool = True
+    maps: Sequence[KeptMap],
+    table: KeptTable | None = None,
+    *,
+    heading: bool = True,
+    theme: str = "light",
 ) -> Figure:
     """Return a matplotlib figure of maps below each other.
 
@@ -51,14 +61,17 @@ def draw_maps(
         table (KeptTable, optional): Drawn below them. Default: None
         heading (bool, optional): Whether words stand around the maps; without them the
             figure is as narrow as its widest map. Default: True
+        theme (str, optional): ``"light"`` or ``"dark"``. Default: ``"light"``
 
     Raises:
+        UnknownNameError: There is no such theme.
         InputError: The maps are too many for one picture.
     """
-    page = Page()
+    page = Page(theme=theme)
     if not heading:
         widest = max(_Panels(page, m).width for m in maps)
-        page = Page(width=max(widest, _legend_width(page)) + 0.2, margin=0.1)
+        width = max(widest, _legend_width(page)) + 0.2
+        page = Page(width=width, margin=0.1, theme=theme)
     for number, one in enumerate(maps):
         if number:
             page.rule()
@@ -74,15 +87,21 @@ def draw_maps(
     return page.figure()
 
 
-def draw_lines(table: KeptTable, *, heading: bool = True) -> Figure:
+def draw_lines(
+    table: KeptTable, *, heading: bool = True, theme: str = "light"
+) -> Figure:
     """Return a matplotlib figure with a line for each group of tokens.
 
     Args:
         table (KeptTable): What to draw.
         heading (bool, optional): Whether the title and the number of texts stand above.
             Default: True
+        theme (str, optional): ``"light"`` or ``"dark"``. Default: ``"light"``
+
+    Raises:
+        UnknownNameError: There is no such theme.
     """
-    page = Page(width=6.6, margin=0.3 if heading else 0.12)
+    page = Page(width=6.6, margin=0.3 if heading else 0.12, theme=theme)
     _draw_table(page, table, heading=heading)
     return page.figure()
 
@@ -99,7 +118,9 @@ class _Panels:
         room = page.room - self.left - _GAP - _MEAN
         self.panels = list(kept.panels(int(room / _LEAST_CELL)))
         self.most = max(panel.stop - panel.start for panel in self.panels)
-        self.tokens = [_shortened(page, t, _TOKEN, _LONGEST) for t in kept.tokens]
+        self.tokens = [
+            page.shortened(t, size=_TOKEN, longest=_LONGEST) for t in kept.tokens
+        ]
         lengths = [page.measure(token, size=_TOKEN) for token in self.tokens]
         flat = max(*lengths, page.measure("mean", size=_TOKEN) - 0.1) + 0.1
         self.cell = min(_WIDEST_CELL, room / self.most)
@@ -122,21 +143,10 @@ class _Panels:
         return longest * math.sin(angle) + _TOKEN / 72 * math.cos(angle)
 
 
-def _shortened(page: Page, text: str, size: float, longest: float) -> str:
-    """Return text that is at most ``longest`` inches long, its end cut off."""
-    length = page.measure(text, size=size)
-    if length <= longest:
-        return text
-    kept = math.ceil(len(text) * longest / length)  # about; then letter by letter
-    while kept > 1 and page.measure(f"{text[:kept]}…", size=size) > longest:
-        kept -= 1
-    return f"{text[:kept]}…"
-
-
 def _draw_map(page: Page, kept: KeptMap, *, heading: bool) -> None:
     if heading:
         page.line(kept.question, size=16, weight="bold")
-        page.line(kept.answer, color=SOFT)
+        page.line(kept.answer, color=page.theme.soft)
         page.y += 0.12
     layout = _Panels(page, kept)
     for panel, height in zip(layout.panels, layout.heights, strict=True):
@@ -147,9 +157,9 @@ def _draw_map(page: Page, kept: KeptMap, *, heading: bool) -> None:
     if heading:
         facts = "    ".join(f"{name}: {value}" for name, value in kept.facts[1:])
         page.y += 0.03
-        page.line(facts, size=_LEGEND, color=SOFT)
+        page.line(facts, size=_LEGEND, color=page.theme.soft)
         for note in kept.notes:
-            page.line(note, size=_LEGEND, color=SOFT)
+            page.line(note, size=_LEGEND, color=page.theme.soft)
 
 
 def _draw_panel(page: Page, kept: KeptMap, layout: _Panels, panel: slice) -> None:
@@ -161,7 +171,7 @@ def _draw_panel(page: Page, kept: KeptMap, layout: _Panels, panel: slice) -> Non
     columns = range(panel.start, panel.stop)
     for number, column in enumerate(columns):
         x = x0 + (number + 0.5) * layout.cell
-        color = SOFT if kept.pieces[column].special else LIGHT.ink
+        color = page.theme.soft if kept.pieces[column].special else page.theme.ink
         _draw_token(page, layout, x, layout.tokens[column], color)
     baselines = [
         page.y + (row + 0.5) * _ROW + 0.36 * _STATE / 72
@@ -171,10 +181,12 @@ def _draw_panel(page: Page, kept: KeptMap, layout: _Panels, panel: slice) -> Non
         page.text(x0 - 0.08, baseline, label, size=_STATE, align="right")
     if panel.stop == len(kept.pieces):
         x = x0 + len(columns) * layout.cell + _GAP + _MEAN / 2
-        _draw_token(page, layout, x, "mean", SOFT)
+        _draw_token(page, layout, x, "mean", page.theme.soft)
         for baseline, mean in zip(baselines, kept.kept_fraction, strict=True):
             written = f"{mean:.2f}"
-            page.text(x, baseline, written, size=8.5, color=SOFT, align="center")
+            page.text(
+                x, baseline, written, size=8.5, color=page.theme.soft, align="center"
+            )
     _draw_cells(page, kept, layout, panel, x0)
     page.y += len(kept.states) * _ROW
 
@@ -193,22 +205,20 @@ def _draw_cells(
     page: Page, kept: KeptMap, layout: _Panels, panel: slice, x0: float
 ) -> None:
     """Fill the cells; those with room have their number, too."""
-    top, cell = page.y, layout.cell
+    top, cell, weight = page.y, layout.cell, page.theme.weight
     values = kept.kept[:, panel]
-    corners, colors = [], []
-    for row, probabilities in enumerate(values):
-        for number, p in enumerate(map(float, probabilities)):
-            corners.append((x0 + number * cell, top + row * _ROW))
-            colors.append(KEPT_LIGHT.hex(p))
-            if cell >= _NUMBERS:
-                page.text(
-                    x0 + (number + 0.5) * cell,
-                    top + (row + 0.5) * _ROW + 0.36 * _NUMBER / 72,
-                    brief(p),
-                    size=_NUMBER,
-                    color=KEPT_LIGHT.ink(p),
-                    align="center",
-                )
+    colors = [[weight.hex(float(p)) for p in row] for row in values]
+    page.cells(x0, top, (cell, _ROW), colors)
+    if cell >= _NUMBERS:
+        for (row, number), p in np.ndenumerate(values):
+            page.text(
+                x0 + (number + 0.5) * cell,
+                top + (row + 0.5) * _ROW + 0.36 * _NUMBER / 72,
+                brief(float(p)),
+                size=_NUMBER,
+                color=weight.ink(float(p)),
+                align="center",
+            )
     fixed = [
         (x0 + number * cell, top)
         for number, may_drop in enumerate(kept.free[panel])
@@ -216,23 +226,11 @@ def _draw_cells(
     ]
 
     def artist(figure: Figure, page_height: float) -> None:
-        from matplotlib.collections import PatchCollection
         from matplotlib.patches import Rectangle
         from matplotlib.transforms import Affine2D
 
         inches = Affine2D().scale(1, -1).translate(0, page_height)
         place = inches + figure.dpi_scale_trans
-        cells = [Rectangle(corner, cell, _ROW) for corner in corners]
-        figure.add_artist(
-            PatchCollection(
-                cells,
-                facecolors=colors,
-                edgecolors="#d9dde1",
-                linewidths=0.5,
-                transform=place,
-                zorder=-1,
-            )
-        )
         for corner in fixed:  # what masks may not drop is hatched
             figure.add_artist(
                 Rectangle(
@@ -261,20 +259,8 @@ def _legend_width(page: Page) -> float:
 
 def _draw_bar(page: Page) -> None:
     """Draw the colour bar with its ends and its unit."""
-    x, baseline = page.margin, page.y + 0.13
-    page.text(x, baseline, _LOW, size=_LEGEND, color=SOFT)
-    x += page.measure(_LOW, size=_LEGEND) + 0.1
-    page.box(x - 0.01, page.y - 0.01, 1.62, 0.17, color="#d9dde1")
-    pixels = [
-        [int(KEPT_LIGHT.hex(float(p))[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-        for p in np.linspace(0, 1, 201)
-    ]
-    page.picture(x, page.y, 1.6, 0.15, np.asarray([pixels]))
-    x += 1.7
-    page.text(x, baseline, _HIGH, size=_LEGEND, color=SOFT)
-    x += page.measure(_HIGH, size=_LEGEND) + 0.2
-    page.text(x, baseline, _UNIT, size=_LEGEND, color=SOFT)
-    page.y += 0.28
+    colors = [from_hex(page.theme.weight.hex(float(p))) for p in np.linspace(0, 1, 201)]
+    page.legend(_LOW, _HIGH, np.asarray(colors), unit=_UNIT)
 
 
 # ------------------------------------------------------------------------------ lines
@@ -288,11 +274,11 @@ def _draw_table(page: Page, table: KeptTable, *, heading: bool) -> None:
     """
     if heading:
         page.line(table.title, size=14, weight="bold")
-        page.line(table.scope, color=SOFT, size=9.5)
+        page.line(table.scope, color=page.theme.soft, size=9.5)
         page.y += 0.12
     sample, line = 0.32, 0.21
     words = [
-        f"{_shortened(page, group, 9, page.room / 4)} ({count:,})"
+        f"{page.shortened(group, size=9, longest=page.room / 4)} ({count:,})"
         for group, count in zip(table.groups, table.counts, strict=True)
     ]
     right = max(page.measure(word, size=9) for word in words) + sample + 0.3
@@ -306,12 +292,12 @@ def _draw_table(page: Page, table: KeptTable, *, heading: bool) -> None:
     top = page.y + 0.05
     styles: list[dict[str, Any]] = [
         {
-            "color": LINES[i % len(LINES)],
+            "color": _line_color(page, i),
             "marker": _MARKERS[i % len(_MARKERS)],
             "linestyle": _DASHES[i // len(LINES) % len(_DASHES)],
             "linewidth": 1.8,
             "markersize": 5,
-            "markeredgecolor": "white",
+            "markeredgecolor": page.theme.paper,
             "markeredgewidth": 0.6,
         }
         for i in range(len(words))
@@ -346,24 +332,22 @@ def _draw_table(page: Page, table: KeptTable, *, heading: bool) -> None:
                 height / page_height,
             )
         )
-        _draw_axes(axes, table, page.families, has_ticks=has_ticks)
+        _draw_axes(axes, table, page, has_ticks=has_ticks)
         for row, style in zip(table.kept, styles, strict=True):
             axes.plot(range(len(row)), row, clip_on=False, zorder=3, **style)
 
     page.artists.append(artist)
     page.y = top + height + below
     if has_ticks:
-        page.line(table.names.meaning, size=_LEGEND, color=SOFT)
+        page.line(table.names.meaning, size=_LEGEND, color=page.theme.soft)
     if heading:
         for note in table.notes:
-            page.line(note, size=_LEGEND, color=SOFT)
+            page.line(note, size=_LEGEND, color=page.theme.soft)
 
 
-def _draw_axes(
-    axes: Any, table: KeptTable, families: Sequence[str], *, has_ticks: bool
-) -> None:
+def _draw_axes(axes: Any, table: KeptTable, page: Page, *, has_ticks: bool) -> None:
     """Set up axes for the means of P(kept) at each hidden state."""
-    count = len(table.states)
+    count, families, theme = len(table.states), page.families, page.theme
     axes.set_ylim(0, 1)
     axes.set_xlim(-0.15, count - 0.85)
     axes.set_facecolor("none")
@@ -371,15 +355,15 @@ def _draw_axes(
     axes.set_xticks(range(count))
     if has_ticks:
         axes.set_xticklabels(table.names.ticks)
-        axes.set_xlabel("hidden state", fontsize=9.5, family=families)
+        axes.set_xlabel("hidden state", fontsize=9.5, family=families, color=theme.ink)
     else:
         axes.set_xticklabels(table.names.labels, rotation=_SLANT, ha="right")
-    axes.set_ylabel("mean P(kept)", fontsize=9.5, family=families)
+    axes.set_ylabel("mean P(kept)", fontsize=9.5, family=families, color=theme.ink)
     for spine in ("top", "right", "left"):
         axes.spines[spine].set_visible(False)
-    axes.spines["bottom"].set_color(SOFT)
-    axes.grid(axis="y", color=LINE, linewidth=0.8)
-    axes.tick_params(colors=LIGHT.ink, labelsize=8.5, length=3, color=SOFT)
+    axes.spines["bottom"].set_color(theme.soft)
+    axes.grid(axis="y", color=theme.line, linewidth=0.8)
+    axes.tick_params(colors=theme.ink, labelsize=8.5, length=3, color=theme.soft)
     axes.tick_params(axis="y", length=0)
     for text in (*axes.get_xticklabels(), *axes.get_yticklabels()):
         text.set_fontfamily(families)

@@ -16,9 +16,9 @@ import numpy as np
 
 from ...errors import InputError
 from ...models.pieces import Piece
+from ..saving import check_suffix
 from .maps import KeptMap
 from .names import StateNames, state_names
-from .saving import check_suffix
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -310,7 +310,7 @@ class KeptTable:
             heading (bool, optional): As for :meth:`plot`. Default: True
             dpi (int, optional): Pixels per inch. Default: 160
         """
-        from ..figure import write_figure
+        from ..page import write_figure
 
         return write_figure(lambda: self.plot(heading=heading), dpi=dpi)
 
@@ -326,7 +326,7 @@ class KeptTable:
         path = Path(path)
         suffix = check_suffix(path, SUFFIXES)
         if suffix in (".png", ".pdf", ".svg"):
-            from ..figure import write_figure
+            from ..page import write_figure
 
             path.write_bytes(write_figure(self.plot, suffix[1:]))
             return path

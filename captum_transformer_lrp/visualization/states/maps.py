@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ...errors import InputError
-from ...models.pieces import Piece
+from ...models.pieces import Piece, word_groups
 from ...models.prediction import ClassScore
+from ..saving import check_suffix
 from .names import StateNames, state_names
-from .saving import check_suffix
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -107,15 +107,10 @@ class KeptMap:
     @property
     def words(self) -> tuple[str, ...]:
         """For each token the written word that it belongs to."""
-        groups: list[list[Piece]] = []
-        for i, piece in enumerate(self.pieces):
-            if i and piece.continues(self.pieces[i - 1]):
-                groups[-1].append(piece)
-            else:
-                groups.append([piece])
         written = []
-        for group in groups:
-            word = "".join(p.text for p in group) or group[0].label
+        for group in word_groups(self.pieces):
+            word = "".join(self.pieces[i].text for i in group)
+            word = word or self.pieces[group[0]].label
             written += [word] * len(group)
         return tuple(written)
 
@@ -304,7 +299,7 @@ class KeptMap:
             heading (bool, optional): As for :meth:`plot`. Default: True
             dpi (int, optional): Pixels per inch. Default: 160
         """
-        from ..figure import write_figure
+        from ..page import write_figure
 
         return write_figure(lambda: self.plot(heading=heading), dpi=dpi)
 
@@ -373,7 +368,7 @@ def save_maps(
         text = json.dumps(written, indent=2, ensure_ascii=False, allow_nan=False)
         path.write_text(text + "\n", encoding="utf-8")
     else:
-        from ..figure import write_figure
+        from ..page import write_figure
         from .figure import draw_maps
 
         path.write_bytes(write_figure(lambda: draw_maps(maps, table), suffix[1:]))

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import InputError
-from ..colors import LIGHT
-from ..figure import SOFT
+from ..colors import find_theme
 from ..image import enlarge
 from .names import state_names
 
@@ -73,6 +72,7 @@ def draw_kept_image(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    light = find_theme("light")
     values = np.asarray(kept.tolist() if hasattr(kept, "tolist") else kept, float)
     rows, columns = patch_grid
     patches = rows * columns
@@ -88,7 +88,7 @@ def draw_kept_image(
     down = math.ceil(len(maps) / across)
     tall = _PANEL * image.height / image.width
     height = down * (tall + _HEAD) + _FOOT
-    figure = Figure(figsize=(across * (_PANEL + 0.1), height), facecolor=LIGHT.neutral)
+    figure = Figure(figsize=(across * (_PANEL + 0.1), height), facecolor=light.paper)
     FigureCanvasAgg(figure)
     for number, (one, label) in enumerate(zip(maps, names.labels, strict=True)):
         row, column = divmod(number, across)
@@ -102,16 +102,16 @@ def draw_kept_image(
             )
         )
         axes.imshow(faded(image, one), interpolation="nearest")
-        axes.set_title(f"{label}  {one.mean():.2f}", fontsize=9, color=LIGHT.ink)
+        axes.set_title(f"{label}  {one.mean():.2f}", fontsize=9, color=light.ink)
         axes.set_xticks([])
         axes.set_yticks([])
         for spine in axes.spines.values():
-            spine.set_color(SOFT)
+            spine.set_color(light.soft)
     figure.text(
         0.01,
         0.12 / height,
         "white: dropped; the number is the mean P(kept) of the patches",
         fontsize=8.5,
-        color=SOFT,
+        color=light.soft,
     )
     return figure

@@ -1,18 +1,21 @@
-"""Which kinds of file the pictures of hidden states can be saved as."""
+"""Which kinds of file pictures can be saved as."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from ...errors import UnknownNameError
+from ..errors import UnknownNameError
+
+SUFFIXES = (".html", ".png", ".pdf", ".svg")
 
 
-def check_suffix(path: str | Path, suffixes: tuple[str, ...]) -> str:
+def check_suffix(path: str | Path, suffixes: tuple[str, ...] = SUFFIXES) -> str:
     """Return the suffix of a file in lower case.
 
     Args:
         path (str or Path): The file.
-        suffixes (tuple of str): Those that can be written.
+        suffixes (tuple of str, optional): Those that can be written.
+            Default: .html, .png, .pdf, .svg
 
     Raises:
         UnknownNameError: The suffix is another one.

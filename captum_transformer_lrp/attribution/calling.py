@@ -1,0 +1,410 @@
+"""Calls any Captum object on a model of texts or pictures, each as it wants it.
+
+The methods of this package take a tokenizer's mapping. Those of Captum take tensors
+with a gradient: one that was built on the model itself is moved, as a copy, to the
+embeddings of the tokens or to the pixels (:mod:`.embedded`); one that was built on a
+layer gets the identifiers; and one on a function of the user's is called as that
+function is.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from captum.attr import (
+    Attribution,
+    DeepLiftShap,
+    NoiseTunnel,
+    Saliency,
+)
+from torch import Tensor, nn
+
+from .._captum import LayerAttribution, NeuronAttribution, PerturbationAttribution
+from ..errors import InputError, OutputError, UnknownNameError
+from .attention import AttentionAttribution
+from .embedded import Prepared, prepare
+from .gradient_methods import (
+    InputAttribution,
+    InputSaliency,
+    baseline_id,
+    special_ids,
+)
+from .scores import output_tensor
+from .transformer_lrp import TransformerLRP
+
+
+@dataclass(frozen=True, eq=False)
+class Attributed:
+    """What a method says about a batch.
+
+    Attributes:
+        scores (Tensor): in float64 on the CPU; of tokens ``(batch, tokens)``, of pixels
+            or patches ``(batch, channels, height, width)``.
+        delta (Tensor or None): the convergence delta as the method gives it,
+            ``(batch,)``; None where it has none.
+    """
+
+    scores: Tensor
+    delta: Tensor | None
+
+
+def make_method(method: Any, module: nn.Module | None, **options: Any) -> Any:
+    """Return an object of a method for a model.
+
+    Args:
+        method (Attribution or type): an object, which is returned, or a class.
+        module (Module or None): the model; None only checks.
+        options (Any): for the class, if it is one of this package that takes them.
+
+    Raises:
+        UnknownNameError: the class needs more than a model, or is none of Captum's.
+    """
+    if isinstance(method, Attribution):
+        return method
+    if not (isinstance(method, type) and issubclass(method, Attribution)):
+        raise UnknownNameError(
+            "expected method= to be a name, a Captum Attribution class or an object "
+            f"of one, got {method!r}"
+        )
+    if issubclass(method, (LayerAttribution, NeuronAttribution, NoiseTunnel)):
+        wants = (
+            "another method" if issubclass(method, NoiseTunnel) else "a layer as well"
+        )
+        raise UnknownNameError(
+            f"{method.__name__} is built on {wants}: pass an object, such as "
+            f"method={method.__name__}(...)"
+        )
+    if module is None:
+        return method
+    made: Attribution = method(module, **options)
+    return made
+
+
+def innermost(method: Attribution) -> Attribution:
+    """Return the method itself, out of the noise tunnels around it."""
+    while isinstance(method, NoiseTunnel):
+        method = method.attribution_method
+    return method
+
+
+def takes_mapping(method: Attribution) -> bool:
+    """Whether a method takes the mapping of a tokenizer."""
+    return isinstance(method, (TransformerLRP, AttentionAttribution, InputAttribution))
+
+
+def is_magnitude(method: Attribution) -> bool:
+    """Whether the scores of a method are sizes of gradients, without a sign."""
+    return isinstance(innermost(method), (Saliency, InputSaliency))
+
+
+def attribute_tokens(
+    method: Attribution,
+    module: nn.Module,
+    batch: Mapping[str, Tensor],
+    target: Any,
+    *,
+    tokenizer: Any,
+    options: Mapping[str, Any],
+) -> Attributed:
+    """Return one score per token of a batch of texts.
+
+    Args:
+        method (Attribution): the method.
+        module (Module): the model.
+        batch (Mapping): what the model takes, with ``input_ids`` and
+            ``attention_mask``.
+        target (Tensor or list): what to explain of each text.
+        tokenizer (Any): the tokenizer, for baselines.
+        options (Mapping): further keyword arguments of ``attribute``.
+
+    Raises:
+        OutputError: the method returned something of another shape.
+    """
+    ids, mask = batch["input_ids"], batch["attention_mask"]
+    if takes_mapping(method):
+        return _of_tokens(method, ids, _call(method, batch, target, options))
+    if isinstance(innermost(method), (LayerAttribution, NeuronAttribution)):
+        placed = _moved(method, module, _by_keyword(module, batch))
+        given = dict(options)
+        if "baselines" in _parameters(method) and "baselines" not in given:
+            other = baseline_id(tokenizer)
+            if other is not None:
+                replaced = mask.bool() & ~torch.isin(
+                    ids, ids.new_tensor(special_ids(tokenizer))
+                )
+                given["baselines"] = torch.where(replaced, other, ids)
+        extra = {"additional_forward_args": (mask,)}
+        return _of_tokens(method, ids, _call(placed, ids, target, {**extra, **given}))
+    if not is_built_on(method, module):
+        extra = {"additional_forward_args": (mask,)}
+        return _of_tokens(method, ids, _call(method, ids, target, {**extra, **options}))
+    rows = []
+    for row in range(len(ids)):
+        kept = mask[row].bool()
+        alone = {key: value[row : row + 1][:, kept] for key, value in batch.items()}
+        one = prepare(
+            module,
+            alone,
+            target[row : row + 1],
+            None,
+            baseline=_baseline(tokenizer),
+            keep=special_ids(tokenizer),
+            output_field=None,
+        )
+        found = _on_features(method, module, one, target[row : row + 1], options)
+        scores = torch.zeros(ids.shape[1], dtype=torch.float64)
+        scores[kept.cpu()] = found.scores[0]
+        rows.append(Attributed(scores[None], found.delta))
+    return _stacked(rows)
+
+
+def attribute_pixels(
+    method: Attribution,
+    module: nn.Module,
+    pixels: Tensor,
+    target: Tensor,
+    *,
+    patch_size: tuple[int, int],
+    options: Mapping[str, Any],
+) -> Attributed:
+    """Return scores of a batch of pictures.
+
+    Args:
+        method (Attribution): the method.
+        module (Module): the model.
+        pixels (Tensor): ``(batch, channels, height, width)``.
+        target (Tensor): the class of each picture, ``(batch,)``.
+        patch_size (tuple of int): height and width of what is left out at a time.
+        options (Mapping): further keyword arguments of ``attribute``.
+
+    Raises:
+        OutputError: the method returned something of another shape.
+    """
+    if takes_mapping(method):
+        found = _call(method, pixels, target, options)
+        free = isinstance(method, AttentionAttribution)
+        return _of_pixels(method, pixels, found, any_size=free)
+    if isinstance(method, (LayerAttribution, NeuronAttribution)) or not is_built_on(
+        method, module
+    ):
+        leaf = pixels.detach().clone().requires_grad_()
+        return _of_pixels(method, pixels, _call(method, leaf, target, options))
+    rows = []
+    for row in range(len(pixels)):
+        one = prepare(
+            module,
+            pixels[row : row + 1],
+            target[row : row + 1],
+            None,
+            baseline=0.0,
+            keep=(),
+            output_field=None,
+        )
+        rows.append(
+            _on_features(
+                method,
+                module,
+                one,
+                target[row : row + 1],
+                options,
+                patch_size=patch_size,
+            )
+        )
+    return _stacked(rows)
+
+
+def _on_features(
+    method: Attribution,
+    module: nn.Module,
+    prepared: Prepared,
+    target: Any,
+    options: Mapping[str, Any],
+    *,
+    patch_size: tuple[int, int] = (16, 16),
+) -> Attributed:
+    """Call a method of Captum on the embeddings or pixels of one example."""
+    placed = _moved(method, module, prepared.function)
+    names = _parameters(method)
+    leaves: Any = prepared.leaves()
+    baselines = prepared.baselines
+    if isinstance(innermost(method), DeepLiftShap):  # wants a distribution
+        baselines = tuple(torch.cat([b, b]) for b in baselines)
+    parts = tuple(_parts(x, prepared.of_identifiers, patch_size) for x in leaves)
+    given: dict[str, Any] = {"additional_forward_args": prepared.arguments}
+    if "baselines" in names:
+        given["baselines"] = baselines
+    if "feature_mask" in names:
+        given["feature_mask"] = parts
+    if "sliding_window_shapes" in names:
+        windows = tuple(_window(x, prepared.of_identifiers, patch_size) for x in leaves)
+        given["sliding_window_shapes"] = windows
+        given["strides"] = windows
+    if isinstance(method, NoiseTunnel):
+        given["stdevs"] = tuple(0.5 * float(x.detach().std()) for x in leaves)
+    if len(leaves) == 1:
+        leaves = leaves[0]
+        given = {
+            key: value[0] if key != "additional_forward_args" else value
+            for key, value in given.items()
+        }
+    found = _call(placed, leaves, target, {**given, **options})
+    scores, delta = found
+    if not isinstance(scores, tuple):
+        scores = (scores,)
+    if any(not isinstance(s, Tensor) for s in scores):
+        raise OutputError(
+            f"{method.get_name()} returned {_describe(scores[0])}: expected one tensor "
+            "of the shape of its input"
+        )
+    if isinstance(innermost(method), PerturbationAttribution):
+        # each feature of a part holds the score of the whole part
+        scores = tuple(
+            s / torch.bincount(p.flatten())[p]
+            for s, p in zip(scores, parts, strict=True)
+        )
+    shaped = prepared.in_form(scores)
+    return Attributed(_float64(shaped), _mean_delta(delta, prepared.examples))
+
+
+def _parts(x: Tensor, of_tokens: bool, patch_size: tuple[int, int]) -> Tensor:
+    """Return the number of the token or patch of each feature, ``(1, ...)``."""
+    if of_tokens or x.dim() != 4:
+        numbers = torch.arange(x.shape[1], device=x.device)
+        shape = (1, -1, *[1] * (x.dim() - 2))
+        return numbers.view(shape).expand(1, *x.shape[1:]).contiguous()
+    rows = torch.arange(x.shape[2], device=x.device) // patch_size[0]
+    columns = torch.arange(x.shape[3], device=x.device) // patch_size[1]
+    across = int(columns[-1]) + 1
+    return (rows[:, None] * across + columns).expand(1, *x.shape[1:]).contiguous()
+
+
+def _window(x: Tensor, of_tokens: bool, patch_size: tuple[int, int]) -> tuple[int, ...]:
+    """Return the shape of one token or patch, as Captum's Occlusion takes it."""
+    if of_tokens or x.dim() != 4:
+        return (1, *x.shape[2:])
+    return (x.shape[1], *patch_size)
+
+
+def _call(
+    method: Attribution, inputs: Any, target: Any, options: Mapping[str, Any]
+) -> tuple[Any, Any]:
+    """Return what a method says, and its delta where it has one."""
+    given = dict(options)
+    if method.has_convergence_delta():
+        given.setdefault("return_convergence_delta", True)
+    found = method.attribute(inputs, target=target, **given)
+    if not given.get("return_convergence_delta"):
+        return found, None
+    scores, delta = found
+    return scores, delta
+
+
+def is_built_on(method: Attribution, module: nn.Module) -> bool:
+    """Whether a method was built on the model itself."""
+    return getattr(innermost(method), "forward_func", None) is module
+
+
+def _moved(method: Attribution, old: Any, new: Any) -> Attribution:
+    """Return a copy of a method, and of what it wraps, on another function."""
+    moved = copy.copy(method)
+    for name, value in vars(method).items():
+        if value is old:
+            moved.__dict__[name] = new
+        elif isinstance(value, Attribution):
+            moved.__dict__[name] = _moved(value, old, new)
+    return moved
+
+
+def _by_keyword(module: nn.Module, batch: Mapping[str, Tensor]) -> Callable[..., Any]:
+    """Return the model as a function of identifiers and attention mask."""
+    first = batch["input_ids"]
+    rest = {k: v for k, v in batch.items() if k not in ("input_ids", "attention_mask")}
+
+    def forward(ids: Tensor, mask: Tensor) -> Tensor:
+        times = len(ids) // len(first)
+        further = {k: v.repeat(times, *[1] * (v.dim() - 1)) for k, v in rest.items()}
+        output = module(input_ids=ids, attention_mask=mask, **further)
+        return output_tensor(output, None)
+
+    return forward
+
+
+def _baseline(tokenizer: Any) -> int | float:
+    found = baseline_id(tokenizer)
+    return 0.0 if found is None else found
+
+
+def _parameters(method: Attribution) -> frozenset[str]:
+    """Return the names that ``attribute`` takes, through noise tunnels."""
+    function = inspect.unwrap(innermost(method).attribute)
+    return frozenset(inspect.signature(function).parameters)
+
+
+def _of_tokens(method: Attribution, ids: Tensor, found: tuple[Any, Any]) -> Attributed:
+    scores, delta = found
+    if isinstance(scores, tuple) and len(scores) == 1:
+        (scores,) = scores
+    shape = tuple(ids.shape)
+    if not isinstance(scores, Tensor) or tuple(scores.shape[:2]) != shape:
+        raise OutputError(
+            f"{method.get_name()} returned {_describe(scores)} for tokens of shape "
+            f"{shape}: expected one tensor (batch, tokens) or (batch, tokens, features)"
+        )
+    scores = _float64(scores)
+    if scores.dim() > 2:
+        scores = scores.flatten(2).sum(-1)
+    return Attributed(scores, _mean_delta(delta, len(ids)))
+
+
+def _of_pixels(
+    method: Attribution,
+    pixels: Tensor,
+    found: tuple[Any, Any],
+    *,
+    any_size: bool = False,
+) -> Attributed:
+    scores, delta = found
+    if not isinstance(scores, Tensor) or (
+        scores.shape != pixels.shape and not any_size
+    ):
+        raise OutputError(
+            f"{method.get_name()} returned {_describe(scores)} for pixels of shape "
+            f"{tuple(pixels.shape)}: expected one tensor of the same shape"
+        )
+    return Attributed(_float64(scores), _mean_delta(delta, len(pixels)))
+
+
+def _mean_delta(delta: Any, examples: int) -> Tensor | None:
+    """Return one delta per example; of several samples of it, the mean."""
+    if not isinstance(delta, Tensor):
+        return None
+    values = _float64(delta).flatten()
+    if values.numel() % examples:
+        raise InputError(
+            f"got a convergence delta of {values.numel()} values for {examples} inputs"
+        )
+    return values.view(examples, -1).mean(1)
+
+
+def _stacked(rows: list[Attributed]) -> Attributed:
+    deltas = [row.delta for row in rows if row.delta is not None]
+    return Attributed(
+        torch.cat([row.scores for row in rows]),
+        torch.cat(deltas) if len(deltas) == len(rows) else None,
+    )
+
+
+def _float64(x: Tensor) -> Tensor:
+    return x.detach().cpu().double()
+
+
+def _describe(value: Any) -> str:
+    """Return the shape of a tensor, or the type of anything else, for a message."""
+    if isinstance(value, Tensor):
+        return f"shape {tuple(value.shape)}"
+    return type(value).__name__

@@ -1,0 +1,439 @@
+"""A model as a function of what it reads: the embeddings of its tokens, or its pixels.
+
+Token identifiers have no gradient and cannot be interpolated; their embeddings can. The
+model is run as it is, on its identifiers, so that masks, positions and the last token
+are those of the text; only what its embedding tables return for the identifiers is
+replaced. Where an identifier went is followed as in
+:mod:`~captum_transformer_lrp.propagation.identifiers`, through any shift or slice, in
+this thread alone and without a hook.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ..errors import InputError
+from ..propagation.call import tensors_in
+from ..propagation.composites import ATTN_LRP
+from ..propagation.identifiers import Identifiers
+from ..propagation.table import Operator, table_for
+from .inputs import prepare_inputs, why_it_failed
+from .scores import output_tensor, select_scores
+
+
+class _Codes(Identifiers):
+    """Follows the place of each identifier: its number as real part of ``place + 1j``.
+
+    What the model puts between the identifiers has no imaginary part.
+    """
+
+    def __init__(self, ids: Tensor) -> None:
+        wide = torch.float32 if ids.device.type == "mps" else torch.float64
+        place = torch.arange(ids.numel(), dtype=wide, device=ids.device)
+        codes = torch.complex(place, torch.ones_like(place)).view(ids.shape)
+        super().__init__(((ids, codes.requires_grad_()),), additive=False)
+        self.arrived: tuple[Tensor, Tensor] | None = None
+
+    def _plain_ones(self, tensor: Tensor) -> Tensor:
+        like = next(iter(self._ones.values()))[1]
+        return torch.ones_like(tensor, dtype=like.dtype)
+
+    def _with_constants(self, ones: Tensor) -> Tensor:
+        return ones
+
+    def _look_up(
+        self,
+        operator: Operator,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        followed: list[Tensor],
+    ) -> Any:
+        if operator.name == "embedding_bag":
+            raise InputError(
+                "embedding_bag sums the embeddings of several identifiers, which are "
+                "not told apart afterwards: explain its output with a Layer class"
+            )
+        table = next(t for t in tensors_in((args, kwargs)) if t.is_floating_point())
+        codes = self.of(followed[0])
+        assert codes is not None
+        self.arrived = table, codes.detach()
+        return function(*args, **kwargs)
+
+
+class _Reading(TorchFunctionMode):
+    """Calls ``read`` with what embedding tables return for the followed identifiers."""
+
+    def __init__(
+        self, ids: Tensor, read: Callable[[Tensor, Tensor, Tensor], Tensor]
+    ) -> None:
+        super().__init__()
+        self.codes = _Codes(ids)
+        self.table = table_for(ATTN_LRP)
+        self.read = read
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """Called by torch instead of ``func(*args, **kwargs)``."""
+        kwargs = kwargs or {}
+        operator = self.table.operator(func)
+        codes = self.codes
+        if operator.metadata or all(
+            codes.of(t) is None for t in tensors_in((args, kwargs))
+        ):
+            return func(*args, **kwargs)
+        # the codes are no part of the model: no other mode may see them
+        with torch._C.DisableTorchFunction(), torch.enable_grad():
+            handled, output = codes.meet(operator, func, args, kwargs)
+        if not handled:
+            return func(*args, **kwargs)
+        if codes.arrived is None:
+            return output
+        (table, places), codes.arrived = codes.arrived, None
+        return self.read(table, places, output.detach())
+
+
+@dataclass(eq=False)
+class Lookup:
+    """The embeddings of the identifiers in one table.
+
+    Attributes:
+        table (Tensor): the table.
+        embeddings (Tensor): shape ``(batch, tokens, width)``.
+        read (Tensor): True for identifiers that were looked up, ``(batch, tokens)``.
+    """
+
+    table: Tensor
+    embeddings: Tensor
+    read: Tensor
+
+
+def look_up(ids: Tensor, run: Callable[[], Any]) -> tuple[list[Lookup], list[int], Any]:
+    """Run a model and note what its tables return for its identifiers.
+
+    A second look-up of the same identifiers in the same table, as encoder and decoder
+    may do, is not told apart from the first.
+
+    Args:
+        ids (Tensor): the identifiers that ``run`` passes on, ``(batch, tokens)``.
+        run (Callable): runs the model.
+
+    Returns:
+        The look-ups; for each look-up of the run in its order the number of the former;
+        and what the model returned.
+
+    Raises:
+        InputError: no table looks the identifiers up.
+    """
+    found: list[Lookup] = []
+    order: list[int] = []
+
+    def read(table: Tensor, places: Tensor, output: Tensor) -> Tensor:
+        known = places.imag.flatten() > 0.5
+        index = places.real.flatten()[known].round().long()
+        rows = output.reshape(places.numel(), -1)[known]
+        new = Lookup(
+            table,
+            output.new_zeros(ids.numel(), rows.shape[-1]).index_put((index,), rows),
+            torch.zeros_like(ids, dtype=torch.bool).flatten(),
+        )
+        new.read[index] = True
+        for number, old in enumerate(found):
+            both = old.read & new.read
+            if (
+                old.table is table or old.table.data_ptr() == table.data_ptr()
+            ) and torch.equal(old.embeddings[both], new.embeddings[both]):
+                old.embeddings[index] = rows
+                old.read |= new.read
+                order.append(number)
+                return output
+        order.append(len(found))
+        found.append(new)
+        return output
+
+    with torch.no_grad(), _Reading(ids, read):
+        output = run()
+    if not found:
+        raise InputError(
+            f"integers of shape {tuple(ids.shape)} that no embedding of the model "
+            "looked up. Integer inputs are explained as token identifiers; pass other "
+            "numbers as floating point."
+        )
+    for one in found:
+        one.embeddings = one.embeddings.view(*ids.shape, -1)
+        one.read = one.read.view(ids.shape)
+    return found, order, output
+
+
+class InputFunction(nn.Module):
+    """A model as a function of tensors, for the methods of Captum.
+
+    It takes embeddings (one tensor per table) or another floating point input, then the
+    further tensors of the call, all with the batch first, and returns the tensor of
+    scores. A wrapper: the model inside is not changed.
+
+    Args:
+        forward_func (Callable): the model.
+        name (str or None): the keyword of the explained input; None for positional.
+        names (sequence of str): the keywords of the further tensors, in their order.
+        constants (Mapping): further keyword arguments.
+        output_field (str, int or None): see :func:`~.scores.output_tensor`.
+        order (sequence of int, optional): as of :func:`look_up`, for identifiers, which
+            are then the first further tensor. Default: None
+    """
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Any],
+        *,
+        name: str | None,
+        names: Sequence[str],
+        constants: Mapping[str, Any],
+        output_field: str | int | None,
+        order: Sequence[int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.training = False
+        self.forward_func = forward_func
+        self.name = name
+        self.names = tuple(names)
+        self.constants = dict(constants)
+        self.output_field = output_field
+        self.order = order
+
+    def forward(self, *tensors: Any) -> Tensor:
+        """Return the scores, of the shape that the model gives them."""
+        with _eagerly(self.forward_func):
+            if self.order is None:
+                return output_tensor(self.call(*tensors), self.output_field)
+            width = max(self.order) + 1
+            embeddings, (ids, *rest) = tensors[:width], tensors[width:]
+            ids = ids.clone()  # followed by its identity
+            with _Reading(ids, self._replacing(embeddings)):
+                return output_tensor(self.call(ids, *rest), self.output_field)
+
+    def call(self, explained: Tensor, *rest: Any) -> Any:
+        """Call the model with the explained input and the further tensors."""
+        if self.name is None:
+            return self.forward_func(explained, *rest, **self.constants)
+        named = {self.name: explained, **dict(zip(self.names, rest, strict=True))}
+        return self.forward_func(**named, **self.constants)
+
+    def _replacing(
+        self, embeddings: Sequence[Tensor]
+    ) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+        """Return what puts embeddings in place of what the tables return."""
+        assert self.order is not None
+        numbers = iter(self.order)
+
+        def read(table: Tensor, places: Tensor, output: Tensor) -> Tensor:
+            new = embeddings[next(numbers)].to(output.device)
+            with torch._C.DisableTorchFunction():
+                index = places.real.round().long().flatten()
+                known = places.imag.reshape(*places.shape, 1) > 0.5
+                whole = bool(known.all())
+                straight = whole and torch.equal(
+                    index, torch.arange(len(index), device=index.device)
+                )
+            if not straight:
+                index = index.clamp(0, new.shape[0] * new.shape[1] - 1)
+                new = new.flatten(0, 1)[index]
+            new = new.reshape(output.shape)
+            return new if whole else torch.where(known, new, output)
+
+        return read
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """One input, ready for a method of Captum.
+
+    Attributes:
+        function (InputFunction): the model.
+        features (tuple of Tensor): what it is a function of, ``(batch, tokens, width)``
+            per table, or the input itself.
+        baselines (tuple of Tensor): of the same shapes.
+        arguments (tuple): further arguments of ``function``, with the batch first.
+        scores (Tensor): the explained scores, ``(batch,)``.
+        replaced (Tensor or None): True for the tokens that the baseline replaces,
+            ``(batch, tokens)``; None for what has no tokens.
+        tokens (Tensor or None): True for the tokens that are no padding.
+        of_identifiers (bool): whether the input is token identifiers.
+        in_tuple (bool): whether the input was given in a tuple.
+    """
+
+    function: InputFunction
+    features: tuple[Tensor, ...]
+    baselines: tuple[Tensor, ...]
+    arguments: tuple[Any, ...]
+    scores: Tensor
+    replaced: Tensor | None
+    tokens: Tensor | None
+    of_identifiers: bool
+    in_tuple: bool
+
+    @property
+    def examples(self) -> int:
+        """The number of examples."""
+        return int(self.features[0].shape[0])
+
+    def leaves(self) -> tuple[Tensor, ...]:
+        """Return the features as new leaves of the graph."""
+        return tuple(x.detach().clone().requires_grad_() for x in self.features)
+
+    def in_form(self, attributions: Any) -> Any:
+        """Return attributions of the features in the shape and form of the inputs.
+
+        Those of embeddings are summed over their features; padding gets exactly 0.
+        """
+        several = attributions if isinstance(attributions, tuple) else (attributions,)
+        found = several[0].detach()
+        if self.of_identifiers:
+            sums = [x.detach().sum(-1) for x in several]
+            found = torch.stack(sums).sum(0)
+        if self.tokens is not None:
+            mask = self.tokens.reshape(
+                *self.tokens.shape, *[1] * (found.dim() - self.tokens.dim())
+            )
+            found = torch.where(mask, found, torch.zeros_like(found))
+        return (found,) if self.in_tuple else found
+
+
+def prepare(
+    forward_func: Callable[..., Any],
+    inputs: Any,
+    target: Any,
+    additional_forward_args: Any,
+    *,
+    baseline: int | float | Tensor,
+    keep: Sequence[int],
+    output_field: str | int | None,
+) -> Prepared:
+    """Make one input ready for a method of Captum.
+
+    Args:
+        forward_func (Callable): the model.
+        inputs (Tensor, tuple of one Tensor, or Mapping): as for
+            :class:`~.transformer_lrp.TransformerLRP`, with one explained entry.
+        target (int, tuple, Tensor or list): as Captum takes it.
+        additional_forward_args (Any): further positional arguments.
+        baseline (int, float or Tensor): for identifiers the one that replaces tokens,
+            or a float, which every feature of the embedding is set to; for other inputs
+            the value or the tensor that they are compared with.
+        keep (sequence of int): identifiers that are not replaced.
+        output_field (str, int or None): see :func:`~.scores.output_tensor`.
+
+    Raises:
+        InputError, TargetError, OutputError: see these classes.
+    """
+    given = prepare_inputs(inputs, additional_forward_args)
+    if len(given.leaves) != 1:
+        names = ", ".join(leaf.name for leaf in given.leaves)
+        raise InputError(
+            f"expected one input to explain, got {names}: pass the others by "
+            "additional_forward_args, or use TransformerLRP, which explains several"
+        )
+    (leaf,) = given.leaves
+    explained, examples = leaf.given.detach(), given.examples
+    of_batch = {
+        name: value
+        for name, value in given.keywords.items()
+        if isinstance(value, Tensor) and value.dim() and len(value) == examples
+    }
+    options: dict[str, Any] = {
+        "name": leaf.name if given.form == "mapping" else None,
+        "names": tuple(of_batch),
+        "constants": {k: v for k, v in given.keywords.items() if k not in of_batch},
+        "output_field": output_field,
+    }
+    arguments: tuple[Any, ...] = (*given.arguments, *of_batch.values())
+    plain = InputFunction(forward_func, **options)
+    tokens = None
+    if leaf.keep is not None:
+        tokens = leaf.keep.reshape(explained.shape[:2]).bool()
+
+    def run(ids: Tensor) -> Any:
+        with _eagerly(forward_func):
+            return plain.call(ids, *arguments)
+
+    try:
+        if not leaf.is_identifier:
+            with torch.no_grad():
+                output = run(explained.clone())
+            scores = select_scores(
+                output_tensor(output, output_field), target, examples=examples
+            )
+            value = torch.as_tensor(baseline, dtype=explained.dtype).to(explained)
+            return Prepared(
+                function=plain,
+                features=(explained,),
+                baselines=(value.expand_as(explained).clone(),),
+                arguments=arguments,
+                scores=scores.detach(),
+                replaced=None,
+                tokens=tokens,
+                of_identifiers=False,
+                in_tuple=given.form == "tuple",
+            )
+        ids = explained.clone()
+        lookups, order, output = look_up(ids, lambda: run(ids))
+        scores = select_scores(
+            output_tensor(output, output_field), target, examples=examples
+        )
+        replaced = torch.ones_like(ids, dtype=torch.bool) if tokens is None else tokens
+        replaced = replaced & ~torch.isin(ids, ids.new_tensor(list(keep)))
+        if isinstance(baseline, int):
+            other = torch.where(replaced, ids.new_tensor(baseline), ids)
+            found, _, _ = look_up(other, lambda: run(other))
+            if len(found) != len(lookups):
+                raise InputError(
+                    f"the model looks up {len(lookups)} embeddings of the text and "
+                    f"{len(found)} of its baseline of identifiers {baseline}: take "
+                    "baseline=0.0 instead"
+                )
+            values = [one.embeddings for one in found]
+        else:
+            values = [torch.full_like(x.embeddings, float(baseline)) for x in lookups]
+    except RuntimeError as error:
+        clearer = why_it_failed(error, forward_func, given)
+        if clearer is None:
+            raise
+        raise clearer from error
+    return Prepared(
+        function=InputFunction(forward_func, **options, order=order),
+        features=tuple(one.embeddings for one in lookups),
+        baselines=tuple(
+            torch.where(replaced[..., None], value, one.embeddings)
+            for one, value in zip(lookups, values, strict=True)
+        ),
+        arguments=(explained, *arguments),
+        scores=scores.detach(),
+        replaced=replaced,
+        tokens=tokens,
+        of_identifiers=True,
+        in_tuple=given.form == "tuple",
+    )
+
+
+def _eagerly(forward_func: Any) -> AbstractContextManager[None]:
+    """Run compiled parts of a model eagerly, so that what they read is seen."""
+    modules = forward_func.modules() if isinstance(forward_func, nn.Module) else ()
+    if any(
+        getattr(m, "_compiled_call_impl", None) is not None or hasattr(m, "_orig_mod")
+        for m in modules
+    ):
+        stance: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
+        return stance
+    return nullcontext()

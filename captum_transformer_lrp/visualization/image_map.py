@@ -1,0 +1,464 @@
+"""Heat maps over images, for scores of pixels or patches of any attributor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from torch import Tensor
+
+from ..errors import InputError
+from .arrays import Features, reduce_features, to_array
+from .colors import HEAT_NEGATIVE, HEAT_POSITIVE, from_hex, scale_limit
+from .image import MIDDLE_GREY, data_uri, enlarge, heat, overlay, transparent
+from .picture import ColorScale, Picture
+from .text import check_limit, check_signed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from PIL.Image import Image
+
+    from .page import Page
+
+Style = Literal["overlay", "side-by-side", "contours", "heat"]
+STYLES = ("overlay", "side-by-side", "contours", "heat")
+LEVELS = (0.25, 0.5, 0.75)  # of contours, as shares of the limit
+_SIDE, _TALLEST, _GAP = 3.9, 7.0, 0.25  # inches
+_HOVER_CELLS = 1024  # with numbers under the mouse in HTML
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ImagePicture(Picture):
+    """Scores over an image.
+
+    Made by :func:`draw_image`.
+
+    Args:
+        image (PIL.Image.Image): The image, as large as the model saw it.
+        scores (np.ndarray): Of pixels or patches, shape ``(rows, columns)``.
+        style (str): ``"overlay"``, ``"side-by-side"``, ``"contours"`` or ``"heat"``.
+        scale (ColorScale): Its colours.
+        title (str): What stands above it; ``""`` for none.
+        notes (tuple of str): What a reader should know, below it.
+    """
+
+    image: Image = field(repr=False)
+    scores: np.ndarray = field(repr=False)
+    style: Style
+    scale: ColorScale
+
+    @property
+    def of_pixels(self) -> bool:
+        """Whether there is a score for each pixel."""
+        return self.scores.shape == (self.image.height, self.image.width)
+
+    @property
+    def alt(self) -> str:
+        """The picture in full words."""
+        parts = "pixels" if self.of_pixels else "patches"
+        rows, columns = self.scores.shape
+        how = {
+            "overlay": "in colours over the image, which is turned to grey",
+            "side-by-side": "in colours over the image in grey, beside the image",
+            "contours": "as contour lines over the image, which is turned to grey",
+            "heat": "in colours",
+        }[self.style]
+        top = "; ".join(f"{place} {score}" for place, score in self._strongest(3))
+        head = f"{self.title}. " if self.title else ""
+        return (
+            f"{head}Scores of {rows} by {columns} {parts}, {how}. "
+            f"Largest magnitudes: {top}. {self.scale.words}."
+        )
+
+    def _strongest(self, count: int) -> list[tuple[str, str]]:
+        order = np.argsort(-np.abs(self.scores), axis=None, kind="stable")[:count]
+        places = np.stack(np.unravel_index(order, self.scores.shape), axis=1)
+        return [
+            (f"row {r + 1}, column {c + 1}", self.scale.write(float(self.scores[r, c])))
+            for r, c in places.tolist()
+        ]
+
+    # ------------------------------------------------------------------------ figure
+
+    def _page(self, theme: str) -> Page:
+        from .page import Page
+
+        ratio = self.image.width / self.image.height
+        count = 2 if self.style == "side-by-side" else 1
+        beside = count == 2 and ratio < 2
+        wide = 8.1 if ratio >= 2 else _SIDE
+        width = min(wide, _TALLEST * ratio)
+        height = width / ratio
+        across = (width * 2 + _GAP) if beside else width
+        page = Page(width=max(across, 4.4) + 0.7, margin=0.35, theme=theme)
+        if self.title:
+            page.line(self.title, size=14, weight="bold")
+            page.y += 0.1
+        pictures = self._pictures(page)
+        x = page.margin
+        for number, (pixels, caption) in enumerate(pictures):
+            page.picture(x, page.y, width, height, pixels)
+            if self.style == "contours":
+                self._draw_contours(page, x, width, height)
+            if caption:
+                y = page.y + height + 0.17
+                page.text(x, y, caption, size=8.5, color=page.theme.soft)
+            if beside and not number:
+                x += width + _GAP
+            else:
+                page.y += height + (0.32 if caption else 0.12)
+        low, high = self.scale.ends
+        colors = self._bar(page)
+        page.legend(low, high, colors, unit=self.scale.unit)
+        if self.style == "contours":
+            page.line(_CONTOURS, size=8.5, color=page.theme.soft)
+        return page
+
+    def _bar(self, page: Page) -> np.ndarray:
+        shares = np.linspace(self.scale.start, 1, 201)
+        under = from_hex(page.theme.paper) if self.style == "heat" else MIDDLE_GREY
+        return heat(shares, under)
+
+    def _pictures(self, page: Page) -> list[tuple[np.ndarray, str]]:
+        large = enlarge(self.image)
+        if self.style == "heat":
+            shares = np.clip(self.scores / self.scale.limit, -1, 1)
+            return [(heat(shares, from_hex(page.theme.paper)), "")]
+        if self.style == "contours":
+            return [(np.asarray(_pale(large)), "")]
+        mixed = np.asarray(overlay(large, self.scores, limit=self.scale.limit))
+        if self.style == "overlay":
+            return [(mixed, "")]
+        name = "pixel" if self.of_pixels else "patch"
+        return [
+            (np.asarray(large.convert("RGB")), "The image"),
+            (mixed, f"Score of each {name}"),
+        ]
+
+    def _draw_contours(self, page: Page, x: float, width: float, height: float) -> None:
+        y = page.y
+
+        def artist(figure: Figure, page_height: float) -> None:
+            axes = figure.add_axes(
+                (
+                    x / page.width,
+                    1 - (y + height) / page_height,
+                    width / page.width,
+                    height / page_height,
+                )
+            )
+            self._add_contours(axes)
+
+        page.artists.append(artist)
+
+    def _add_contours(self, axes: Axes) -> None:
+        """Draw lines of equal score on axes that the image fills."""
+        import matplotlib.patheffects
+
+        rows, columns = self.scores.shape
+        axes.set_axis_off()
+        axes.set_xlim(0, columns)
+        axes.set_ylim(rows, 0)
+        axes.patch.set_alpha(0)
+        if min(rows, columns) < 2:
+            return
+        # A cell's score is that of its middle; the edges of the image repeat it.
+        x = np.r_[0, np.arange(columns) + 0.5, columns]
+        y = np.r_[0, np.arange(rows) + 0.5, rows]
+        values = np.pad(self.scores / self.scale.limit, 1, mode="edge")
+        casing = matplotlib.patheffects.withStroke(linewidth=2.8, foreground="white")
+        for sign, color, dash in (
+            (1, HEAT_POSITIVE, "solid"),
+            (-1, HEAT_NEGATIVE, "dashed"),
+        ):
+            levels = [level for level in LEVELS if level < (sign * values).max()]
+            if levels:
+                lines = axes.contour(
+                    x,
+                    y,
+                    sign * values,
+                    levels=levels,
+                    colors=[color],
+                    linewidths=[0.8 + 1.2 * level for level in levels],
+                    linestyles=dash,
+                )
+                lines.set_path_effects([casing])
+
+    # -------------------------------------------------------------------------- HTML
+
+    def _card(self) -> dict[str, Any]:
+        large = enlarge(self.image)
+        shown = []
+        cells = self.scores.size <= _HOVER_CELLS
+        if self.style == "side-by-side":
+            shown.append(
+                {
+                    "picture": data_uri(large.convert("RGB")),
+                    "caption": "The image",
+                    "cells": False,
+                }
+            )
+        if self.style == "heat":
+            picture = data_uri(enlarge(transparent(self.scores / self.scale.limit)))
+        elif self.style == "contours":
+            picture = data_uri(self._contoured(_pale(large)))
+        else:
+            picture = data_uri(overlay(large, self.scores, limit=self.scale.limit))
+        name = "pixel" if self.of_pixels else "patch"
+        caption = f"Score of each {name}" if shown else ""
+        if self.style == "contours":
+            caption = _CONTOURS
+        shown.append({"picture": picture, "caption": caption, "cells": cells})
+        return {
+            "template": "image.html",
+            "images": shown,
+            "style": self.style,
+            "wide": self.image.width >= 2 * self.image.height,
+            "ratio": self.image.width / self.image.height,
+            "scale": self.scale,
+            "columns": self.scores.shape[1],
+            "grid": [[self.scale.write(float(v)) for v in row] for row in self.scores]
+            if cells
+            else [],
+            "top": [
+                {"name": place, "score": score} for place, score in self._strongest(10)
+            ],
+        }
+
+    def _contoured(self, image: Image) -> Image:
+        """Return the image with contour lines, as pixels."""
+        import io
+
+        import PIL.Image
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        factor = max(1.0, 640 / max(image.size))
+        size = (
+            max(1, round(factor * image.width)),
+            max(1, round(factor * image.height)),
+        )
+        image = image.resize(size)
+        figure = Figure(figsize=(size[0] / 120, size[1] / 120), dpi=120)
+        FigureCanvasAgg(figure)
+        under = figure.add_axes((0, 0, 1, 1))
+        under.imshow(np.asarray(image), aspect="auto")
+        under.set_axis_off()
+        self._add_contours(figure.add_axes((0, 0, 1, 1)))
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=120)
+        return PIL.Image.open(buffer).convert("RGB")
+
+    def __str__(self) -> str:
+        head = [self.title] if self.title else []
+        rows, columns = self.scores.shape
+        parts = "pixels" if self.of_pixels else "patches"
+        listed = [f"{score:>10}  {place}" for place, score in self._strongest(10)]
+        shape = f"{rows} x {columns} {parts}; {self.scale.unit}"
+        return "\n".join([*head, shape, *listed, *self.notes])
+
+
+_CONTOURS = (
+    "Lines at 25, 50 and 75 % of the largest magnitude; orange above zero, blue and "
+    "dashed below"
+)
+
+
+def draw_image(
+    image: Any,
+    scores: Any,
+    *,
+    style: Style = "overlay",
+    mean: Sequence[float] | float | None = None,
+    std: Sequence[float] | float | None = None,
+    patch_grid: tuple[int, int] | None = None,
+    title: str = "",
+    unit: str = "attribution",
+    features: Features = "sum",
+    signed: bool | None = None,
+    limit: float | None = None,
+    outliers: float = 0.0,
+) -> ImagePicture:
+    """Draw scores over an image: orange above zero, blue below.
+
+    Args:
+        image (PIL.Image.Image, Tensor or np.ndarray): A tensor ``(channels, height,
+            width)`` or ``(height, width)``, with a batch dimension of 1 or not; an
+            array also with channels last, as Captum's own views take it. One channel is
+            grey.
+            Values are 0 to 1, or bytes, or normalised with ``mean`` and ``std``; others
+            are stretched to 0 to 1, with a note.
+        scores (Tensor, np.ndarray or list): Of pixels, ``(channels, height, width)`` or
+            ``(height, width)``; of patches, ``(rows, columns)``, ``(channels, rows,
+            columns)``, or of tokens with ``patch_grid``: ``(tokens,)`` or ``(tokens,
+            features)``, where tokens before the patches (class token, registers) are
+            left out. Each with a batch dimension of 1 in front or not. Channels and
+            features become one number by the rule ``features``.
+        style (str, optional): ``"overlay"`` over the image in grey, so that all colour
+            is score; ``"side-by-side"`` with the image; ``"contours"``, lines at 25, 50
+            and 75 % of the limit; ``"heat"`` without the image. Default: ``"overlay"``
+        mean (float or sequence of float, optional): What was subtracted from each
+            channel when the image was normalised. Default: None, 0
+        std (float or sequence of float, optional): By what it was then divided.
+            Default: None, 1
+        patch_grid (tuple of int, optional): Rows and columns of the patches, for scores
+            of tokens. Default: None
+        title (str, optional): What stands above. Default: none
+        unit (str, optional): What the scores count. Default: ``"attribution"``
+        features (str, optional): How channels and features become one number:
+            ``"sum"``, ``"norm"`` or ``"mean"``. Default: ``"sum"``
+        signed (bool, optional): Whether the colour scale has two sides.
+            Default: None, whether a score lies below zero
+        limit (float, optional): The magnitude of the strongest colour.
+            Default: the largest
+        outliers (float, optional): Without ``limit``, the per cent of scores of largest
+            magnitude that may lie beyond the colour scale. Default: 0
+
+    Returns:
+        *ImagePicture*.
+
+    Raises:
+        InputError: Shapes do not belong together, a score is NaN or infinite, or an
+            option is unknown.
+
+    Examples::
+
+        >>> scores = IntegratedGradients(model).attribute(pixels, target=8)
+        >>> draw_image(pixels, scores, mean=mean, std=std).save("ship.png")
+
+    The other way, scores of this package in Captum's own view::
+
+        >>> from captum.attr import visualization as viz
+        >>> scores = AttnLRP(model).attribute(pixels, target=8)
+        >>> hwc = scores[0].permute(1, 2, 0).detach().numpy()
+        >>> viz.visualize_image_attr(hwc, sign="all", use_pyplot=False)
+    """
+    if style not in STYLES:
+        raise InputError(f"style={style!r}; expected one of {', '.join(STYLES)}.")
+    if not 0 <= outliers < 100:
+        raise InputError(f"outliers={outliers}; expected per cent, 0 to less than 100.")
+    picture, notes = _image(image, mean, std)
+    values = _scores(scores, (picture.height, picture.width), patch_grid, features)
+    found = check_limit(limit)
+    if found is None and outliers:
+        found = float(np.percentile(np.abs(values), 100 - outliers)) or None
+    found = found or scale_limit(values)
+    beyond = int((np.abs(values) > found * (1 + 1e-9)).sum())
+    if beyond:
+        share = f"{beyond} of {values.size:,}"
+        notes.append(f"{share} scores lie beyond the colour scale.")
+    if not values.any():
+        notes.append("All scores are zero.")
+    return ImagePicture(
+        image=picture,
+        scores=values,
+        style=style,
+        scale=ColorScale(limit=found, signed=check_signed(values, signed), unit=unit),
+        title=title,
+        notes=tuple(notes),
+    )
+
+
+def _image(
+    image: Any,
+    mean: Sequence[float] | float | None,
+    std: Sequence[float] | float | None,
+) -> tuple[Image, list[str]]:
+    """Return the image in colours, and what had to be done to it."""
+    import PIL.Image
+
+    if isinstance(image, PIL.Image.Image):
+        if mean is not None or std is not None:
+            raise InputError("mean and std are for tensors; this image has colours.")
+        return image.convert("RGB"), []
+    bytes_given = (
+        not image.is_floating_point()
+        if isinstance(image, Tensor)
+        else isinstance(image, np.ndarray) and image.dtype.kind in "ui"
+    )
+    array = to_array(image, "pixels")
+    shape = array.shape
+    if array.ndim == 4 and shape[0] == 1:
+        array = array[0]
+    if array.ndim == 2:
+        array = array[None]
+    last = array.ndim == 3 and array.shape[-1] in (1, 3)
+    first = array.ndim == 3 and array.shape[0] in (1, 3)
+    if last and not (first and isinstance(image, Tensor)):
+        array = array.transpose(2, 0, 1)
+    elif not first:
+        raise InputError(
+            f"the image has shape {shape}; expected (channels, height, width) with 1 "
+            "or 3 channels, or (height, width), with a batch dimension of 1 or not. "
+            "Take one image of a batch: images[i]."
+        )
+    if bytes_given and array.max() > 1:
+        array = array / 255
+    for name, given, turn in (
+        ("std", std, np.multiply),
+        ("mean", mean, np.add),
+    ):
+        if given is not None:
+            each = np.atleast_1d(np.asarray(given, dtype=float))
+            if each.shape not in ((1,), (len(array),)):
+                raise InputError(
+                    f"{name} has {each.size} numbers for {len(array)} channels."
+                )
+            array = turn(array, each[:, None, None])
+    notes = []
+    low, high = float(array.min()), float(array.max())
+    if low < -0.01 or high > 1.01:
+        array = (array - low) / (high - low)
+        notes.append(
+            f"Values of the image, {low:.3g} to {high:.3g}, were stretched to black "
+            "and white; mean= and std= give it its own colours."
+        )
+    colors = np.broadcast_to(array, (3, *array.shape[1:])).transpose(1, 2, 0)
+    pixels = (255 * np.clip(colors, 0, 1)).round().astype(np.uint8)
+    return PIL.Image.fromarray(pixels), notes
+
+
+def _scores(
+    scores: Any,
+    size: tuple[int, int],
+    patch_grid: tuple[int, int] | None,
+    features: Features,
+) -> np.ndarray:
+    """Return scores of pixels or patches, shape ``(rows, columns)``."""
+    array = to_array(scores)
+    shape = array.shape
+    if patch_grid is not None:
+        patches = patch_grid[0] * patch_grid[1]
+        if array.ndim > 1 and shape[0] == 1 and array.shape != patch_grid:
+            array = array[0]
+        if array.shape == patch_grid:
+            return array
+        if array.ndim == 2 and len(array) >= patches:
+            array = reduce_features(array, features, axis=1)
+        if array.ndim == 1 and len(array) >= patches:
+            return array[-patches:].reshape(patch_grid)
+        rows, columns = patch_grid
+        raise InputError(
+            f"scores have shape {shape}; expected at least {rows} x {columns} = "
+            f"{patches} tokens, or these rows and columns."
+        )
+    if array.ndim == 4 and shape[0] == 1:
+        array = array[0]
+    if array.ndim == 3:
+        last = array.shape[:2] == size and array.shape[1:] != size
+        array = reduce_features(array, features, axis=2 if last else 0)
+    if array.ndim != 2:
+        raise InputError(
+            f"scores have shape {shape}; expected (channels, height, width) or (rows, "
+            "columns), with a batch dimension of 1 or not. Scores of tokens need "
+            "patch_grid=(rows, columns)."
+        )
+    return array
+
+
+def _pale(image: Image) -> Image:
+    """Return an image in pale grey, on which all colour is score."""
+    return overlay(image, np.zeros((1, 1)))

@@ -1,0 +1,200 @@
+"""Where the words of a text stand: line breaks and the direction of writing."""
+
+from __future__ import annotations
+
+import itertools
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from .page import Page
+
+_SIZE, _SPECIAL_SIZE, _LEADING = 13.5, 9.0, 0.4
+_PADDING = 0.04  # inches, of the box around a word
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoredWord:
+    """A token or a word on the colour of its score.
+
+    Args:
+        label (str): What is written.
+        share (float): Its score as a share of the limit of the colour scale.
+        special (bool): Whether the tokenizer added it. Default: False
+        space_before (bool): Whether white space stands before it. Default: True
+    """
+
+    label: str
+    share: float
+    special: bool = False
+    space_before: bool = True
+
+
+@dataclass(frozen=True)
+class _Placed:
+    word: ScoredWord
+    width: float
+    right_to_left: bool
+
+
+def direction(text: str) -> str | None:
+    """Return ``"left"`` or ``"right"``: where the first strong letter's line begins.
+
+    None if no letter of the text has a direction.
+    """
+    for character in text:
+        kind = unicodedata.bidirectional(character)
+        if kind in ("R", "AL"):
+            return "right"
+        if kind in ("L", "EN"):
+            return "left"
+    return None
+
+
+def is_right_to_left(text: str) -> bool:
+    """Return whether the first strong letter is written from right to left."""
+    letters = (c for c in text if unicodedata.bidirectional(c) in ("L", "R", "AL"))
+    return direction(next(letters, "")) == "right"
+
+
+def draw_words(
+    page: Page,
+    words: Iterable[ScoredWord],
+    *,
+    right_to_left: bool = False,
+    ground: Callable[[float], str] | None = None,
+    ink: Callable[[float], str] | None = None,
+) -> None:
+    """Draw a text with each word on the colour of its score, wrapped at words.
+
+    A text from right to left runs from the right margin. Within it, words of the other
+    direction keep theirs, by the words' first strong letters: a simplification of the
+    Unicode bidirectional algorithm (UAX 9) to whole words, without embedding.
+
+    Args:
+        page (Page): Where; its ``y`` moves below the text.
+        words (iterable of ScoredWord): The text.
+        right_to_left (bool, optional): The direction of the whole. Default: False
+        ground (Callable, optional): The colour of a share of the limit.
+            Default: the diverging scale of the page's theme
+        ink (Callable, optional): The colour of text on it. Default: the theme's ink
+    """
+    theme = page.theme
+    ground = ground or theme.scale.hex
+    space = page.measure("n n", size=_SIZE) - page.measure("nn", size=_SIZE)
+    items = list(_measured(page, words, right_to_left))
+    for line in _lines(items, page.room, space):
+        runs = [
+            list(run) for _, run in itertools.groupby(line, lambda i: i.right_to_left)
+        ]
+        gaps = [space if run[0].word.space_before else 0.0 for run in runs]
+        widths = [_width(run, space) for run in runs]
+        gaps[0] = 0.0
+        x = page.margin
+        if right_to_left:
+            x += page.room - sum(gaps) - sum(widths)
+        order = range(len(runs))
+        for number in reversed(order) if right_to_left else order:
+            if not right_to_left:
+                x += gaps[number]
+            _draw_run(page, x, runs[number], space, ground, ink)
+            x += widths[number]
+            if right_to_left:
+                x += gaps[number]
+        page.y += _LEADING
+    page.y += 0.12
+
+
+def _measured(
+    page: Page, words: Iterable[ScoredWord], right_to_left: bool
+) -> Iterable[_Placed]:
+    """Yield words with their widths; those wider than the page come in parts.
+
+    A word without a direction, such as a comma, has that of the word before it if the
+    next one agrees, else that of the text.
+    """
+    found = list(words)
+    sides = [None if word.special else direction(word.label) for word in found]
+    base = "right" if right_to_left else "left"
+    before: str = base
+    for i, side in enumerate(sides):
+        if side is None:
+            after = next((s for s in sides[i + 1 :] if s is not None), base)
+            side = before if before == after else base
+        else:
+            before = side
+        sides[i] = side
+    for word, side in zip(found, sides, strict=True):
+        size = _SPECIAL_SIZE if word.special else _SIZE
+        for n, part in enumerate(
+            page.broken(word.label, size=size, room=page.room - _PADDING)
+        ):
+            piece = ScoredWord(
+                label=part,
+                share=word.share,
+                special=word.special,
+                space_before=word.space_before and n == 0,
+            )
+            width = page.measure(part, size=size) + _PADDING
+            yield _Placed(piece, width, side == "right")
+
+
+def _lines(
+    items: Sequence[_Placed], room: float, space: float
+) -> Iterable[list[_Placed]]:
+    """Yield the items of each line."""
+    line: list[_Placed] = []
+    x = 0.0
+    for i, item in enumerate(items):
+        gap = space if line and item.word.space_before else 0.0
+        unbroken = item.width  # up to the next place where the line may break
+        for later in items[i + 1 :]:
+            if later.word.space_before or unbroken > room / 3:
+                break
+            unbroken += later.width
+        may_break = item.word.space_before or x + gap + item.width > room
+        if line and may_break and x + gap + min(unbroken, room) > room:
+            yield line
+            line, x, gap = [], 0.0, 0.0
+        line.append(item)
+        x += gap + item.width
+    if line:
+        yield line
+
+
+def _width(run: Sequence[_Placed], space: float) -> float:
+    gaps = sum(space for item in run[1:] if item.word.space_before)
+    return sum(item.width for item in run) + gaps
+
+
+def _draw_run(
+    page: Page,
+    x: float,
+    run: Sequence[_Placed],
+    space: float,
+    ground: Callable[[float], str],
+    ink: Callable[[float], str] | None,
+) -> None:
+    """Draw words of one direction, from ``x`` at their left."""
+    backwards = run[0].right_to_left
+    gaps = [space if item.word.space_before else 0.0 for item in run]
+    gaps[0] = 0.0
+    if backwards:
+        x += _width(run, space)
+    for item, gap in zip(run, gaps, strict=True):
+        x += -gap - item.width if backwards else gap
+        word = item.word
+        color = ground(word.share)
+        page.box(x, page.y, item.width, 0.29, color=color, rounding=0.04)
+        written = ink(word.share) if ink else page.theme.ink
+        if word.special and abs(word.share) < 0.1:
+            written = page.theme.soft
+        page.text(
+            x + _PADDING / 2,
+            page.y + 0.21,
+            word.label,
+            size=_SPECIAL_SIZE if word.special else _SIZE,
+            color=written,
+        )
+        if not backwards:
+            x += item.width
