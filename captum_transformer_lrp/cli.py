@@ -1,4 +1,4 @@
-"""The command ``captum-transformer-lrp``: explain, compare, diffmask, methods, ...
+"""The command ``captum-transformer-lrp``: explain, compare, insights, check, ...
 
 Exit codes: 0; 2 for anything that the caller can mend (a wrong option, an unknown name,
 a missing file), with one line on stderr; 130 when interrupted. Results go to stdout,
@@ -35,6 +35,7 @@ examples:
   %(prog)s explain --image ship.jpg --method chefer --output ship.html
   %(prog)s compare --text "A dull film." --methods attnlrp,saliency --output c.html
   %(prog)s diffmask fit --data sentences.txt --output masks
+  %(prog)s insights built-in reviews.csv
   %(prog)s diffmask explain --masks masks --text "A dull film." --output map.html
 """
 
@@ -153,6 +154,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_compare(commands)
     _add_diffmask(commands)
+    _add_insights(commands)
 
     methods = commands.add_parser("methods", help="list the methods")
     methods.set_defaults(run=_methods)
@@ -209,6 +211,106 @@ def _add_compare(commands: Any) -> None:
     )
     compare.add_argument("--device", help="such as cpu or cuda (default: cpu)")
     compare.add_argument("--no-color", action="store_true", help="print without colour")
+
+
+def _add_insights(commands: Any) -> None:
+    """Add ``insights``."""
+    insights = commands.add_parser(
+        "insights",
+        help="browse a model's predictions on a data set, with their explanations",
+        description="Show the predictions for a file of texts or a folder of pictures "
+        "in a browser, the wrong ones first, with their explanations. Only this "
+        "machine reaches the page, unless --host says otherwise.",
+    )
+    insights.set_defaults(run=_insights)
+    insights.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a Hugging Face or timm name, a local folder, or 'built-in'",
+    )
+    insights.add_argument(
+        "data",
+        type=Path,
+        metavar="DATA",
+        help="texts: one per line, or .csv, .tsv or .jsonl; or a folder of pictures, "
+        "in which the sub-folders are the classes",
+    )
+    insights.add_argument(
+        "--text-column",
+        metavar="NAME",
+        help="the column of the texts; its number, from 1, if there is no header "
+        "(default: text or sentence)",
+    )
+    insights.add_argument(
+        "--label-column",
+        metavar="NAME",
+        help="the column of the true classes (default: label or labels, if any)",
+    )
+    insights.add_argument(
+        "--methods",
+        nargs="+",
+        metavar="NAME",
+        help="the methods on offer; the first one is chosen (default: all)",
+    )
+    insights.add_argument(
+        "--limit",
+        type=_at_least_one,
+        default=2000,
+        metavar="N",
+        help="how many examples to show at most (default: %(default)s)",
+    )
+    insights.add_argument(
+        "--batch-size",
+        type=_at_least_one,
+        default=16,
+        metavar="N",
+        help="how many examples to predict at once (default: %(default)s)",
+    )
+    insights.add_argument("--device", help="such as cpu or cuda (default: cpu)")
+    insights.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="the address to listen on; there is no authentication "
+        "(default: %(default)s)",
+    )
+    insights.add_argument(
+        "--port",
+        type=_count,
+        default=5006,
+        metavar="N",
+        help="the port; 0 takes a free one (default: %(default)s)",
+    )
+    insights.add_argument(
+        "--origin",
+        action="append",
+        default=[],
+        metavar="HOST:PORT",
+        help="a further address under which browsers reach the page, such as that of "
+        "a proxy; may be repeated",
+    )
+    insights.add_argument(
+        "--open", action="store_true", help="open the page in a browser"
+    )
+
+
+def _insights(options: argparse.Namespace) -> None:
+    """Run ``insights`` until it is interrupted."""
+    from .insights import serve
+
+    serve(
+        options.model,
+        options.data,
+        text_column=options.text_column,
+        label_column=options.label_column,
+        methods=options.methods,
+        limit=options.limit,
+        batch_size=options.batch_size,
+        device=options.device,
+        host=options.host,
+        port=options.port,
+        origins=options.origin,
+        open_browser=options.open,
+    )
 
 
 def _add_diffmask(commands: Any) -> None:

@@ -451,7 +451,7 @@ def read_texts(path: str | Path, column: str | None = None) -> list[str]:
     """
     path = Path(path)
     kind = Path(path.name.lower().removesuffix(".gz")).suffix
-    written = _unpacked(path)
+    written = unpacked_text(path)
     if kind == ".json":
         raise InputError(
             f"{path.name!r} is one JSON document; expected .jsonl, with one object per "
@@ -474,7 +474,12 @@ def read_texts(path: str | Path, column: str | None = None) -> list[str]:
     return found
 
 
-def _unpacked(path: Path) -> str:
+def unpacked_text(path: Path) -> str:
+    """Return what stands in a text file in UTF-8, unpacked if its name ends in .gz.
+
+    Raises:
+        InputError: There is no such file, or it is no text in UTF-8.
+    """
     try:
         raw = path.read_bytes()
         if path.suffix.lower() == ".gz":
@@ -565,7 +570,7 @@ def read_groups(path: str | Path) -> dict[str, str]:
     """
     path = Path(path)
     groups = {}
-    for number, line in enumerate(_unpacked(path).splitlines(), 1):
+    for number, line in enumerate(unpacked_text(path).splitlines(), 1):
         if not line.strip():
             continue
         word, _, group = (part.strip() for part in line.partition("\t"))

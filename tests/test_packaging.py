@@ -49,6 +49,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("explaining", "masking"),
     ("comparison",),
     ("",),  # the package itself: the public names
+    ("insights",),
     ("cli", "__main__"),
 )
 # These know tensors and captum, not the engine; only the layers from `attribution` on
@@ -66,6 +67,7 @@ BESIDE_THE_ENGINE = (
 OF_EXTRAS = (
     "accelerate",
     "jinja2",
+    "panel",
     "rich",
     "safetensors",
     "timm",

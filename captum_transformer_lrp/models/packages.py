@@ -14,6 +14,7 @@ _EXTRA = {
     "timm": "timm",
     "rich": "cli",
     "jinja2": "cli",
+    "panel": "insights",
     "pandas": "pandas",
 }
 

@@ -1,0 +1,339 @@
+"""The app: a model and a data set, shown in a browser or in a notebook."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..attribution import BASELINES, METHODS
+from ..errors import InputError, ModelStateError, UnknownNameError, suggestion
+from ..explanation import Explanation
+from ..models.loading import (
+    ImageModel,
+    TextModel,
+    image_model,
+    load_image_model,
+    load_text_model,
+    text_model,
+)
+from ..models.packages import require
+from .data import LIMIT, Data, Kind, read_data
+from .explanations import Explanations
+from .page import Page
+from .predictions import Predictions
+from .server import HOST, PORT, Server
+from .view import LABEL, PREDICTION, Reader
+
+BUILT_IN = "built-in"
+
+
+class App:
+    """A browser of a model's predictions on a data set, with their explanations.
+
+    In a notebook, an ``App`` at the end of a cell shows itself;
+    ``captum_transformer_lrp.insights.serve`` opens it in a browser, and
+    :meth:`servable` adds it to a program of ``panel serve``.
+
+    Args:
+        model (str, Path, nn.Module, TextModel or ImageModel, optional): What
+            :func:`captum_transformer_lrp.explain` takes; ``"built-in"`` or None is the
+            built-in model for the kind of the data. Default: None
+        data (str, Path or iterable): A file of texts, a folder of pictures, or texts or
+            PIL pictures with or without labels; see
+            :func:`captum_transformer_lrp.insights.read_data`.
+        text_column (str, optional): In a table, the column of the texts.
+            Default: None, ``text`` or ``sentence``
+        label_column (str, optional): The column of the labels.
+            Default: None, ``label`` or ``labels`` if there is one
+        tokenizer (Any, optional): The tokenizer of a loaded model. Default: None
+        transform (Callable, optional): From a PIL image to the pixels of a loaded
+            model. Default: None
+        methods (Sequence[str], optional): The methods on offer, by name; the first is
+            chosen. Default: None, all
+        device (str, optional): Where to put a model that is loaded by name.
+            Default: None, the CPU
+        limit (int, optional): How many examples are shown at most. Default: 2000
+        batch_size (int, optional): How many examples are predicted at once.
+            Default: 16
+
+    Raises:
+        InputError: The data cannot be read, or does not fit the model.
+        LoadingError: No model is found under this name.
+        ModelStateError: A loaded model is in training mode.
+        UnknownNameError: There is no such method.
+        MissingPackageError: panel, or what loads the model, is not installed.
+
+    Examples::
+
+        >>> from captum_transformer_lrp import insights
+        >>> insights.App("built-in", [("A warm film.", "positive"), ("Dull.", 0)])
+    """
+
+    def __init__(
+        self,
+        model: str | Path | nn.Module | TextModel | ImageModel | None,
+        data: str | Path | Iterable[Any],
+        *,
+        text_column: str | None = None,
+        label_column: str | None = None,
+        tokenizer: Any = None,
+        transform: Any = None,
+        methods: Sequence[str] | None = None,
+        device: str | torch.device | None = None,
+        limit: int = LIMIT,
+        batch_size: int = 16,
+    ) -> None:
+        require("panel")
+        require("jinja2")
+        if batch_size < 1:
+            raise InputError(f"expected batch_size of at least 1, got {batch_size}")
+        self.methods = _methods(methods)
+        self.data: Data = read_data(
+            data, text_column=text_column, label_column=label_column, limit=limit
+        )
+        self.source = _load(self.data.kind, model, tokenizer, transform, device)
+        self._model_lock = threading.RLock()
+        self.predictions = Predictions(
+            self.source, self.data, self._model_lock, batch_size=batch_size
+        )
+        self.explanations = Explanations(self.source, self._model_lock)
+        #: where each example stands, by its number
+        self.places = {e.number: i for i, e in enumerate(self.data.examples)}
+        self.reader = Reader(
+            methods=self.methods,
+            numbers=tuple(self.places),
+            class_names=self.class_names,
+        )
+
+    @property
+    def is_language_model(self) -> bool:
+        """Whether the model predicts the next token, and not a class."""
+        return (
+            isinstance(self.source, TextModel)
+            and self.source.task == "causal-language-model"
+        )
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The model's classes, in the order of the logits; maybe none."""
+        return self.source.class_names
+
+    @property
+    def unlabelled(self) -> bool:
+        """Whether no example has a true class."""
+        return all(index is None for index in self.predictions.labels.indices)
+
+    @property
+    def title(self) -> str:
+        """What stands above the page."""
+        return f"{self.source.name} on {self.data.name}"
+
+    @property
+    def subtitle(self) -> str:
+        """What stands below the title."""
+        kind = {"text": "texts", "image": "pictures"}[self.data.kind]
+        return f"{self.data.total:,} {kind}: what the model predicts, and why."
+
+    def summary(self) -> str:
+        """Return how often the model is right, in one sentence."""
+        found = [self.predictions[place] for place in range(len(self.predictions))]
+        judged = [p for p in found if p is not None and p.right is not None]
+        failed = sum(1 for p in found if p is not None and p.best is None)
+        right = sum(1 for p in judged if p.right)
+        parts = [f"{len(found):,} examples"]
+        if judged:
+            share = 100 * right / len(judged)
+            parts.append(
+                f"{right:,} predictions correct, {len(judged) - right:,} wrong "
+                f"({share:.1f} % correct)"
+            )
+        if 0 < len(judged) < len(found) - failed:
+            parts.append(f"{len(found) - failed - len(judged):,} without a true class")
+        if failed:
+            parts.append(f"{failed:,} could not be read")
+        return "; ".join(parts) + "."
+
+    def explain(self, place: int, method: str, target: str) -> Explanation:
+        """Return the explanation of one example.
+
+        Args:
+            place (int): Where it stands in the data, from 0.
+            method (str): The name of a method.
+            target (str): As in :class:`~captum_transformer_lrp.insights.view.View`.
+
+        Raises:
+            InputError: The example cannot be read, or has no true class to explain.
+            LRPError: What :func:`captum_transformer_lrp.explain` raises.
+        """
+        prediction = self.predictions.ensure(place)
+        if prediction.best is None:
+            raise InputError(prediction.failure)
+        if target == PREDICTION:
+            index = prediction.best.index
+        elif target == LABEL:
+            if prediction.label is None:
+                raise InputError(
+                    "this example has no true class: explain the prediction or choose "
+                    "a class"
+                )
+            index = prediction.label.index
+        else:
+            index = int(target)
+        example = self.data.examples[place]
+        value = self.data.open(example)
+        return self.explanations.get(value, method, index, number=example.number)
+
+    def token_text(self, target: str) -> str:
+        """Return the text of a target of a language model; none for the prediction."""
+        if target in (PREDICTION, LABEL):
+            return ""
+        assert isinstance(self.source, TextModel)
+        return str(self.source.tokenizer.decode([int(target)]))
+
+    def panel(self) -> Any:
+        """Return the app as an object of Panel, for a notebook or a larger page."""
+        pn = require("panel")
+        page = Page(self)
+        pn.state.execute(page.open)
+        return page.layout
+
+    def servable(self, **options: Any) -> Any:
+        """Add the app to a program that ``panel serve`` runs, as Panel's own objects.
+
+        Args:
+            options (Any): What ``servable`` of Panel takes, such as ``title``.
+        """
+        return self.panel().servable(**options)
+
+    def start(
+        self,
+        *,
+        host: str = HOST,
+        port: int = PORT,
+        origins: Sequence[str] = (),
+        **options: Any,
+    ) -> Server:
+        """Serve the app in a thread of its own; see :func:`serve`.
+
+        Returns:
+            *Server*: Its ``url``, and ``stop()``.
+        """
+        return Server(self, host=host, port=port, origins=origins, **options)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Any:
+        require("panel").extension()
+        return self.panel()._repr_mimebundle_(include, exclude)
+
+
+def serve(
+    model: str | Path | nn.Module | TextModel | ImageModel | None,
+    data: str | Path | Iterable[Any],
+    *,
+    host: str = HOST,
+    port: int = PORT,
+    origins: Sequence[str] = (),
+    open_browser: bool = False,
+    block: bool = True,
+    **options: Any,
+) -> Server:
+    """Show a model's predictions on a data set in a browser, with their explanations.
+
+    Whoever reaches the port can use the app: there is no authentication. By default
+    only this machine reaches it.
+
+    Args:
+        model (str, Path, nn.Module, TextModel or ImageModel, optional): As for
+            :class:`App`.
+        data (str, Path or iterable): As for :class:`App`.
+        host (str, optional): The address to listen on. Default: ``"127.0.0.1"``
+        port (int, optional): The port; 0 takes a free one. Default: 5006
+        origins (Sequence[str], optional): Further addresses, as ``"host:port"``, under
+            which browsers may reach the app, such as that of a proxy. Default: ()
+        open_browser (bool, optional): Whether to open the page in a browser.
+            Default: False
+        block (bool, optional): Whether to return only when the app is stopped.
+            Default: True
+        options (Any): What :class:`App` takes.
+
+    Returns:
+        *Server*: Its ``url``, and ``stop()``.
+
+    Raises:
+        InputError: The port is taken, or there is no such host.
+        LRPError: What :class:`App` raises.
+    """
+    server = App(model, data, **options).start(host=host, port=port, origins=origins)
+    print(f"Insights is at {server.url}", flush=True)
+    if open_browser:
+        server.show()
+    if block:
+        server.wait()
+    return server
+
+
+def _methods(names: Sequence[str] | None) -> tuple[str, ...]:
+    if isinstance(names, str):
+        raise InputError(f"expected methods= to be a list of names, got {names!r}")
+    if names is None:
+        return (*METHODS, *BASELINES)
+    if not names:
+        raise InputError("expected at least one method in methods=, got none")
+    found = tuple(dict.fromkeys(name.lower() for name in names))
+    known = (*METHODS, *BASELINES)
+    for name in found:
+        if name not in known:
+            raise UnknownNameError(
+                f"there is no method {name!r}.{suggestion(name, known)}"
+            )
+    return found
+
+
+def _load(
+    kind: Kind, model: Any, tokenizer: Any, transform: Any, device: Any
+) -> TextModel | ImageModel:
+    """Return the model of the kind of the data."""
+    record = TextModel if kind == "text" else ImageModel
+    keyword, companion = (
+        ("tokenizer", tokenizer) if kind == "text" else ("transform", transform)
+    )
+    other = transform if kind == "text" else tokenizer
+    if other is not None:
+        wrong = "transform" if kind == "text" else "tokenizer"
+        raise InputError(
+            f"{wrong}= does not belong to data of kind {kind!r}; expected {keyword}="
+        )
+    if isinstance(model, (TextModel, ImageModel)) and not isinstance(model, record):
+        raise InputError(
+            f"the data are of kind {kind!r}, and the model is a {type(model).__name__}"
+        )
+    by_name = model is None or isinstance(model, (str, Path))
+    if companion is not None and (by_name or isinstance(model, record)):
+        what = "a model loaded by name" if by_name else f"a {record.__name__}"
+        raise InputError(f"{keyword}= belongs to a module: {what} brings its own")
+    if by_name:
+        name = None if model == BUILT_IN else model
+        load: Any = load_text_model if kind == "text" else load_image_model
+        found: TextModel | ImageModel = load(name, device=device)
+        return found
+    if device is not None:
+        raise InputError("device= belongs to a model loaded by name: move this one")
+    if isinstance(model, (TextModel, ImageModel)):
+        return model
+    if not isinstance(model, nn.Module):
+        raise InputError(
+            "expected model= to be a name, a folder, an nn.Module or a "
+            f"{record.__name__}, got {type(model).__name__}"
+        )
+    if model.training:
+        raise ModelStateError(
+            f"{type(model).__name__} is in training mode, where dropout makes every "
+            "explanation another one: call model.eval() first"
+        )
+    describe: Any = text_model if kind == "text" else image_model
+    described: TextModel | ImageModel = describe(type(model).__name__, model, companion)
+    return described

@@ -1,0 +1,387 @@
+"""The examples that the app shows: texts of a file, pictures of a folder, or given.
+
+Pictures are opened one by one, when they are needed. Nothing outside the folder of the
+data is ever opened: links that lead out of it are left out when the folder is listed,
+and the check is made again when a picture is opened.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from ..errors import InputError, suggestion
+from ..masking import TEXT_COLUMNS, unpacked_text
+from .uploads import open_bounded
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+#: in a file, the column of the labels, if none is named
+LABEL_COLUMNS = ("label", "labels")
+#: what a folder of pictures is searched for, as torchvision's ImageFolder does
+PICTURE_SUFFIXES = frozenset(
+    ".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split()
+)
+#: how many examples are looked at, if nothing else is said
+LIMIT = 2000
+
+Kind = Literal["text", "image"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One example of a data set.
+
+    Args:
+        number (int): Its place in the whole data set, from 1: the same in every view
+            and under every limit, so that links to it stay good.
+        value (str, Path or PIL.Image.Image): A text, or a picture or its file.
+        label (str or int, optional): The true class, by name or index. Default: None
+        name (str): What a file is called within its folder. Default: ``""``
+    """
+
+    number: int
+    value: str | Path | Image = field(repr=False)
+    label: str | int | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    """A data set, or a part of it that is spread evenly.
+
+    Args:
+        kind (str): ``"text"`` or ``"image"``.
+        name (str): What the page calls it.
+        examples (tuple[Example, ...]): In their order.
+        total (int): How many there are without the limit.
+        folder (Path, optional): The folder that no picture may lie outside of.
+            Default: None
+        notes (tuple[str, ...]): What a reader should know. Default: ()
+    """
+
+    kind: Kind
+    name: str
+    examples: tuple[Example, ...] = field(repr=False)
+    total: int
+    folder: Path | None = None
+    notes: tuple[str, ...] = ()
+
+    def open(self, example: Example) -> str | Image:
+        """Return the text, or the picture in RGB.
+
+        Raises:
+            InputError: The picture cannot be read, has too many pixels or lies outside
+                the folder of the data.
+        """
+        if self.kind == "text" or not isinstance(example.value, Path):
+            value: Any = example.value
+            return value if self.kind == "text" else open_bounded(value)
+        if self.folder is not None and not _is_inside(example.value, self.folder):
+            raise InputError(f"{example.name!r} leads out of the folder of the data")
+        return open_bounded(example.value)
+
+
+def read_data(
+    data: str | Path | Iterable[Any],
+    *,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    limit: int = LIMIT,
+) -> Data:
+    """Return the examples of a file, of a folder or of a sequence.
+
+    Args:
+        data (str, Path or iterable): A file of texts: ``.csv``, ``.tsv``, ``.jsonl``
+            (also with a further ``.gz``), or any other with one text per line. A
+            folder of pictures, in which the sub-folders are the classes, as for
+            torchvision's ``ImageFolder``. Or texts or PIL pictures, each by itself or
+            as a pair with its label; the label is the index or the name of a class, or
+            None.
+        text_column (str, optional): In a table, the column of the texts by name; by
+            number, from 1, in a table without a header. Default: None, ``text`` or
+            ``sentence``
+        label_column (str, optional): The column of the labels. Default: None, ``label``
+            or ``labels`` if there is one
+        limit (int, optional): How many examples are taken at most, spread evenly over
+            the data. Default: 2000
+
+    Raises:
+        InputError: There is no such file, folder or column, or no example in it; a
+            sequence mixes texts and pictures; ``limit`` is below 1.
+    """
+    if limit < 1:
+        raise InputError(f"expected limit of at least 1, got {limit}")
+    if isinstance(data, (str, Path)):
+        path = Path(data).expanduser()
+        if path.is_dir():
+            if text_column is not None or label_column is not None:
+                raise InputError(
+                    f"{str(data)!r} is a folder of pictures, which has no columns; its "
+                    "sub-folders are the classes"
+                )
+            return _read_folder(path, limit)
+        return _read_file(path, text_column, label_column, limit)
+    if text_column is not None or label_column is not None:
+        raise InputError("text_column= and label_column= belong to a file of texts")
+    return _read_pairs(data, limit)
+
+
+def _read_pairs(data: Iterable[Any], limit: int) -> Data:
+    import PIL.Image
+
+    if not isinstance(data, Iterable):
+        raise InputError(
+            "expected data= to be a file, a folder, or texts or pictures with or "
+            f"without labels, got {type(data).__name__}"
+        )
+    examples = []
+    for number, item in enumerate(data, 1):
+        pair = item if isinstance(item, (tuple, list)) else (item, None)
+        if len(pair) != 2 or not isinstance(pair[0], (str, PIL.Image.Image)):
+            raise InputError(
+                f"item {number} of data= is {_describe(item)}; expected a text or a "
+                "PIL picture, or a pair of one and its label"
+            )
+        value, label = pair
+        if isinstance(label, bool) or not isinstance(label, (str, int, type(None))):
+            raise InputError(
+                f"the label of item {number} of data= is {label!r}; expected the index "
+                "or the name of a class, or None"
+            )
+        if isinstance(value, str) and not value.strip():
+            raise InputError(f"item {number} of data= is an empty text")
+        examples.append(Example(number=number, value=value, label=label))
+    if not examples:
+        raise InputError("expected at least one example in data=, got none")
+    kinds = {"text" if isinstance(e.value, str) else "image" for e in examples}
+    if len(kinds) > 1:
+        raise InputError("data= mixes texts and pictures; expected one kind")
+    kind: Kind = "text" if kinds == {"text"} else "image"
+    return _limited(kind, "data from Python", examples, limit)
+
+
+def _describe(item: Any) -> str:
+    if isinstance(item, (tuple, list)):
+        inner = ", ".join(type(part).__name__ for part in item[:4])
+        return f"a {type(item).__name__} of {len(item)} ({inner})"
+    return f"of type {type(item).__name__}"
+
+
+def _read_folder(folder: Path, limit: int) -> Data:
+    root = folder.resolve()
+    found: list[Path] = []
+    outside = 0
+    for place, inner, files in os.walk(root):
+        for name in list(inner):
+            if name.startswith("."):
+                inner.remove(name)
+            elif (Path(place) / name).is_symlink():
+                outside += 1  # os.walk does not follow it
+        for name in files:
+            path = Path(place) / name
+            if name.startswith(".") or path.suffix.lower() not in PICTURE_SUFFIXES:
+                continue
+            if _is_inside(path, root):
+                found.append(path)
+            else:
+                outside += 1
+    if not found:
+        raise InputError(
+            f"the folder {str(folder)!r} holds no picture "
+            f"({', '.join(sorted(PICTURE_SUFFIXES))})"
+        )
+    examples = [
+        Example(
+            number=number,
+            value=path,
+            name=path.relative_to(root).as_posix(),
+            label=path.relative_to(root).parts[0] if path.parent != root else None,
+        )
+        for number, path in enumerate(sorted(found), 1)
+    ]
+    notes = []
+    if outside:
+        are = "1 link was" if outside == 1 else f"{outside} links were"
+        notes.append(f"{are} left out: only what lies in the folder itself is shown.")
+    return _limited("image", root.name, examples, limit, folder=root, notes=notes)
+
+
+def _is_inside(path: Path, root: Path) -> bool:
+    return path.resolve().is_relative_to(root)
+
+
+def _read_file(
+    path: Path, text_column: str | None, label_column: str | None, limit: int
+) -> Data:
+    kind = Path(path.name.lower().removesuffix(".gz")).suffix
+    if kind in PICTURE_SUFFIXES:
+        raise InputError(
+            f"{path.name!r} is one picture; expected a folder of pictures, or a file "
+            "of texts"
+        )
+    written = unpacked_text(path)
+    if kind == ".json":
+        raise InputError(
+            f"{path.name!r} is one JSON document; expected .jsonl, with one object per "
+            'line such as {"text": "A warm film.", "label": "positive"}'
+        )
+    if kind == ".jsonl":
+        rows = _json_rows(path, written, text_column, label_column)
+    elif kind in (".csv", ".tsv"):
+        rows = _table_rows(path, written, text_column, label_column, kind == ".tsv")
+    elif text_column is not None or label_column is not None:
+        raise InputError(
+            f"{path.name!r} is read as one text per line, so that it has no columns; "
+            "expected .tsv, .csv or .jsonl"
+        )
+    else:
+        rows = [(line, None) for line in written.splitlines()]
+    kept = [(text.strip(), label) for text, label in rows if text.strip()]
+    if not kept:
+        raise InputError(f"the file {str(path)!r} holds no text")
+    examples = [
+        Example(number=number, value=text, label=label)
+        for number, (text, label) in enumerate(kept, 1)
+    ]
+    return _limited("text", path.name, examples, limit)
+
+
+def _json_rows(
+    path: Path, written: str, text_column: str | None, label_column: str | None
+) -> list[tuple[str, str | int | None]]:
+    texts = TEXT_COLUMNS if text_column is None else (text_column,)
+    labels = LABEL_COLUMNS if label_column is None else (label_column,)
+    rows: list[tuple[str, str | int | None]] = []
+    for number, line in enumerate(written.split("\n"), 1):
+        if not line.strip():
+            continue
+        where = f"line {number} of {str(path)!r}"
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise InputError(f"{where} is not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise InputError(f"{where} is {_describe(row)}; expected an object")
+        text = next((row[key] for key in texts if key in row), None)
+        if not isinstance(text, str):
+            raise InputError(
+                f"{where} has no text under {' or '.join(map(repr, texts))}. Name its "
+                f"key with --text-column.{suggestion(text_column or 'text', row)}"
+            )
+        if label_column is not None and label_column not in row:
+            raise InputError(
+                f"{where} has no label under {label_column!r}."
+                f"{suggestion(label_column, row)}"
+            )
+        label = next((row[key] for key in labels if key in row), None)
+        if isinstance(label, bool) or not isinstance(label, (str, int, type(None))):
+            raise InputError(
+                f"{where} has the label {label!r}; expected the index or the name of a "
+                "class"
+            )
+        rows.append((text, label))
+    return rows
+
+
+def _table_rows(
+    path: Path,
+    written: str,
+    text_column: str | None,
+    label_column: str | None,
+    tabs: bool,
+) -> list[tuple[str, str | int | None]]:
+    # In tab-separated files quotes are letters, as in those of GLUE.
+    options: dict[str, Any] = (
+        {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {}
+    )
+    try:
+        rows = list(csv.reader(io.StringIO(written, newline=""), **options))
+    except csv.Error as error:
+        raise InputError(f"{str(path)!r} cannot be read as a table: {error}") from error
+    rows = [row for row in rows if any(cell.strip() for cell in row)]
+    if not rows:
+        return []
+    names = [name.strip().lower() for name in rows[0]]
+    text, text_named = _column(path, names, text_column, TEXT_COLUMNS, "text")
+    if label_column is None and not text_named:
+        label, label_named = None, False
+    elif label_column is None and not set(LABEL_COLUMNS) & set(names):
+        label, label_named = None, True
+    else:
+        label, label_named = _column(path, names, label_column, LABEL_COLUMNS, "label")
+    if label is not None and text_named != label_named:
+        raise InputError(
+            f"the columns of {str(path)!r} are named once by a header and once by a "
+            "number, which stands for a table without a header; name both alike"
+        )
+    last = max(text, -1 if label is None else label)
+    body = rows[1:] if text_named else rows
+    short = next((row for row in body if len(row) <= last), None)
+    if short is not None:
+        raise InputError(
+            f"a row of {str(path)!r} has {len(short)} columns; expected at least "
+            f"{last + 1}: {' | '.join(short)[:60]!r}"
+        )
+    return [
+        (row[text], None if label is None else row[label].strip() or None)
+        for row in body
+    ]
+
+
+def _column(
+    path: Path,
+    names: Sequence[str],
+    column: str | None,
+    usual: Sequence[str],
+    what: str,
+) -> tuple[int, bool]:
+    """Return the place of a column, and whether the first row is a header."""
+    # Digits first: without a header, the first row may hold the label "1".
+    if column is not None and column.isascii() and column.isdigit() and int(column):
+        return int(column) - 1, False
+    for wanted in usual if column is None else (column.strip().lower(),):
+        if wanted in names:
+            return list(names).index(wanted), True
+    asked = repr(column) if column else " or ".join(map(repr, usual))
+    shown = ", ".join(name if len(name) < 20 else f"{name[:19]}…" for name in names)
+    raise InputError(
+        f"the first row of {str(path)!r} names no column {asked}; its {len(names)} "
+        f"columns are: {shown}. Name one with --{what}-column ({what}_column=), or "
+        "give its number from 1 if the file has no header"
+    )
+
+
+def _limited(
+    kind: Kind,
+    name: str,
+    examples: list[Example],
+    limit: int,
+    *,
+    folder: Path | None = None,
+    notes: Sequence[str] = (),
+) -> Data:
+    """Return the data with at most ``limit`` examples, spread evenly."""
+    total = len(examples)
+    if total > limit:
+        examples = [examples[i * total // limit] for i in range(limit)]
+        notes = [
+            *notes,
+            f"{limit:,} of {total:,} examples are shown, spread evenly over the data; "
+            "--limit (limit=) shows more.",
+        ]
+    return Data(
+        kind=kind,
+        name=name,
+        examples=tuple(examples),
+        total=total,
+        folder=folder,
+        notes=tuple(notes),
+    )
