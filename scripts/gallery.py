@@ -84,17 +84,17 @@ def text_pictures() -> Iterator[tuple[str, Picture]]:
         ),
     )
     maps = CheferLRP(model).layers(batch, target=target)
-    weighted = (maps[-1].attention * maps[-1].gradient).sum(1)
+    weighted = sum((each.attention * each.gradient).sum(1) for each in maps)
     yield (
         "matrix",
         draw_matrix(
             weighted,
             pieces,
             pieces,
-            title="Attention x gradient in the last layer, summed over heads",
+            title="Attention x gradient, summed over layers and heads",
             unit="in logits",
-            row_name="token that attends",
-            column_name="token attended to",
+            row_name="attending token",
+            column_name="attended token",
         ),
     )
     yield "attention-heads", draw_attention(maps, pieces, layer=-1)

@@ -123,8 +123,7 @@ class GridPicture(Picture):
             f"{name} {write(score)}" for name, score in self.strongest(3) if score
         )
         largest = f"Largest magnitudes: {top}." if top else "All scores are zero."
-        head = f"{self.title}. " if self.title else ""
-        return f"{head}{what}. {largest} {self.scale.words}."
+        return f"{self._heading}{what}. {largest} {self.scale.words}."
 
     def strongest(self, count: int) -> list[tuple[str, float]]:
         """Return names and scores of the cells of largest magnitude."""
@@ -200,7 +199,7 @@ class GridPicture(Picture):
     def _draw_several(self, page: Page) -> None:
         """Draw small grids beside each other, labelled on the left and on top."""
         left = _label_width(page, self.rows, _SMALL, longest=0.8)
-        across = min(_PER_ROW, len(self.panels))
+        across = 2 if len(self.panels) <= _PER_ROW else _PER_ROW
         room = (page.room - left - (across - 1) * _GAP) / across
         width = min(0.3, room / len(self.columns))
         height = min(width, 2 * room / len(self.rows))
@@ -246,14 +245,12 @@ class GridPicture(Picture):
             )
             page.picture(x, page.y, *size, pixels)
             return
-        colors = [
-            [theme.ground(float(s), signed=signed) for s in row] for row in shares
-        ]
-        page.cells(x, page.y, cell, colors)
+        page.cells(x, page.y, cell, theme.rgb(shares, signed=signed))
+        if height < 0.15:
+            return
         written = [[brief(float(v), self.scale) for v in row] for row in values]
-        lengths = {text for row in written for text in row}
-        longest = max(page.measure(text, size=_NUMBER) for text in lengths)
-        if height < 0.15 or longest + 0.04 > width:
+        longest = max((text for row in written for text in row), key=len)
+        if page.measure(longest, size=_NUMBER) + 0.06 > width:
             return
         for (row, column), share in np.ndenumerate(shares):
             page.text(
@@ -299,7 +296,7 @@ class GridPicture(Picture):
         (panel,) = self.panels
         runs = list(self.columns.runs(_COLUMNS))
         for run in runs:
-            caption = f"{self.rows.name} by {self.columns.name}"
+            caption = f"Rows: {self.rows.name}; columns: {self.columns.name}"
             if len(runs) > 1:
                 caption += f", {run.start + 1} to {run.stop} of {len(self.columns)}"
             yield {
@@ -668,10 +665,9 @@ def _count(axis: Axis) -> str:
 
 def _place(axis: Axis, number: int) -> str:
     label = axis.labels[number]
-    kind = axis.name.partition(",")[0]
-    if label.isdigit() or not axis.special:
-        return label if label.startswith(kind) else f"{kind} {label}"
-    return f"“{label}”"
+    if axis.special:
+        return f"“{label}”"
+    return f"{axis.name.partition(',')[0]} {label}" if label.isdigit() else label
 
 
 def _shortened(

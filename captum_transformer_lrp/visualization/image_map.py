@@ -67,9 +67,8 @@ class ImagePicture(Picture):
             "heat": "in colours",
         }[self.style]
         top = "; ".join(f"{place} {score}" for place, score in self._strongest(3))
-        head = f"{self.title}. " if self.title else ""
         return (
-            f"{head}Scores of {rows} by {columns} {parts}, {how}. "
+            f"{self._heading}Scores of {rows} by {columns} {parts}, {how}. "
             f"Largest magnitudes: {top}. {self.scale.words}."
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .page import Page
@@ -62,8 +62,6 @@ def draw_words(
     words: Iterable[ScoredWord],
     *,
     right_to_left: bool = False,
-    ground: Callable[[float], str] | None = None,
-    ink: Callable[[float], str] | None = None,
 ) -> None:
     """Draw a text with each word on the colour of its score, wrapped at words.
 
@@ -75,12 +73,7 @@ def draw_words(
         page (Page): Where; its ``y`` moves below the text.
         words (iterable of ScoredWord): The text.
         right_to_left (bool, optional): The direction of the whole. Default: False
-        ground (Callable, optional): The colour of a share of the limit.
-            Default: the diverging scale of the page's theme
-        ink (Callable, optional): The colour of text on it. Default: the theme's ink
     """
-    theme = page.theme
-    ground = ground or theme.scale.hex
     space = page.measure("n n", size=_SIZE) - page.measure("nn", size=_SIZE)
     items = list(_measured(page, words, right_to_left))
     for line in _lines(items, page.room, space):
@@ -97,7 +90,7 @@ def draw_words(
         for number in reversed(order) if right_to_left else order:
             if not right_to_left:
                 x += gaps[number]
-            _draw_run(page, x, runs[number], space, ground, ink)
+            _draw_run(page, x, runs[number], space)
             x += widths[number]
             if right_to_left:
                 x += gaps[number]
@@ -172,8 +165,6 @@ def _draw_run(
     x: float,
     run: Sequence[_Placed],
     space: float,
-    ground: Callable[[float], str],
-    ink: Callable[[float], str] | None,
 ) -> None:
     """Draw words of one direction, from ``x`` at their left."""
     backwards = run[0].right_to_left
@@ -184,17 +175,15 @@ def _draw_run(
     for item, gap in zip(run, gaps, strict=True):
         x += -gap - item.width if backwards else gap
         word = item.word
-        color = ground(word.share)
+        color = page.theme.ground(word.share)
         page.box(x, page.y, item.width, 0.29, color=color, rounding=0.04)
-        written = ink(word.share) if ink else page.theme.ink
-        if word.special and abs(word.share) < 0.1:
-            written = page.theme.soft
+        faint = word.special and abs(word.share) < 0.1
         page.text(
             x + _PADDING / 2,
             page.y + 0.21,
             word.label,
             size=_SPECIAL_SIZE if word.special else _SIZE,
-            color=written,
+            color=page.theme.soft if faint else page.theme.ink,
         )
         if not backwards:
             x += item.width

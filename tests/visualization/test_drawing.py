@@ -167,6 +167,20 @@ def test_the_order_of_right_to_left_words():
     assert place["שלום"] > place["world"] > place["hello"] > place["עולם"]
 
 
+def test_the_direction_of_a_page_is_that_of_the_text():
+    page = draw_text([["[CLS]", "שלום"], ["[CLS]", "film"]], [[1, 1], [1, 1]]).to_html()
+    assert page.index('dir="rtl"') < page.index('dir="ltr"')
+
+
+def test_words_wider_than_the_page_are_broken():
+    figure = draw_text(["x" * 500, "y"], [1.0, -1.0]).figure()
+    figure.canvas.draw()
+    written = "".join(t.get_text() for t in figure.texts if set(t.get_text()) == {"x"})
+    assert written == "x" * 500
+    right = figure.canvas.get_width_height()[0]
+    assert all(text.get_window_extent().x1 <= right for text in figure.texts)
+
+
 # ------------------------------------------------------------------------------- grids
 
 
@@ -367,7 +381,8 @@ def test_every_kind_is_saved_with_its_words(kind, tmp_path):
     picture = samples()[kind]
     assert len(picture.alt) > 40 and picture.alt.endswith(".")
     png = picture.save(tmp_path / "a.png", theme="dark", dpi=40)
-    assert PIL.Image.open(png).info["Description"] == picture.alt
+    with PIL.Image.open(png) as image:
+        assert image.info["Description"] == picture.alt
     svg = picture.save(tmp_path / "a.svg").read_text(encoding="utf-8")
     words = picture.alt.replace("&", "&amp;").replace("<", "&lt;")
     assert words.replace(">", "&gt;") in svg
@@ -421,7 +436,7 @@ def test_all_zeros_are_drawn(draw):
     picture = draw()
     picture.figure().canvas.draw()
     picture.to_html()
-    assert "All scores are zero." in (*picture.notes, "All scores are zero.")
+    assert "All scores are zero." in picture.notes
 
 
 @pytest.mark.parametrize(
