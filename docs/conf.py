@@ -27,6 +27,7 @@ project_copyright = author
 version = release = captum_transformer_lrp.__version__
 
 extensions = [
+    "mathml",
     "myst_nb",
     "public_api",
     "sphinx.ext.autodoc",
@@ -62,6 +63,7 @@ python_maximum_signature_line_length = 72
 
 # ------------------------------------------------------------------------ the look
 html_theme = "furo"
+html_math_renderer = "mathml"
 html_title = "captum_transformer_lrp"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]

@@ -140,6 +140,10 @@ def write_pages(folder: Path) -> None:
     for stale in folder.glob("*.rst"):
         if stale.name not in pages:
             stale.unlink()
+    listed = {full for members in documented().values() for full, _ in members}
+    for stub in (folder / "generated").glob("*.rst"):
+        if stub.stem not in listed:
+            stub.unlink()
     for name, text in pages.items():
         path = folder / name
         if not path.exists() or path.read_text() != text:
