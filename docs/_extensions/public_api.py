@@ -187,6 +187,8 @@ def candidates(node: pending_xref) -> Iterator[str]:
     named = [full for full in listed if full.endswith(f".{target}")]
     if len(named) == 1:
         yield named[0]
+    # What a module keeps to itself is still a name that exists.
+    yield from (f"{n}.{target}" for n in sorted(sys.modules) if n.startswith(PACKAGE))
 
 
 def resolve(
