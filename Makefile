@@ -6,6 +6,7 @@
 #   make test         all tests but the long sweeps
 #   make test-slow    the long sweeps
 #   make test-lowest  all tests but the long sweeps, on the oldest supported versions
+#   make docs         the documentation; warnings are errors, nothing is fetched
 #   make check        formatting, lint, types; `make -k check` goes on after a failure
 #
 # Another interpreter:  make test PYTHON=python3.12 VENV=.venv-3.12
@@ -20,7 +21,7 @@ BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	--constraint $(CONSTRAINTS) --editable
 
-.PHONY: demo test test-slow test-lowest check check-format check-lint check-types
+.PHONY: demo test test-slow test-lowest docs check check-format check-lint check-types
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -34,6 +35,10 @@ test-slow: $(VENV)/.installed-dev
 
 test-lowest:
 	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
+
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m sphinx -W --keep-going docs docs/_build/html
+	@echo "Open $(CURDIR)/docs/_build/html/index.html"
 
 check: check-format check-lint check-types
 
@@ -67,4 +72,9 @@ $(VENV)/.installed: pyproject.toml $(CONSTRAINTS) | $(BIN)/pip
 $(VENV)/.installed-dev: $(VENV)/.installed
 	@echo "Installing the development tools into $(VENV)."
 	@$(INSTALL) '.[all,dev]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	@echo "Installing what builds the documentation into $(VENV)."
+	@$(INSTALL) '.[all,docs]'
 	@touch $@

@@ -16,6 +16,10 @@ from captum.attr._utils.attribution import (
     PerturbationAttribution,
 )
 from captum.attr._utils.lrp_rules import PropagationRule
+from captum.influence._core.similarity_influence import (
+    cosine_similarity,
+    euclidean_distance,
+)
 from captum.log import log_usage
 
 __all__ = [
@@ -27,6 +31,8 @@ __all__ = [
     "NeuronAttribution",
     "PerturbationAttribution",
     "PropagationRule",
+    "cosine_similarity",
+    "euclidean_distance",
     "format_additional_forward_args",
     "log_usage",
     "select_targets",

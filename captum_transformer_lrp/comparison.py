@@ -139,8 +139,8 @@ class Comparison:
         sign, both are compared by their magnitudes. Ties share ranks.
 
         Args:
-            measure (str, optional): ``"spearman"`` for :math:`\\rho`, ``"kendall"`` for
-                :math:`\\tau_b`. Default: ``"spearman"``
+            measure (str, optional): ``"spearman"`` for :math:`\rho`, ``"kendall"`` for
+                :math:`\tau_b`. Default: ``"spearman"``
 
         Returns:
             *np.ndarray* ``(methods, methods)``, symmetric; NaN where one of the two

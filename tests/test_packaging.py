@@ -63,6 +63,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 BESIDE_THE_ENGINE = (
     "diffmask",
     "explanation",
+    "influence",
     "metrics",
     "models",
     "rank_agreement",

@@ -159,7 +159,7 @@ class LinearRule(Rule):
 class ContributionRule(LinearRule):
     """A linear rule in the form R / x: relevance by signed contributions."""
 
-    #: whether |W| |x| is needed
+    #: whether ``|W| |x|`` is needed
     signed: ClassVar[bool] = True
 
     @abstractmethod

@@ -1,0 +1,299 @@
+"""Training examples, ranked by what they did for a prediction."""
+
+from __future__ import annotations
+
+import html
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..models.loading import ImageModel, TextModel
+from ..models.packages import require
+from .reading import Reader, collect, run
+
+if TYPE_CHECKING:
+    import pandas
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class InfluentialExample:
+    """One training example and its score.
+
+    Args:
+        index (int): Its position among the training examples.
+        example (Any): The text or picture, as it was given.
+        label (str): Its label's name.
+        score (float): Its influence; what it measures is said by the list it is in.
+    """
+
+    index: int
+    example: Any
+    label: str
+    score: float
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class InfluentialExamples(Sequence[InfluentialExample]):
+    """Training examples, the most important one first. Prints, and shows in notebooks.
+
+    Args:
+        title (str): What they are.
+        question (str): What they are influential for.
+        measure (str): What a score is.
+        rows (tuple of InfluentialExample): The examples.
+    """
+
+    title: str
+    question: str
+    measure: str
+    rows: tuple[InfluentialExample, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.rows[index]
+
+    def __iter__(self) -> Iterator[InfluentialExample]:
+        return iter(self.rows)
+
+    @property
+    def indices(self) -> list[int]:
+        """Positions among the training examples."""
+        return [row.index for row in self.rows]
+
+    @property
+    def scores(self) -> list[float]:
+        """The scores, in the same order."""
+        return [row.score for row in self.rows]
+
+    @property
+    def examples(self) -> list[Any]:
+        """The texts or pictures, in the same order."""
+        return [row.example for row in self.rows]
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels' names, in the same order."""
+        return [row.label for row in self.rows]
+
+    def to_pandas(self) -> pandas.DataFrame:
+        """Return a table with the columns index, label, score and example.
+
+        Raises:
+            MissingPackageError: pandas is not installed.
+        """
+        frame: pandas.DataFrame = require("pandas").DataFrame(
+            {
+                "index": self.indices,
+                "label": self.labels,
+                "score": self.scores,
+                "example": self.examples,
+            }
+        )
+        return frame
+
+    def __str__(self) -> str:
+        width = max((len(row.label) for row in self.rows), default=0)
+        lines = [
+            f"{row.score:>+11.4g}  {row.label:<{width}}  {_shown(row)}"
+            for row in self.rows
+        ]
+        return "\n".join([self.title, self.question, *lines, f"({self.measure})"])
+
+    def _repr_html_(self) -> str:
+        """Return a table for a notebook; all that comes from outside is escaped."""
+        cell = 'style="text-align:left;padding:.15em .8em .15em 0"'
+        number = 'style="text-align:right;padding:.15em .8em .15em 0"'
+        body = "".join(
+            f"<tr><td {number}>{row.score:+.4g}</td>"
+            f"<td {cell}>{html.escape(row.label)}</td>"
+            f"<td {cell}>{_pictured(row)}</td></tr>"
+            for row in self.rows
+        )
+        return (
+            '<table style="border-collapse:collapse">'
+            f'<caption style="text-align:left;caption-side:top">'
+            f"<b>{html.escape(self.title)}</b><br>{html.escape(self.question)}</caption>"
+            f"<thead><tr><th {number}>score</th><th {cell}>label</th>"
+            f"<th {cell}>training example</th></tr></thead>"
+            f"<tbody>{body}</tbody></table>"
+            f"<p><small>{html.escape(self.measure)}</small></p>"
+        )
+
+
+def _shown(row: InfluentialExample) -> str:
+    """Return an example in one line."""
+    if isinstance(row.example, str):
+        return row.example
+    return f"training example {row.index}"
+
+
+def _pictured(row: InfluentialExample) -> str:
+    """Return an example as HTML: a text, a small picture, or its position."""
+    if not hasattr(row.example, "thumbnail"):
+        return html.escape(_shown(row))
+    from ..visualization.image import data_uri
+
+    small = row.example.copy()
+    small.thumbnail((64, 64))
+    alt = html.escape(f"{_shown(row)}, {row.label}")
+    return f'<img src="{data_uri(small)}" alt="{alt}">'
+
+
+class TrainingInfluence(ABC):
+    """Scores of all training examples for any example; see the functions that make it.
+
+    Attributes:
+        examples (list): the training examples.
+        labels (list of int): the indices of their classes.
+        class_names (tuple of str): names of the classes.
+    """
+
+    #: what a score is, in one line
+    measure: str
+
+    def __init__(
+        self,
+        reader: Reader,
+        module: nn.Module,
+        examples: Sequence[Any],
+        labels: Tensor,
+    ) -> None:
+        self._reader = reader
+        self._module = module
+        self.examples = list(examples)
+        self.labels: list[int] = labels.tolist()
+
+    @property
+    def source(self) -> TextModel | ImageModel:
+        """The user's model and what came with it."""
+        return self._reader.source
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the logits."""
+        return self.source.class_names
+
+    @abstractmethod
+    def _scores(self, examples: Sequence[Any], targets: Tensor) -> Tensor:
+        """Return ``(examples, training examples)``, high for what speaks for."""
+
+    def scores(
+        self,
+        examples: Sequence[Any],
+        targets: Sequence[int | str] | None = None,
+    ) -> np.ndarray:
+        """Return the score of every training example for every example.
+
+        Args:
+            examples (Sequence): Texts or pictures.
+            targets (Sequence of int or str, optional): A class for each, by index or
+                name. Default: None, what the model predicts
+
+        Returns:
+            *np.ndarray* of shape ``(examples, training examples)``.
+
+        Raises:
+            InputError: Not a sequence of what the model reads.
+            TargetError: The model has no such class.
+        """
+        if isinstance(examples, (str, bytes)):
+            raise InputError("expected a list of texts, got one text: put it in [...]")
+        return self._scores(examples, self._targets(examples, targets)).numpy()
+
+    def proponents(
+        self, example: Any, k: int = 5, *, target: int | str | None = None
+    ) -> InfluentialExamples:
+        """Return the training examples that did most for a prediction.
+
+        Args:
+            example (str, PIL.Image.Image, Path or Tensor): What is predicted.
+            k (int, optional): How many. Default: 5
+            target (int or str, optional): The class, by index or name. Default: None,
+                what the model predicts
+
+        Raises:
+            InputError: ``k`` is below 1, or the model does not read such an example.
+            TargetError: The model has no such class.
+        """
+        return self._ranked("Proponents", example, k, target, sign=1)
+
+    def opponents(
+        self, example: Any, k: int = 5, *, target: int | str | None = None
+    ) -> InfluentialExamples:
+        """Return the training examples that did most against a prediction.
+
+        Takes and raises what :meth:`proponents` does.
+        """
+        return self._ranked("Opponents", example, k, target, sign=-1)
+
+    def _ranked(
+        self, title: str, example: Any, k: int, target: int | str | None, *, sign: int
+    ) -> InfluentialExamples:
+        targets = self._targets([example], None if target is None else [target])
+        (scores,) = self._scores([example], targets)
+        name = self._class_name(int(targets))
+        shown = f"“{example}”" if isinstance(example, str) else "the picture"
+        asked = "predicted as" if target is None else "as"
+        return self._top(
+            scores,
+            k,
+            sign=sign,
+            title=f"{title} in the training data",
+            question=f"{shown}, {asked} “{name}”",
+        )
+
+    def _top(
+        self, scores: Tensor, k: int | None, *, sign: int, title: str, question: str
+    ) -> InfluentialExamples:
+        if k is not None and k < 1:
+            raise InputError(f"expected k of at least 1, got {k}")
+        order = torch.argsort(-sign * scores, stable=True)[:k].tolist()
+        return InfluentialExamples(
+            title=title,
+            question=question,
+            measure=self.measure,
+            rows=tuple(
+                InfluentialExample(
+                    index=i,
+                    example=self.examples[i],
+                    label=self._class_name(self.labels[i]),
+                    score=float(scores[i]),
+                )
+                for i in order
+            ),
+        )
+
+    def _targets(
+        self, examples: Sequence[Any], targets: Sequence[int | str] | None
+    ) -> Tensor:
+        if targets is not None and len(targets) != len(examples):
+            raise InputError(
+                f"expected a target for each of the {len(examples)} examples, got "
+                f"{len(targets)}"
+            )
+        logits = self._logits(examples)
+        if targets is None:
+            return logits.argmax(-1)
+        return self._reader.indices_of(targets, logits.shape[-1])
+
+    def _logits(self, examples: Sequence[Any]) -> Tensor:
+        """Return the logits of the user's model, ``(examples, classes)``."""
+        with torch.no_grad():
+            return collect(
+                lambda batch: run(self._module, batch),
+                self._reader,
+                self._module,
+                examples,
+            )
+
+    def _class_name(self, index: int) -> str:
+        names = self.class_names
+        return names[index] if index < len(names) else f"class {index}"

@@ -1,0 +1,177 @@
+"""The pages say what is true: their code runs, their names exist, the site builds."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from captum_transformer_lrp import registry
+from tests.models.tiny import byte_level_tokenizer
+
+PROJECT = Path(__file__).parents[2]
+DOCS = PROJECT / "docs"
+
+_BLOCK = re.compile(
+    r"(?:^<!-- (?P<marker>not run|needs): (?P<what>[^\n]+) -->\n)?"
+    r"^```python\n(?P<code>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One code block of a page."""
+
+    line: int
+    code: str
+    runs: bool
+    needs: str | None = None
+
+    @property
+    def possible(self) -> bool:
+        """Whether the module is there that the block needs."""
+        return self.needs is None or importlib.util.find_spec(self.needs) is not None
+
+    def compiled(self, page: Path) -> Any:
+        """The code, whose line numbers are those of the page."""
+        code = "\n" * self.line + self.code
+        return compile(code, str(page), "exec", dont_inherit=True)
+
+
+def blocks_of(page: Path) -> Iterator[Block]:
+    text = page.read_text()
+    for found in _BLOCK.finditer(text):
+        line = text[: found.start("code")].count("\n")
+        needs = found["what"] if found["marker"] == "needs" else None
+        yield Block(line, found["code"], found["marker"] != "not run", needs)
+
+
+def import_statements(code: str) -> str:
+    tree = ast.parse(code)
+    imports = [n for n in ast.walk(tree) if isinstance(n, (ast.Import, ast.ImportFrom))]
+    return "\n".join(map(ast.unparse, imports))
+
+
+def tiny_language_model() -> dict[str, Any]:
+    """What the page takes from the hub, small."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    tokenizer = byte_level_tokenizer()
+    config = transformers.GPT2Config(
+        vocab_size=len(tokenizer),
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        n_positions=64,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+    )
+    return {
+        "tokenizer": tokenizer,
+        "model": transformers.GPT2LMHeadModel(config).eval(),
+    }
+
+
+#: what a page's code finds before its first line
+GIVEN = {"language_models.md": tiny_language_model}
+
+PAGES = [
+    page
+    for page in sorted(DOCS.glob("*.md"))
+    if any(block.runs for block in blocks_of(page))
+]
+
+
+def test_pages_have_code():
+    assert len(PAGES) >= 8
+
+
+# transformers' own warning about what PEFT reads
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_code_of_page_runs(page, tmp_path, monkeypatch):
+    for package in ("accelerate", "peft", "timm", "transformers"):
+        if package in page.read_text():
+            pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(registry, "rows", dict(registry.rows))
+    torch.manual_seed(0)
+    given = GIVEN.get(page.name, dict)
+    namespace: dict[str, Any] = {"__name__": "page", **given()}
+    for block in blocks_of(page):
+        if block.runs and block.possible:
+            exec(block.compiled(page), namespace)
+
+
+@pytest.mark.parametrize(
+    "page", [*sorted(DOCS.glob("*.md")), PROJECT / "README.md"], ids=lambda p: p.name
+)
+def test_code_that_is_not_run_compiles_and_its_imports_exist(page):
+    for block in blocks_of(page):
+        block.compiled(page)
+        for package in ("timm", "transformers"):
+            if package in block.code:
+                pytest.importorskip(package)
+        if block.possible:
+            exec(import_statements(block.code), {})
+
+
+def test_wrong_code_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "text\n\n```python\nfrom captum_transformer_lrp import Nothing\n```\n"
+    )
+    (block,) = blocks_of(page)
+    assert block.runs
+    with pytest.raises(ImportError, match="Nothing"):
+        if block.possible:
+            exec(import_statements(block.code), {})
+
+
+def test_every_named_file_exists():
+    """`python benchmarks/x.py` and `pytest tests/x.py` in the pages can be called."""
+    named = re.compile(r"`(?:python|pytest) ((?:benchmarks|tests|scripts)/[\w/.]+)")
+    found = {
+        (page.name, path)
+        for page in DOCS.glob("*.md")
+        for path in named.findall(page.read_text())
+    }
+    assert len(found) >= 5
+    assert [(n, p) for n, p in sorted(found) if not (PROJECT / p).exists()] == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_site_builds_without_a_warning_and_fetches_nothing(tmp_path):
+    for package in ("sphinx", "furo", "myst_nb"):
+        pytest.importorskip(package)
+    completed = subprocess.run(
+        [
+            sys.executable,
+            *"-m sphinx -W --keep-going -q -d".split(),
+            str(tmp_path / "trees"),
+            str(DOCS),
+            str(tmp_path / "html"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert completed.returncode == 0, completed.stderr
+    fetched = re.compile(
+        r"<(?:script|link|img|iframe)[^>]+(?:src|href)=\"(?:https?:)?//"
+    )
+    pages = sorted((tmp_path / "html").rglob("*.html"))
+    assert len(pages) > 50
+    for page in pages:
+        assert not fetched.search(page.read_text()), page.name
