@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -267,6 +268,8 @@ def serve(
         InputError: The port is taken, or there is no such host.
         LRPError: What :class:`App` raises.
     """
+    # Bokeh says this of each click on a button that was added after the page was made.
+    warnings.filterwarnings("ignore", message="reference already known")
     server = App(model, data, **options).start(host=host, port=port, origins=origins)
     print(f"Insights is at {server.url}", flush=True)
     if open_browser:
