@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol, overload, runtime_checkable
 
 import numpy as np
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import InputError
 from ..models.pieces import Piece
 from .arrays import to_array
+from .colors import scale_limit
 from .grid import Axis, GridPicture, Panel, make_grid, token_axis
 from .picture import ColorScale, Picture
 
@@ -96,11 +97,10 @@ class LinePicture(Picture):
         """The picture in full words."""
         write = self.scale.write
         top = "; ".join(f"{name} {write(w)}" for name, w in self._strongest(3))
-        head = f"{self.title}. " if self.title else ""
         return (
-            f"{head}{len(self.lines)} lines from {len(self.left)} tokens on the left "
-            f"to {len(self.right)} on the right that they attend to; the stronger a "
-            f"line, the larger its {self.scale.unit}. Largest: {top}."
+            f"{self._heading}{len(self.lines)} lines from {len(self.left)} tokens on "
+            f"the left to {len(self.right)} on the right that they attend to; the "
+            f"stronger a line, the larger its {self.scale.unit}. Largest: {top}."
         )
 
     def _page(self, theme: str) -> Page:
@@ -205,6 +205,40 @@ class LinePicture(Picture):
         return "\n".join([*head, *rows, *self.notes])
 
 
+@overload
+def draw_attention(
+    maps: Any,
+    tokens: Sequence[str] | Sequence[Piece],
+    keys: Sequence[str] | Sequence[Piece] | None = None,
+    *,
+    layer: int = -1,
+    heads: int | Sequence[int] | None = None,
+    view: Literal["heads"] = "heads",
+    title: str | None = None,
+    unit: str = "attention weight",
+    signed: bool | None = None,
+    limit: float | None = None,
+    special: Collection[str] | None = None,
+) -> GridPicture: ...
+
+
+@overload
+def draw_attention(
+    maps: Any,
+    tokens: Sequence[str] | Sequence[Piece],
+    keys: Sequence[str] | Sequence[Piece] | None = None,
+    *,
+    layer: int = -1,
+    heads: int | Sequence[int] | None = None,
+    view: Literal["lines"],
+    title: str | None = None,
+    unit: str = "attention weight",
+    signed: bool | None = None,
+    limit: float | None = None,
+    special: Collection[str] | None = None,
+) -> LinePicture: ...
+
+
 def draw_attention(
     maps: Any,
     tokens: Sequence[str] | Sequence[Piece],
@@ -249,7 +283,7 @@ def draw_attention(
         signed (bool, optional): Whether weights have two sides, as gradients have.
             Default: None, whether one lies below zero
         limit (float, optional): The magnitude of the strongest colour.
-            Default: the largest weight, without tokens that the tokenizer added
+            Default: the largest
         special (collection of str, optional): The tokens that the tokenizer added.
             Default: None, those of the known tokenizers
 
@@ -276,9 +310,9 @@ def draw_attention(
         )
     number = layer % len(layers)
     values = _map(layers[number], number)
-    rows = token_axis(tokens, special, name="token that attends")
+    rows = token_axis(tokens, special, name="attending token")
     columns = token_axis(
-        tokens if keys is None else keys, special, name="token attended to"
+        tokens if keys is None else keys, special, name="attended token"
     )
     if values.shape[1:] != (len(rows), len(columns)):
         raise InputError(
@@ -290,39 +324,37 @@ def draw_attention(
     chosen = _heads(heads, len(values))
     whole = f"Layer {number}" if len(layers) > 1 else "One layer"
     if view == "heads":
-        named = f"{whole}, head {chosen[0]}" if len(chosen) == 1 else f"{whole}, heads"
         panels = [Panel(values=values[h], name=f"head {h}") for h in chosen]
-        return make_grid(
-            panels,
-            rows,
-            columns,
-            named if title is None else title,
-            unit,
-            signed,
-            limit,
-        )
-    mean = f"mean of {len(chosen)} heads"
-    named = f"{whole}, {f'head {chosen[0]}' if len(chosen) == 1 else mean}"
-    weights = values[list(chosen)].mean(axis=0)
-    grid = make_grid([Panel(values=weights)], rows, columns, "", unit, signed, limit)
+        named = f"head {chosen[0]}" if len(chosen) == 1 else "heads"
+    else:
+        panels = [Panel(values=values[chosen].mean(axis=0))]
+        named = f"mean of {len(chosen)} heads"
+        named = f"head {chosen[0]}" if len(chosen) == 1 else named
+    largest = scale_limit(np.stack([panel.values for panel in panels]))
+    grid = make_grid(
+        panels,
+        rows,
+        columns,
+        title=f"{whole}, {named}" if title is None else title,
+        unit=unit,
+        signed=signed,
+        limit=largest if limit is None else limit,
+    )
+    if view == "heads":
+        return grid
     picture = LinePicture(
-        weights=weights,
+        weights=panels[0].values,
         left=rows,
         right=columns,
         scale=grid.scale,
-        title=named if title is None else title,
+        title=grid.title,
+        notes=grid.notes,
     )
-    drawn, there = len(picture.lines), int(np.count_nonzero(weights))
+    drawn, there = len(picture.lines), int(np.count_nonzero(picture.weights))
     if drawn == there:
         return picture
-    return LinePicture(
-        weights=weights,
-        left=rows,
-        right=columns,
-        scale=grid.scale,
-        title=picture.title,
-        notes=(f"The {drawn:,} largest of {there:,} weights are drawn as lines.",),
-    )
+    note = f"The {drawn:,} largest of {there:,} weights are drawn as lines."
+    return replace(picture, notes=(*picture.notes, note))
 
 
 def _layers(maps: Any) -> list[Any]:

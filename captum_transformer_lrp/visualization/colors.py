@@ -152,12 +152,16 @@ class SequentialScale:
     high: str
     inks: tuple[str, ...] = ("#000000", "#ffffff")
 
-    def hex(self, value: float) -> str:
-        """Return the colour of one value as ``"#rrggbb"``; beyond the ends theirs."""
+    def rgb(self, values: np.ndarray | float) -> np.ndarray:
+        """Return sRGB components in [0, 1], shape ``values.shape + (3,)``."""
         ends = DivergingScale(
             negative=self.low, neutral=self.low, positive=self.high, ink=self.inks[0]
         )
-        return ends.hex(value)
+        return ends.rgb(values)
+
+    def hex(self, value: float) -> str:
+        """Return the colour of one value as ``"#rrggbb"``; beyond the ends theirs."""
+        return to_hex(self.rgb(value))
 
     def ink(self, value: float) -> str:
         """Return the colour of text on the colour of one value."""
@@ -207,6 +211,10 @@ class Theme:
     def ground(self, share: float, *, signed: bool = True) -> str:
         """Return the colour of a score, given as a share of the limit."""
         return self.scale.hex(share) if signed else self.weight.hex(share)
+
+    def rgb(self, shares: np.ndarray, *, signed: bool = True) -> np.ndarray:
+        """Return the colours of many scores, sRGB in [0, 1]."""
+        return self.scale.rgb(shares) if signed else self.weight.rgb(shares)
 
     def ink_on(self, share: float, *, signed: bool = True) -> str:
         """Return the colour of text on :meth:`ground`."""

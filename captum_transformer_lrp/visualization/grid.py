@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # In inches.
 _ROW, _LEAST_CELL, _WIDEST_CELL = 0.25, 0.16, 0.62
-_SPACING = 0.125  # of labels, at least
+_SPACING, _TURNED_SPACING = 0.125, 0.16  # of labels, at least
 _LONGEST = 1.4  # of a label
 _TALLEST = 7.5  # of a grid whose columns are not cut into panels
 _GAP = 0.16
@@ -40,6 +40,8 @@ _COLUMNS = 40  # of a table in HTML, side by side
 _TABLE_CELLS = 8000  # beyond which HTML shows pixels
 _PER_ROW = 4  # panels side by side
 _THINNED = 12  # labels on a small panel in HTML
+_PER_INCH = 100  # cells of a figure, at most; of more the largest is shown
+_SMALL_PIXELS = 200  # cells along a side of a small panel in HTML, likewise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +123,7 @@ class GridPicture(Picture):
             f"{name} {write(score)}" for name, score in self.strongest(3) if score
         )
         largest = f"Largest magnitudes: {top}." if top else "All scores are zero."
-        head = f"{self.title}. " if self.title else ""
-        return f"{head}{what}. {largest} {self.scale.words}."
+        return f"{self._heading}{what}. {largest} {self.scale.words}."
 
     def strongest(self, count: int) -> list[tuple[str, float]]:
         """Return names and scores of the cells of largest magnitude."""
@@ -198,7 +199,7 @@ class GridPicture(Picture):
     def _draw_several(self, page: Page) -> None:
         """Draw small grids beside each other, labelled on the left and on top."""
         left = _label_width(page, self.rows, _SMALL, longest=0.8)
-        across = min(_PER_ROW, len(self.panels))
+        across = 2 if len(self.panels) <= _PER_ROW else _PER_ROW
         room = (page.room - left - (across - 1) * _GAP) / across
         width = min(0.3, room / len(self.columns))
         height = min(width, 2 * room / len(self.rows))
@@ -229,8 +230,12 @@ class GridPicture(Picture):
         shares = values / self.scale.limit
         width, height = cell
         if values.size > 4000:
-            pixels = self._pixels(shares, page)
             size = width * values.shape[1], height * values.shape[0]
+            most = (
+                max(1, round(_PER_INCH * size[1])),
+                max(1, round(_PER_INCH * size[0])),
+            )
+            pixels = self._pixels(pool_largest(shares, most), page)
             page.box(
                 x - 0.01,
                 page.y - 0.01,
@@ -240,14 +245,12 @@ class GridPicture(Picture):
             )
             page.picture(x, page.y, *size, pixels)
             return
-        colors = [
-            [theme.ground(float(s), signed=signed) for s in row] for row in shares
-        ]
-        page.cells(x, page.y, cell, colors)
+        page.cells(x, page.y, cell, theme.rgb(shares, signed=signed))
+        if height < 0.15:
+            return
         written = [[brief(float(v), self.scale) for v in row] for row in values]
-        lengths = {text for row in written for text in row}
-        longest = max(page.measure(text, size=_NUMBER) for text in lengths)
-        if height < 0.15 or longest + 0.04 > width:
+        longest = max((text for row in written for text in row), key=len)
+        if page.measure(longest, size=_NUMBER) + 0.06 > width:
             return
         for (row, column), share in np.ndenumerate(shares):
             page.text(
@@ -293,7 +296,7 @@ class GridPicture(Picture):
         (panel,) = self.panels
         runs = list(self.columns.runs(_COLUMNS))
         for run in runs:
-            caption = f"{self.rows.name} by {self.columns.name}"
+            caption = f"Rows: {self.rows.name}; columns: {self.columns.name}"
             if len(runs) > 1:
                 caption += f", {run.start + 1} to {run.stop} of {len(self.columns)}"
             yield {
@@ -318,9 +321,12 @@ class GridPicture(Picture):
             }
 
     def _matrix(self, panel: Panel, *, thin: bool) -> dict[str, Any]:
+        shares = panel.values / self.scale.limit
+        if thin:
+            shares = pool_largest(shares, (_SMALL_PIXELS, _SMALL_PIXELS))
         return {
             "name": panel.name,
-            "picture": data_uri(transparent(panel.values / self.scale.limit)),
+            "picture": data_uri(transparent(shares)),
             "row_labels": list(_spread(self.rows, _THINNED if thin else None)),
             "column_labels": list(_spread(self.columns, _THINNED if thin else None)),
             "width": len(self.columns),
@@ -591,6 +597,10 @@ def make_grid(
         )
     if not values.any():
         notes.append("All scores are zero.")
+    if len(panels) > 1 and max(values.shape[1:]) > _SMALL_PIXELS:
+        notes.append(
+            "Where there are more cells than room, the largest of neighbours is shown."
+        )
     return GridPicture(
         panels=tuple(panels),
         rows=rows,
@@ -655,10 +665,9 @@ def _count(axis: Axis) -> str:
 
 def _place(axis: Axis, number: int) -> str:
     label = axis.labels[number]
-    kind = axis.name.partition(",")[0]
-    if label.isdigit() or not axis.special:
-        return label if label.startswith(kind) else f"{kind} {label}"
-    return f"“{label}”"
+    if axis.special:
+        return f"“{label}”"
+    return f"{axis.name.partition(',')[0]} {label}" if label.isdigit() else label
 
 
 def _shortened(
@@ -674,9 +683,26 @@ def _label_width(
     return max(page.measure(label, size=size) for label in labels) + 0.1
 
 
-def _step(spacing: float) -> int:
+def pool_largest(values: np.ndarray, most: tuple[int, int]) -> np.ndarray:
+    """Return a grid of at most ``most`` rows and columns.
+
+    Of the cells that share one, it has the value of largest magnitude: a single strong
+    cell among many stays visible, which it would not in a picture that is shrunk.
+    """
+    for axis in (0, 1):
+        count = values.shape[axis]
+        if count <= most[axis]:
+            continue
+        starts = np.arange(most[axis]) * count // most[axis]
+        high = np.maximum.reduceat(values, starts, axis=axis)
+        low = np.minimum.reduceat(values, starts, axis=axis)
+        values = np.where(high >= -low, high, low)
+    return values
+
+
+def _step(spacing: float, least: float = _SPACING) -> int:
     """Return at which distance labels have room, in rows or columns."""
-    return max(1, math.ceil(_SPACING / spacing))
+    return max(1, math.ceil(least / spacing))
 
 
 def _draw_columns(
@@ -690,7 +716,8 @@ def _draw_columns(
     turned: bool,
 ) -> None:
     """Write the labels of columns above a grid; ``page.y`` moves to its top."""
-    chosen = range(run.start, run.stop, _step(cell))
+    least = _TURNED_SPACING if turned and cell < _LEAST_CELL else _SPACING
+    chosen = range(run.start, run.stop, _step(cell, least))
     longest = max(page.measure(labels[i], size=size) for i in chosen)
     if turned:
         angle = math.radians(_ANGLE)

@@ -26,6 +26,7 @@ from .colors import (
     to_hex,
 )
 from .image import MIDDLE_GREY, data_uri, enlarge, heat, overlay
+from .lines import is_right_to_left
 from .numbers import ScoreFormat
 
 if TYPE_CHECKING:
@@ -205,6 +206,7 @@ def _text_parts(explanation: TextExplanation, write: ScoreFormat) -> dict[str, A
     clipped = bool((np.abs(explanation.scores) > limit).any())
     return {
         "tokens": tokens,
+        "direction": "rtl" if is_right_to_left(explanation.text) else "ltr",
         "clipped": clipped,
     }
 

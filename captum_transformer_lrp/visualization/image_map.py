@@ -67,9 +67,8 @@ class ImagePicture(Picture):
             "heat": "in colours",
         }[self.style]
         top = "; ".join(f"{place} {score}" for place, score in self._strongest(3))
-        head = f"{self.title}. " if self.title else ""
         return (
-            f"{head}Scores of {rows} by {columns} {parts}, {how}. "
+            f"{self._heading}Scores of {rows} by {columns} {parts}, {how}. "
             f"Largest magnitudes: {top}. {self.scale.words}."
         )
 
@@ -92,7 +91,9 @@ class ImagePicture(Picture):
         wide = 8.1 if ratio >= 2 else _SIDE
         width = min(wide, _TALLEST * ratio)
         height = width / ratio
-        across = (width * 2 + _GAP) if beside else width
+        # As far apart as the caption of the first is long.
+        apart = max(width, 0.75) + _GAP
+        across = apart + max(width, 1.3) if beside else width
         page = Page(width=max(across, 4.4) + 0.7, margin=0.35, theme=theme)
         if self.title:
             page.line(self.title, size=14, weight="bold")
@@ -107,7 +108,7 @@ class ImagePicture(Picture):
                 y = page.y + height + 0.17
                 page.text(x, y, caption, size=8.5, color=page.theme.soft)
             if beside and not number:
-                x += width + _GAP
+                x += apart
             else:
                 page.y += height + (0.32 if caption else 0.12)
         low, high = self.scale.ends

@@ -251,16 +251,23 @@ class Page:
         return f"{text[:kept]}…"
 
     def cells(
-        self, x: float, y: float, cell: tuple[float, float], colors: list[list[str]]
+        self, x: float, y: float, cell: tuple[float, float], colors: np.ndarray
     ) -> None:
-        """Fill a grid of cells, each ``(width, height)`` inches, from its top left."""
+        """Fill a grid of cells, each ``(width, height)`` inches, from its top left.
+
+        Args:
+            x (float): Left end of the grid, in inches.
+            y (float): Its top.
+            cell (tuple of float): Width and height of a cell.
+            colors (np.ndarray): sRGB in [0, 1], shape ``(rows, columns, 3)``.
+        """
         width, height = cell
         corners = [
             (x + column * width, y + row * height)
-            for row, line in enumerate(colors)
-            for column in range(len(line))
+            for row in range(colors.shape[0])
+            for column in range(colors.shape[1])
         ]
-        fills = [color for line in colors for color in line]
+        fills = colors.reshape(-1, 3)
 
         def artist(figure: Figure, page_height: float) -> None:
             from matplotlib.collections import PatchCollection

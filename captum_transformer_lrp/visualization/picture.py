@@ -50,11 +50,7 @@ class ColorScale:
 
     def colors(self, theme: Theme) -> np.ndarray:
         """Return the colours of the bar, sRGB in [0, 1], shape ``(201, 3)``."""
-        from .colors import from_hex
-
-        shares = np.linspace(self.start, 1, 201)
-        grounds = [theme.ground(float(s), signed=self.signed) for s in shares]
-        return np.asarray([from_hex(ground) for ground in grounds])
+        return theme.rgb(np.linspace(self.start, 1, 201), signed=self.signed)
 
     @property
     def words(self) -> str:
@@ -89,6 +85,13 @@ class Picture(ABC):
 
         It is written into the HTML and into the metadata of the other files.
         """
+
+    @property
+    def _heading(self) -> str:
+        """The title as a sentence before others, ``""`` for none."""
+        if not self.title:
+            return ""
+        return f"{self.title} " if self.title[-1] in ".?!…" else f"{self.title}. "
 
     @abstractmethod
     def _page(self, theme: str) -> Page:

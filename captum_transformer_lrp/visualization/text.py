@@ -108,7 +108,7 @@ class TextPicture(Picture):
             parts.append(f"{text.name}: {found}" if text.name else found)
         scales = [self.texts[0].scale] if self.shared else [t.scale for t in self.texts]
         parts += [f"{scale.words}." for scale in scales]
-        return " ".join([f"{self.title}."] * bool(self.title) + parts)
+        return self._heading + " ".join(parts)
 
     def _page(self, theme: str) -> Page:
         from .page import Page
@@ -157,6 +157,7 @@ class TextPicture(Picture):
                     "name": text.name,
                     "words": [_shown(word, text.scale) for word in text.words],
                     "scale": text.scale,
+                    "direction": "rtl" if is_right_to_left(text.text) else "ltr",
                 }
                 for text in self.texts
             ],
@@ -259,9 +260,9 @@ def draw_text(
     The other way, scores of this package in Captum's own view::
 
         >>> from captum.attr import visualization as viz
-        >>> words = AttnLRP(model).attribute(batch, target=1)["inputs_embeds"].sum(-1)
+        >>> scores = AttnLRP(model).attribute(ids, target=1)  # (1, tokens)
         >>> record = viz.VisualizationDataRecord(
-        ...     words[0], 0.9, "positive", "positive", "positive", 1.0, tokens, 0.0
+        ...     scores[0], 0.9, "positive", "positive", "positive", 1.0, tokens, 0.0
         ... )
         >>> viz.visualize_text([record])
     """

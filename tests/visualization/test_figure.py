@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captum_transformer_lrp.visualization.figure import draw_figure, render_png
+from captum_transformer_lrp.visualization.colors import THEMES, to_hex
+from captum_transformer_lrp.visualization.figure import (
+    draw_figure,
+    render_figure,
+    render_png,
+)
 from tests.visualization.samples import (
     image_explanation,
     image_weights,
@@ -29,6 +34,24 @@ def test_pyplot_is_not_touched():
     render_png([text_explanation()])
     assert pyplot.get_fignums() == before
     assert "matplotlib.pyplot" in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("kind", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")]
+)
+def test_kinds_of_files(kind, start):
+    written = render_figure([text_explanation()], kind, theme="dark", dpi=40)
+    assert written.startswith(start)
+    if kind == "svg":
+        assert "Words that count most" in written.decode()
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_themes(theme):
+    figure = draw_figure([text_explanation(), image_explanation()], theme=theme)
+    inks = {text.get_color() for text in figure.texts}
+    assert to_hex(figure.get_facecolor()[:3]) == THEMES[theme].paper
+    assert inks == {THEMES[theme].ink, THEMES[theme].soft}
 
 
 def test_height_grows_with_the_text():

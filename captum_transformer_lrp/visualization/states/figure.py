@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import InputError
-from ..colors import from_hex
 from ..page import Page
 from .terminal import brief
 
@@ -207,8 +206,7 @@ def _draw_cells(
     """Fill the cells; those with room have their number, too."""
     top, cell, weight = page.y, layout.cell, page.theme.weight
     values = kept.kept[:, panel]
-    colors = [[weight.hex(float(p)) for p in row] for row in values]
-    page.cells(x0, top, (cell, _ROW), colors)
+    page.cells(x0, top, (cell, _ROW), weight.rgb(values))
     if cell >= _NUMBERS:
         for (row, number), p in np.ndenumerate(values):
             page.text(
@@ -259,8 +257,8 @@ def _legend_width(page: Page) -> float:
 
 def _draw_bar(page: Page) -> None:
     """Draw the colour bar with its ends and its unit."""
-    colors = [from_hex(page.theme.weight.hex(float(p))) for p in np.linspace(0, 1, 201)]
-    page.legend(_LOW, _HIGH, np.asarray(colors), unit=_UNIT)
+    colors = page.theme.weight.rgb(np.linspace(0, 1, 201))
+    page.legend(_LOW, _HIGH, colors, unit=_UNIT)
 
 
 # ------------------------------------------------------------------------------ lines
