@@ -28,7 +28,7 @@ from captum_transformer_lrp.visualization import (
     draw_text,
 )
 
-TEXT = "The plot is thin, but the acting is unforgettable and the music a delight."
+TEXT = "The plot is thin, but the acting is unforgettable."
 LOGITS = "relevance, in logits"
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from .page import Page
@@ -62,27 +63,23 @@ def draw_words(
     words: Iterable[ScoredWord],
     *,
     right_to_left: bool = False,
-    ground: Callable[[float], str] | None = None,
-    ink: Callable[[float], str] | None = None,
 ) -> None:
     """Draw a text with each word on the colour of its score, wrapped at words.
 
     A text from right to left runs from the right margin. Within it, words of the other
     direction keep theirs, by the words' first strong letters: a simplification of the
-    Unicode bidirectional algorithm (UAX 9) to whole words, without embedding.
+    Unicode bidirectional algorithm (UAX 9) to whole words, without embedding. Letters
+    are joined and turned round by matplotlib from 3.11 on; older ones get a warning.
 
     Args:
         page (Page): Where; its ``y`` moves below the text.
         words (iterable of ScoredWord): The text.
         right_to_left (bool, optional): The direction of the whole. Default: False
-        ground (Callable, optional): The colour of a share of the limit.
-            Default: the diverging scale of the page's theme
-        ink (Callable, optional): The colour of text on it. Default: the theme's ink
     """
-    theme = page.theme
-    ground = ground or theme.scale.hex
     space = page.measure("n n", size=_SIZE) - page.measure("nn", size=_SIZE)
     items = list(_measured(page, words, right_to_left))
+    if any(item.right_to_left for item in items):
+        _warn_of_unshaped_letters()
     for line in _lines(items, page.room, space):
         runs = [
             list(run) for _, run in itertools.groupby(line, lambda i: i.right_to_left)
@@ -97,12 +94,26 @@ def draw_words(
         for number in reversed(order) if right_to_left else order:
             if not right_to_left:
                 x += gaps[number]
-            _draw_run(page, x, runs[number], space, ground, ink)
+            _draw_run(page, x, runs[number], space)
             x += widths[number]
             if right_to_left:
                 x += gaps[number]
         page.y += _LEADING
     page.y += 0.12
+
+
+def _warn_of_unshaped_letters() -> None:
+    """Warn where matplotlib writes letters one by one, from left to right."""
+    import matplotlib
+
+    if matplotlib.__version_info__[:2] < (3, 11):
+        warnings.warn(
+            f"matplotlib {matplotlib.__version__} neither joins nor turns round the "
+            "letters of scripts that are written from right to left: install "
+            "matplotlib 3.11, or save as .html",
+            UserWarning,
+            stacklevel=2,
+        )
 
 
 def _measured(
@@ -172,8 +183,6 @@ def _draw_run(
     x: float,
     run: Sequence[_Placed],
     space: float,
-    ground: Callable[[float], str],
-    ink: Callable[[float], str] | None,
 ) -> None:
     """Draw words of one direction, from ``x`` at their left."""
     backwards = run[0].right_to_left
@@ -184,17 +193,15 @@ def _draw_run(
     for item, gap in zip(run, gaps, strict=True):
         x += -gap - item.width if backwards else gap
         word = item.word
-        color = ground(word.share)
+        color = page.theme.ground(word.share)
         page.box(x, page.y, item.width, 0.29, color=color, rounding=0.04)
-        written = ink(word.share) if ink else page.theme.ink
-        if word.special and abs(word.share) < 0.1:
-            written = page.theme.soft
+        faint = word.special and abs(word.share) < 0.1
         page.text(
             x + _PADDING / 2,
             page.y + 0.21,
             word.label,
             size=_SPECIAL_SIZE if word.special else _SIZE,
-            color=written,
+            color=page.theme.soft if faint else page.theme.ink,
         )
         if not backwards:
             x += item.width

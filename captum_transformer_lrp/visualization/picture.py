@@ -27,11 +27,19 @@ class ColorScale:
         limit (float): The magnitude of the strongest colour.
         signed (bool): Whether the scale runs to either side of zero.
         unit (str): What the numbers count, such as ``"relevance, in logits"``.
+        pale (bool): Whether it ends early even from zero up, as that of words, which
+            are read on it. Default: False
     """
 
     limit: float
     signed: bool
     unit: str
+    pale: bool = False
+
+    @property
+    def diverging(self) -> bool:
+        """Whether the colours are those of the diverging scale, or its half."""
+        return self.signed or self.pale
 
     @property
     def write(self) -> ScoreFormat:
@@ -50,7 +58,7 @@ class ColorScale:
 
     def colors(self, theme: Theme) -> np.ndarray:
         """Return the colours of the bar, sRGB in [0, 1], shape ``(201, 3)``."""
-        return theme.rgb(np.linspace(self.start, 1, 201), signed=self.signed)
+        return theme.rgb(np.linspace(self.start, 1, 201), signed=self.diverging)
 
     @property
     def words(self) -> str:

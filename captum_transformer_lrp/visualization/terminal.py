@@ -170,8 +170,7 @@ def print_texts(picture: TextPicture, console: Console) -> None:
                 line.append(" ")
             style = ""
             if abs(share) >= 0.02:
-                ground = _LIGHT.ground(share, signed=scale.signed)
-                style = f"{_LIGHT.ink_on(share, signed=scale.signed)} on {ground}"
+                style = f"{LIGHT.ink} on {LIGHT.hex(share)}"
             line.append(word.label, style=style)
         console.print(line, end="\n\n")
         if text is picture.texts[-1] or not picture.shared:
@@ -187,6 +186,6 @@ def scale_bar(scale: ColorScale) -> Text:
     low, high = scale.ends
     bar = Text(f"{low} ")
     for share in np.linspace(scale.start, 1, 25):
-        ground = _LIGHT.ground(float(share), signed=scale.signed)
+        ground = _LIGHT.ground(float(share), signed=scale.diverging)
         bar.append(" ", style=f"on {ground}")
     return bar.append(f" {high}   {scale.unit}")

@@ -11,7 +11,7 @@ import numpy as np
 from ..errors import InputError
 from ..models.pieces import Piece, pieces_of_tokens, word_groups
 from .arrays import Features, to_array, token_scores
-from .colors import DARK, KEPT_DARK, KEPT_LIGHT, LIGHT, scale_limit
+from .colors import DARK, LIGHT, scale_limit
 from .lines import ScoredWord, draw_words, is_right_to_left
 from .picture import ColorScale, Picture
 
@@ -144,8 +144,6 @@ class TextPicture(Picture):
             page,
             words,
             right_to_left=is_right_to_left(text.text),
-            ground=lambda share: page.theme.ground(share, signed=scale.signed),
-            ink=lambda share: page.theme.ink_on(share, signed=scale.signed),
         )
 
     def _card(self) -> dict[str, Any]:
@@ -362,6 +360,7 @@ def _scale(
         limit=check_limit(limit) or scale_limit(own or every),
         signed=check_signed(every, signed),
         unit=unit,
+        pale=True,
     )
 
 
@@ -412,19 +411,15 @@ def _notes(texts: Sequence[ScoredText], merge: Merge, joined: bool) -> tuple[str
 def _shown(word: Word, scale: ColorScale) -> dict[str, Any]:
     """Return what the template shows of a word."""
     share = word.score / scale.limit
-    light, dark = (LIGHT, DARK) if scale.signed else (KEPT_LIGHT, KEPT_DARK)
-    shown = {
+    return {
         "label": word.label,
         "piece": " ".join(word.tokens),
         "special": word.special,
         "space": word.space_before,
         "score": scale.write(word.score),
-        "light": light.hex(share),
-        "dark": dark.hex(share),
+        "light": LIGHT.hex(share),
+        "dark": DARK.hex(share),
     }
-    if not scale.signed:
-        shown |= {"light_ink": KEPT_LIGHT.ink(share), "dark_ink": KEPT_DARK.ink(share)}
-    return shown
 
 
 def _draw_bar(page: Page, scale: ColorScale) -> None:

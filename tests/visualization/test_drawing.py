@@ -161,6 +161,7 @@ def test_several_texts_share_a_scale_or_have_their_own():
     ]
 
 
+@pytest.mark.filterwarnings("ignore:matplotlib .* neither joins:UserWarning")
 def test_the_order_of_right_to_left_words():
     figure = draw_text(["שלום", "hello", "world", "עולם"], np.ones(4)).figure()
     place = {text.get_text(): text.get_position()[0] for text in figure.texts}

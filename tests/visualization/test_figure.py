@@ -126,6 +126,7 @@ def test_missing_fonts_are_one_warning():
 
 
 @pytest.mark.filterwarnings("ignore:Glyph .* missing from font")
+@pytest.mark.filterwarnings("ignore:matplotlib .* neither joins:UserWarning")
 def test_right_to_left_text_starts_at_the_right():
     figure = draw_figure([text_explanation("שלום עולם")])
     places = {text.get_text(): text.get_position()[0] for text in figure.texts}
