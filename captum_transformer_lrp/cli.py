@@ -1,4 +1,4 @@
-"""The command ``captum-transformer-lrp``: explain, diffmask, methods, rules, demo.
+"""The command ``captum-transformer-lrp``: explain, compare, diffmask, methods, ...
 
 Exit codes: 0; 2 for anything that the caller can mend (a wrong option, an unknown name,
 a missing file), with one line on stderr; 130 when interrupted. Results go to stdout,
@@ -33,6 +33,7 @@ examples:
   %(prog)s explain --image ship.jpg --model vit_small_patch16_224 --output ship.png
   %(prog)s explain --text @sentences.txt --model ./my-model --output all.json
   %(prog)s explain --image ship.jpg --method chefer --output ship.html
+  %(prog)s compare --text "A dull film." --methods attnlrp,saliency --output c.html
   %(prog)s diffmask fit --data sentences.txt --output masks
   %(prog)s diffmask explain --masks masks --text "A dull film." --output map.html
 """
@@ -111,7 +112,13 @@ def _parser() -> argparse.ArgumentParser:
         help="the text; may be repeated; @FILE reads one text per line, and @@ stands "
         "for a text that starts with @",
     )
-    given.add_argument("--image", type=Path, metavar="FILE", help="the picture")
+    given.add_argument(
+        "--image",
+        type=Path,
+        action="append",
+        metavar="FILE",
+        help="the picture; may be repeated",
+    )
     explain.add_argument(
         "--model",
         metavar="NAME_OR_FOLDER",
@@ -132,7 +139,7 @@ def _parser() -> argparse.ArgumentParser:
         "--output",
         type=Path,
         metavar="FILE",
-        help="also write a report: .html, .png or .json",
+        help="also write a report: .html, .png, .pdf, .svg or .json",
     )
     explain.add_argument("--device", help="such as cpu or cuda (default: cpu)")
     explain.add_argument(
@@ -144,6 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     explain.add_argument("--no-color", action="store_true", help="print without colour")
 
+    _add_compare(commands)
     _add_diffmask(commands)
 
     methods = commands.add_parser("methods", help="list the methods")
@@ -163,6 +171,44 @@ def _parser() -> argparse.ArgumentParser:
         "--output-dir", type=Path, default=Path("demo_output"), metavar="FOLDER"
     )
     return parser
+
+
+def _add_compare(commands: Any) -> None:
+    """Add ``compare``."""
+    compare = commands.add_parser(
+        "compare",
+        help="explain one prediction with several methods, side by side",
+        description="Explain one prediction with several methods and print how far "
+        "their rankings agree, and what became of the score.",
+    )
+    compare.set_defaults(run=_compare)
+    given = compare.add_mutually_exclusive_group(required=True)
+    given.add_argument("--text", help="the text")
+    given.add_argument("--image", type=Path, metavar="FILE", help="the picture")
+    compare.add_argument(
+        "--methods",
+        metavar="NAMES",
+        help="with commas between them, of what the command methods lists "
+        "(default: attnlrp,cp-lrp,integrated-gradients,saliency,occlusion)",
+    )
+    compare.add_argument(
+        "--model",
+        metavar="NAME_OR_FOLDER",
+        help="a Hugging Face or timm name, or a local folder (default: built-in model)",
+    )
+    compare.add_argument(
+        "--target",
+        help="the class to explain, by name or index; for a language model the next "
+        "token, as text or id (default: the prediction)",
+    )
+    compare.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="also write a report: .html, .png, .pdf, .svg or .json",
+    )
+    compare.add_argument("--device", help="such as cpu or cuda (default: cpu)")
+    compare.add_argument("--no-color", action="store_true", help="print without colour")
 
 
 def _add_diffmask(commands: Any) -> None:
@@ -399,7 +445,7 @@ def _explain(options: argparse.Namespace) -> None:
         "device": options.device,
     }
     found: list[Explanation] = (
-        [explain(image=options.image, **common)]
+        list(explain(image=options.image, **common))
         if options.image is not None
         else list(explain(_texts(options.text), **common))
     )
@@ -412,12 +458,39 @@ def _explain(options: argparse.Namespace) -> None:
         print(f"Wrote {written}")
 
 
+def _compare(options: argparse.Namespace) -> None:
+    """Run ``compare``."""
+    from .comparison import DEFAULT_METHODS, compare
+    from .explanation import check_suffix
+    from .visualization.comparison import print_comparison
+
+    if options.output is not None:
+        check_suffix(options.output)
+        _check_folder(options.output)
+    methods: Sequence[str] = DEFAULT_METHODS
+    if options.methods is not None:
+        methods = [name.strip() for name in options.methods.split(",") if name.strip()]
+    console = _console(color=not options.no_color)
+    found = compare(
+        options.text,
+        options.image,
+        methods=methods,
+        model=options.model,
+        target=_target(options.target),
+        device=options.device,
+    )
+    print_comparison(found, console)
+    if options.output is not None:
+        print(f"Wrote {found.save(options.output)}")
+
+
 def _methods(options: argparse.Namespace) -> None:
     """Run ``methods``."""
-    from .attribution import METHODS
+    from .attribution import BASELINES, METHODS
 
-    width = max(map(len, METHODS))
-    for name, cls in METHODS.items():
+    methods: dict[str, type] = {**METHODS, **BASELINES}
+    width = max(map(len, methods))
+    for name, cls in methods.items():
         print(f"{name:<{width}}  {_about(cls)}")
 
 
@@ -428,7 +501,7 @@ def _about(cls: type) -> str:
 
 def _rules(options: argparse.Namespace) -> None:
     """Run ``rules``."""
-    from .attribution import METHODS, AttentionAttribution
+    from .attribution import BASELINES, METHODS, AttentionAttribution
     from .propagation import COMPOSITES
 
     tables = dict(COMPOSITES)
@@ -443,6 +516,10 @@ def _rules(options: argparse.Namespace) -> None:
             print(f"{chr(10) if number else ''}Methods: {users}\n{table}")
         return
     name = options.method.lower()
+    if name in BASELINES:
+        print(_about(BASELINES[name]))
+        print("  (no rules: torch's own gradient, or the model alone)")
+        return
     if name not in tables:
         raise UnknownNameError(
             f"there is no method {options.method!r}."

@@ -382,7 +382,7 @@ def compare(
         explainer.with_method(m, (options or {}).get(m) if isinstance(m, str) else None)
         for m in methods
     ]
-    explanations: list[Explanation] = []
+    explanations: list[TextExplanation | ImageExplanation] = []
     traces: list[Conservation | None] = []
     for one in explainers:
         if text is not None:
@@ -395,7 +395,9 @@ def compare(
 
 
 def _conservation(
-    explainer: Explainer, explanation: Explanation, image: Picture | None
+    explainer: Explainer,
+    explanation: TextExplanation | ImageExplanation,
+    image: Picture | None,
 ) -> Conservation | None:
     """Return what the trace of a method says, if it propagates relevance."""
     if isinstance(explanation, TextExplanation):

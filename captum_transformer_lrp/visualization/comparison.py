@@ -177,9 +177,7 @@ def _card(comparison: Comparison) -> dict[str, Any]:
         "count": len(comparison.ranked[0]),
         "parts": "tokens" if is_text else first.parts,
         "part": "token" if is_text else first.unit,
-        "logit": first.facts[2][1]
-        if not first.same_for_every_target
-        else ScoreFormat(limit=abs(first.logit))(first.logit),
+        "logit": ScoreFormat(limit=abs(first.logit))(first.logit),
         "about_sums": _SUMS,
         "notes": _notes(comparison),
         "rows": _numbers(comparison),
