@@ -268,6 +268,9 @@ class Page:
             for column in range(colors.shape[1])
         ]
         fills = colors.reshape(-1, 3)
+        # Matplotlib does not count collections where it cuts off margins.
+        rows, columns = colors.shape[:2]
+        self.box(x, y, columns * width, rows * height, color="none")
 
         def artist(figure: Figure, page_height: float) -> None:
             from matplotlib.collections import PatchCollection
