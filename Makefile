@@ -6,6 +6,7 @@
 #   make test         all tests but the long sweeps
 #   make test-slow    the long sweeps
 #   make test-lowest  all tests but the long sweeps, on the oldest supported versions
+#   make tutorials    run the notebooks, and store their outputs in place
 #   make check        formatting, lint, types; `make -k check` goes on after a failure
 #
 # Another interpreter:  make test PYTHON=python3.12 VENV=.venv-3.12
@@ -20,7 +21,7 @@ BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	--constraint $(CONSTRAINTS) --editable
 
-.PHONY: demo test test-slow test-lowest check check-format check-lint check-types
+.PHONY: demo test test-slow test-lowest tutorials check check-format check-lint check-types
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -34,6 +35,9 @@ test-slow: $(VENV)/.installed-dev
 
 test-lowest:
 	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt
+
+tutorials: $(VENV)/.installed-dev
+	$(BIN)/python scripts/run_tutorials.py
 
 check: check-format check-lint check-types
 
