@@ -12,6 +12,7 @@ but the outputs. A cell that fails ends the run, and nothing is stored.
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from pathlib import Path
 
@@ -72,6 +73,9 @@ def main() -> None:
         "--timeout", type=int, default=600, help="seconds for each cell (default: 600)"
     )
     arguments = parser.parse_args()
+    model = os.environ.get("TUTORIAL_MODEL")
+    if model and Path(model).is_dir():  # the notebooks run in another folder
+        os.environ["TUTORIAL_MODEL"] = str(Path(model).resolve())
     paths = arguments.notebooks or sorted(TUTORIALS.glob("*.ipynb"))
     for path in paths:
         start = time.perf_counter()
