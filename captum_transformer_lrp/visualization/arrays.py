@@ -65,21 +65,30 @@ def to_array(values: Any, name: str = "scores") -> np.ndarray:
     return array
 
 
+def check_features(features: str) -> None:
+    """Check the name of a rule for features.
+
+    Raises:
+        InputError: There is no such rule.
+    """
+    if features not in FEATURE_RULES:
+        raise InputError(
+            f"features={features!r}; expected one of {', '.join(FEATURE_RULES)}."
+        )
+
+
 def reduce_features(array: np.ndarray, features: Features, axis: int) -> np.ndarray:
     """Reduce features to one number: their sum, Euclidean norm or mean.
 
     Raises:
         InputError: There is no such rule.
     """
+    check_features(features)
     if features == "sum":
         return np.asarray(array.sum(axis=axis))
     if features == "norm":
         return np.asarray(np.sqrt((array**2).sum(axis=axis)))
-    if features == "mean":
-        return np.asarray(array.mean(axis=axis))
-    raise InputError(
-        f"features={features!r}; expected one of {', '.join(FEATURE_RULES)}."
-    )
+    return np.asarray(array.mean(axis=axis))
 
 
 def token_scores(scores: Any, count: int, features: Features = "sum") -> np.ndarray:
@@ -97,6 +106,7 @@ def token_scores(scores: Any, count: int, features: Features = "sum") -> np.ndar
     Raises:
         InputError: The shape is another one.
     """
+    check_features(features)
     array = to_array(scores)
     shape = array.shape
     if array.ndim > 1 and shape[0] == 1 and shape[1] == count:
@@ -117,7 +127,7 @@ def layer_scores(scores: Any, count: int, features: Features = "sum") -> np.ndar
 
     Args:
         scores (Tensor, np.ndarray or sequence): One entry for each layer, each as
-            :func:`token_scores` takes it; what is None is left out by the caller.
+            :func:`token_scores` takes it.
         count (int): The number of tokens.
         features (str, optional): How features become one number. Default: ``"sum"``
 
@@ -127,9 +137,4 @@ def layer_scores(scores: Any, count: int, features: Features = "sum") -> np.ndar
     Raises:
         InputError: The shape of a layer is another one.
     """
-    if isinstance(scores, (torch.Tensor, np.ndarray)) and scores.ndim < 2:
-        raise InputError(
-            f"scores have shape {tuple(scores.shape)}; expected one row for each layer "
-            "and one column for each token."
-        )
     return np.stack([token_scores(layer, count, features) for layer in scores])

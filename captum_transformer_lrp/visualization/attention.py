@@ -143,6 +143,8 @@ class LinePicture(Picture):
         self, page: Page, x0: float, x1: float, top: float, row: float
     ) -> None:
         colors = page.theme.positive_line, page.theme.negative_line
+        if not self.lines:
+            return
 
         def artist(figure: Figure, page_height: float) -> None:
             from matplotlib.collections import LineCollection

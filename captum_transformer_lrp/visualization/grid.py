@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 from ..errors import InputError
 from ..models.pieces import Piece, pieces_of_tokens
@@ -246,7 +247,7 @@ class GridPicture(Picture):
             page.picture(x, page.y, *size, pixels)
             return
         page.cells(x, page.y, cell, theme.rgb(shares, signed=signed))
-        if height < 0.15:
+        if height < 0.15 or len(self.panels) > 1:
             return
         written = [[brief(float(v), self.scale) for v in row] for row in values]
         longest = max((text for row in written for text in row), key=len)
@@ -393,6 +394,11 @@ def draw_layers(
         >>> scores = LayerAttnLRP(model, blocks).attribute(batch, target=1)
         >>> draw_layers(scores, tokens, unit="relevance, in logits").save("layers.pdf")
     """
+    if isinstance(scores, (Tensor, np.ndarray)) and scores.ndim < 2:
+        raise InputError(
+            f"scores have shape {tuple(scores.shape)}; expected one row for each layer "
+            "and one column for each token."
+        )
     if tokens is None:
         first = to_array(scores[0])
         first = first[0] if first.ndim > 1 and first.shape[0] == 1 else first

@@ -6,7 +6,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.transforms import Transform
 
+Colors = np.ndarray | Sequence[Sequence[str]]
 WIDTH = 9.0  # inches
 MARGIN = 0.45
 
@@ -251,7 +252,7 @@ class Page:
         return f"{text[:kept]}…"
 
     def cells(
-        self, x: float, y: float, cell: tuple[float, float], colors: np.ndarray
+        self, x: float, y: float, cell: tuple[float, float], colors: Colors
     ) -> None:
         """Fill a grid of cells, each ``(width, height)`` inches, from its top left.
 
@@ -259,18 +260,19 @@ class Page:
             x (float): Left end of the grid, in inches.
             y (float): Its top.
             cell (tuple of float): Width and height of a cell.
-            colors (np.ndarray): sRGB in [0, 1], shape ``(rows, columns, 3)``.
+            colors (np.ndarray or sequence): sRGB in [0, 1], shape ``(rows, columns,
+                3)``, or rows of ``"#rrggbb"``.
         """
         width, height = cell
         corners = [
             (x + column * width, y + row * height)
-            for row in range(colors.shape[0])
-            for column in range(colors.shape[1])
+            for row, line in enumerate(colors)
+            for column in range(len(line))
         ]
-        fills = colors.reshape(-1, 3)
+        fills = [color for line in colors for color in line]
         # Matplotlib does not count collections where it cuts off margins.
-        rows, columns = colors.shape[:2]
-        self.box(x, y, columns * width, rows * height, color="none")
+        widest = max(len(line) for line in colors)
+        self.box(x, y, widest * width, len(colors) * height, color="none")
 
         def artist(figure: Figure, page_height: float) -> None:
             from matplotlib.collections import PatchCollection

@@ -6,6 +6,7 @@ import io
 import json
 import sys
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -32,6 +33,7 @@ from captum_transformer_lrp.visualization.grid import pool_largest
 
 TOKENS = ["[CLS]", "un", "##told", "joy", "<script>", "[SEP]"]
 SCORES = [5.0, 1.0, 0.5, -1.0, 0.25, 0.0]
+UNKNOWN_VIEW: Any = "arc"
 HOSTILE = "<script>alert(1)</script>"
 
 
@@ -464,7 +466,7 @@ def test_all_zeros_are_drawn(draw):
         (lambda: draw_attention([None], ["a"]), "output_attentions=True"),
         (lambda: draw_attention(attention(), TOKENS, layer=1), "layer=1 of 1"),
         (lambda: draw_attention(attention(), TOKENS, heads=[3]), "heads=[3] of 3"),
-        (lambda: draw_attention(attention(), TOKENS, view="arc"), "view='arc'"),
+        (lambda: draw_attention(attention(), TOKENS, view=UNKNOWN_VIEW), "view='arc'"),
         (lambda: draw_attention([torch.ones(2, 3, 6, 6)], TOKENS), "(2, 3, 6, 6)"),
         (lambda: draw_image(np.ones((2, 4, 4)), np.ones((4, 4))), "1 or 3 channels"),
         (lambda: draw_image(np.ones((4, 4)), np.ones(4)), "patch_grid=(rows, columns)"),
