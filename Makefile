@@ -7,6 +7,7 @@
 #   make test-slow    the long sweeps
 #   make test-lowest  all tests but the long sweeps, on the oldest supported versions
 #   make docs         the documentation; warnings are errors, nothing is fetched
+#   make tutorials    run the notebooks, and store their outputs in place
 #   make check        formatting, lint, types; `make -k check` goes on after a failure
 #
 # Another interpreter:  make test PYTHON=python3.12 VENV=.venv-3.12
@@ -21,7 +22,8 @@ BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	--constraint $(CONSTRAINTS) --editable
 
-.PHONY: demo test test-slow test-lowest docs check check-format check-lint check-types
+.PHONY: demo test test-slow test-lowest tutorials docs check check-format \
+	check-lint check-types
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.installed
@@ -39,6 +41,9 @@ test-lowest:
 docs: $(VENV)/.installed-docs
 	$(BIN)/python -m sphinx -W --keep-going docs docs/_build/html
 	@echo "Open $(CURDIR)/docs/_build/html/index.html"
+
+tutorials: $(VENV)/.installed-dev
+	$(BIN)/python scripts/run_tutorials.py
 
 check: check-format check-lint check-types
 

@@ -38,7 +38,7 @@ class InfluentialExample:
     score: float
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class InfluentialExamples(Sequence[InfluentialExample]):
     """Training examples, the most important one first. Prints, and shows in notebooks.
 
@@ -98,6 +98,9 @@ class InfluentialExamples(Sequence[InfluentialExample]):
             }
         )
         return frame
+
+    def __repr__(self) -> str:
+        return f"InfluentialExamples({self.title!r}, {len(self)} examples)"
 
     def __str__(self) -> str:
         width = max((len(row.label) for row in self.rows), default=0)

@@ -148,9 +148,10 @@ class LinePicture(Picture):
 
         def artist(figure: Figure, page_height: float) -> None:
             from matplotlib.collections import LineCollection
-            from matplotlib.transforms import Affine2D
 
-            inches = Affine2D().scale(1, -1).translate(0, page_height)
+            from .page import in_inches
+
+            inches = in_inches(figure)
             segments = [
                 [(x0, top + (a + 0.5) * row), (x1, top + (b + 0.5) * row)]
                 for a, b, _ in self.lines
@@ -161,7 +162,7 @@ class LinePicture(Picture):
                     colors=[colors[share < 0] for *_, share in self.lines],
                     alpha=[abs(share) for *_, share in self.lines],
                     linewidths=[0.6 + 1.9 * abs(share) for *_, share in self.lines],
-                    transform=inches + figure.dpi_scale_trans,
+                    transform=inches,
                     zorder=-1,
                 )
             )

@@ -371,7 +371,7 @@ def _draw_agreement(page: Page, comparison: Comparison) -> None:
         page.margin + label,
         page.y,
         (width, height),
-        [[theme.scale.hex(value) for value, _, _ in row] for row in rows],
+        theme.scale.rgb(np.array([[value for value, _, _ in row] for row in rows])),
     )
     for name, row in zip(comparison.methods, rows, strict=True):
         shown = page.shortened(name, size=9, longest=label - 0.1)

@@ -15,6 +15,7 @@ from .colors import find_theme
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Transform
 
 Colors = np.ndarray | Sequence[Sequence[str]]
 WIDTH = 9.0  # inches
@@ -150,10 +151,9 @@ class Page:
     ) -> None:
         """Fill a box from its top left corner."""
         from matplotlib.patches import FancyBboxPatch
-        from matplotlib.transforms import Affine2D
 
         def artist(figure: Figure, page_height: float) -> None:
-            inches = Affine2D().scale(1, -1).translate(0, page_height)
+            inches = in_inches(figure)
             style = (
                 f"round,pad=0,rounding_size={rounding}" if rounding else "square,pad=0"
             )
@@ -167,7 +167,7 @@ class Page:
                     edgecolor=line,
                     linewidth=0.6,
                     zorder=-1,
-                    transform=inches + figure.dpi_scale_trans,
+                    transform=inches,
                 )
             )
 
@@ -270,20 +270,22 @@ class Page:
             for column in range(len(line))
         ]
         fills = [color for line in colors for color in line]
+        # Matplotlib does not count collections where it cuts off margins.
+        widest = max(len(line) for line in colors)
+        self.box(x, y, widest * width, len(colors) * height, color="none")
 
         def artist(figure: Figure, page_height: float) -> None:
             from matplotlib.collections import PatchCollection
             from matplotlib.patches import Rectangle
-            from matplotlib.transforms import Affine2D
 
-            inches = Affine2D().scale(1, -1).translate(0, page_height)
+            inches = in_inches(figure)
             figure.add_artist(
                 PatchCollection(
                     [Rectangle(corner, width, height) for corner in corners],
                     facecolors=fills,
                     edgecolors=self.theme.line,
                     linewidths=0.5,
-                    transform=inches + figure.dpi_scale_trans,
+                    transform=inches,
                     zorder=-1,
                 )
             )
@@ -331,6 +333,18 @@ class Page:
         self.y += size / 72
         self.text(self.margin, self.y, text, size=size, weight=weight, color=color)
         self.y += 0.5 * size / 72
+
+
+def in_inches(figure: Figure) -> Transform:
+    """Return the way from inches, counted from the top left corner, to the figure.
+
+    It goes through the frame of the figure, not through its resolution, so that it
+    still holds where only a part is drawn (``bbox_inches="tight"``, as in notebooks).
+    """
+    from matplotlib.transforms import Affine2D
+
+    width, height = figure.get_size_inches()
+    return Affine2D().scale(1 / width, -1 / height).translate(0, 1) + figure.transFigure
 
 
 def write_figure(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,7 +37,7 @@ def tokenizer():
     return load_text_model().tokenizer
 
 
-def classifier(cls: type = transformers.BertForSequenceClassification, seed: int = 0):
+def classifier(cls: Any = transformers.BertForSequenceClassification, seed: int = 0):
     """A random two-layer classifier in float64; dropout is there, and switched off."""
     torch.manual_seed(seed)
     size = {"vocab_size": 13000, "num_labels": 3, "pad_token_id": 0}
@@ -87,7 +88,7 @@ def explicit(states, tokenizer, queries, targets, chosen_of, rates) -> np.ndarra
     return total.numpy()
 
 
-def final_weight(model) -> list[nn.Parameter]:
+def final_weight(model) -> list[Any]:
     return [model.score.weight if hasattr(model, "score") else final(model).weight]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import InputError
-from ..page import Page
+from ..page import Page, in_inches
 from .terminal import brief
 
 if TYPE_CHECKING:
@@ -225,10 +225,9 @@ def _draw_cells(
 
     def artist(figure: Figure, page_height: float) -> None:
         from matplotlib.patches import Rectangle
-        from matplotlib.transforms import Affine2D
 
-        inches = Affine2D().scale(1, -1).translate(0, page_height)
-        place = inches + figure.dpi_scale_trans
+        inches = in_inches(figure)
+        place = inches
         for corner in fixed:  # what masks may not drop is hatched
             figure.add_artist(
                 Rectangle(
@@ -308,9 +307,8 @@ def _draw_table(page: Page, table: KeptTable, *, heading: bool) -> None:
 
     def artist(figure: Figure, page_height: float) -> None:
         from matplotlib.lines import Line2D
-        from matplotlib.transforms import Affine2D
 
-        inches = Affine2D().scale(1, -1).translate(0, page_height)
+        inches = in_inches(figure)
         for place, i in enumerate(order):
             y = top + (place + 0.5) * line
             figure.add_artist(
@@ -318,7 +316,7 @@ def _draw_table(page: Page, table: KeptTable, *, heading: bool) -> None:
                     [x, x + sample / 2, x + sample],
                     [y, y, y],
                     markevery=[1],
-                    transform=inches + figure.dpi_scale_trans,
+                    transform=inches,
                     **styles[i],
                 )
             )
