@@ -363,7 +363,7 @@ class Checker:
                 tolerance=self.tolerance,
             )
             return
-        error = max(
+        worst = max(
             relative_error(b[:1], a)
             for a, b in zip(
                 listed(self._relevance(CPLRP, self.model, one, target)),
@@ -373,7 +373,7 @@ class Checker:
         )
         self._compare(
             "batch",
-            error,
+            worst,
             "Relevance does not depend on what else is in the batch",
             "Relevance of an example depends on its neighbours, though its score does "
             "not",

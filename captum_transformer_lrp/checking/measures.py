@@ -94,7 +94,7 @@ def attention_switch(
     modules = [
         m for m in model.modules() if isinstance(vars(m).get("fused_attn"), bool)
     ]
-    configs = {
+    configs: dict[int, Any] = {
         id(c): c
         for c in (vars(m).get("config") for m in model.modules())
         if hasattr(c, "_attn_implementation_internal")
@@ -116,7 +116,7 @@ def attention_switch(
         yield switch
     finally:
         for module, value in saved:
-            module.fused_attn = value  # type: ignore[assignment]
+            module.fused_attn = value
         for config, implementation in chosen:
             config._attn_implementation_internal = implementation
 

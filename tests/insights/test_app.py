@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from captum_transformer_lrp import explain, insights
+from captum_transformer_lrp import TextExplanation, explain, insights
 from captum_transformer_lrp.errors import InputError, UnknownNameError
 from captum_transformer_lrp.insights.explanations import Explanations
 from captum_transformer_lrp.insights.view import Reader, View, select
@@ -229,7 +229,7 @@ def test_a_language_model_explains_its_next_token(tmp_path):
     made.predictions.wait(100)
     assert made.is_language_model and made.unlabelled
     found = made.explain(0, "attnlrp", "prediction")
-    assert found.next_token
+    assert isinstance(found, TextExplanation) and found.next_token
     assert found.prediction.index == made.predictions[0].best.index
     assert made.explain(0, "attnlrp", "5").target.index == 5
     view, problems = made.reader.read("?target=5")

@@ -142,10 +142,12 @@ def test_packed_weights_by_class_name(method: Any) -> None:
 
 def test_another_name_is_unknown() -> None:
     other = type("Fancy", (nn.Module,), dict(vars(Linear4bit)))
-    other.__init__ = lambda self, linear: (  # type: ignore[assignment]
-        nn.Module.__init__(self),
-        self.__dict__.update(vars(Linear4bit(linear))),
-    )[0]
+
+    def like(self: nn.Module, linear: nn.Linear) -> None:
+        nn.Module.__init__(self)
+        self.__dict__.update(vars(Linear4bit(linear)))
+
+    other.__init__ = like
     model = with_every_linear(tiny(), other)
     with pytest.raises(errors.UnknownOperatorError, match="PackedProduct"):
         AttnLRP(model).attribute(IDS, target=1)

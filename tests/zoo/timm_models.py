@@ -331,7 +331,7 @@ def build(
             cls = getattr(importlib.import_module(f"timm.models.{family}"), name)
             model = cls(num_classes=5, in_chans=3, **options)
     if not size:
-        size = model.pretrained_cfg["input_size"][-1]
+        size = int(model.pretrained_cfg["input_size"][-1])
     generator = torch.Generator().manual_seed(seed)
     pixels = torch.randn(4, 3, size, size, generator=generator)
     model = randomised(model, pixels, generator).double()
@@ -374,7 +374,9 @@ def randomised(
             (norm.running_mean, 0.7, 1.3),
             (norm.running_var, 0.5, 1.5),
         ):
+            assert buffer is not None
             buffer *= low + (high - low) * torch.rand(buffer.shape, generator=generator)
+        assert norm.running_var is not None
         norm.running_var += 0.05
     return model
 
