@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..explanation import Explanation, ImageExplanation, TextExplanation
 from ..models.prediction import ClassScore, percent
-from ..visualization.colors import DARK, LIGHT
-from ..visualization.html import render_cards
+from ..visualization.html import render_cards, text_parts
 from ..visualization.image import data_uri, enlarge, overlay
 from .predictions import Prediction
 
@@ -71,7 +70,7 @@ def render_example(
             "legend": f"Colour scale: from {low}, blue or neutral, to {high}, orange",
         }
         card |= (
-            _text_map(explanation)
+            text_parts(explanation)
             if isinstance(explanation, TextExplanation)
             else _picture_map(explanation)
         )
@@ -115,24 +114,6 @@ def _class_row(score: ClassScore, label: ClassScore | None) -> dict[str, Any]:
         "mark": "true" if label is not None and label.index == score.index else "",
         "share": round(100 * score.probability, 2),
         "value": percent(score.probability),
-    }
-
-
-def _text_map(explanation: TextExplanation) -> dict[str, Any]:
-    limit = explanation.limit
-    write = explanation.number_format(limit)
-    return {
-        "tokens": [
-            {
-                "label": piece.label,
-                "special": piece.special,
-                "space": piece.space_before,
-                "score": write(score),
-                "light": LIGHT.hex(score / limit),
-                "dark": DARK.hex(score / limit),
-            }
-            for piece, score in zip(explanation.pieces, explanation.scores, strict=True)
-        ]
     }
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from .colors import DARK, LIGHT
-from .html import render_cards, render_page
+from .html import render_cards, render_page, text_parts
 from .image import MIDDLE_GREY, data_uri, enlarge, heat, overlay
 from .lines import ScoredWord, draw_words, is_right_to_left
 from .numbers import ScoreFormat
@@ -158,7 +158,7 @@ def _card(comparison: Comparison) -> dict[str, Any]:
             "legend": f"Colour scale: {one.scale_ends[0]} to {one.scale_ends[1]}",
         }
         | numbers
-        | (_tokens(cast("TextExplanation", one)) if is_text else _heat(name, one))
+        | (text_parts(cast("TextExplanation", one)) if is_text else _heat(name, one))
         for name, one, numbers in zip(
             comparison.methods, comparison.explanations, sums, strict=True
         )
@@ -190,23 +190,6 @@ def _card(comparison: Comparison) -> dict[str, Any]:
             f"{image.width} by {image.height} pixels",
         }
     return card
-
-
-def _tokens(explanation: TextExplanation) -> dict[str, Any]:
-    limit, write = explanation.limit, explanation.number_format(explanation.limit)
-    return {
-        "tokens": [
-            {
-                "label": piece.label,
-                "special": piece.special,
-                "space": piece.space_before,
-                "score": write(score),
-                "light": LIGHT.hex(score / limit),
-                "dark": DARK.hex(score / limit),
-            }
-            for piece, score in zip(explanation.pieces, explanation.scores, strict=True)
-        ]
-    }
 
 
 def _heat(name: str, explanation: Explanation) -> dict[str, Any]:

@@ -171,7 +171,7 @@ def _card(explanation: Explanation) -> dict[str, Any]:
         "top_title": explanation.top_title,
     }
     if explanation.kind == "text":
-        return card | _text_parts(cast("TextExplanation", explanation), write)
+        return card | text_parts(cast("TextExplanation", explanation))
     return card | _image_parts(cast("ImageExplanation", explanation), write)
 
 
@@ -189,8 +189,10 @@ def _legend(explanation: Explanation) -> str:
     )
 
 
-def _text_parts(explanation: TextExplanation, write: ScoreFormat) -> dict[str, Any]:
+def text_parts(explanation: TextExplanation) -> dict[str, Any]:
+    """Return what a template shows of a text: its tokens, and where it begins."""
     limit = explanation.limit
+    write = explanation.number_format(limit)
     tokens = [
         {
             "label": piece.label,

@@ -159,7 +159,7 @@ def test_right_to_left_text_and_many_scripts():
     words = "هذا فيلم رائع 中文 한국어 😀"
     page = Reader(render_report([text_explanation(words)]))
     (flow,) = [a for a in page.named("p") if a.get("class") == "text"]
-    assert flow["dir"] == "auto"
+    assert flow["dir"] == "rtl"
     assert all(word in "".join(page.text) for word in words.split())
 
 
