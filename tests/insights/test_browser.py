@@ -94,12 +94,13 @@ def test_a_visitor_chooses_and_links(app, visit):
 
     page.get_by_role("button", name="Next").click()
     shows(page, listed(app)[6:])
-    assert "page=2" in page.url
+    page.wait_for_url("**/?*page=2*")
 
     page.get_by_label("Show", exact=True).select_option("Correct predictions")
     expected = listed(app, outcome="correct")
     shows(page, expected[:6])
-    assert "outcome=correct" in page.url and "page=" not in page.url
+    page.wait_for_url("**/?*outcome=correct*")
+    assert "page=" not in page.url
 
     page.get_by_label("Texts with").fill("great")
     page.get_by_label("Texts with").press("Enter")
