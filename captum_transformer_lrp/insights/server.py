@@ -154,6 +154,7 @@ class Server:
             self._server.start()
         except OSError as error:
             self._failure = error
+            self._loop.close(all_fds=True)
             return
         finally:
             self._ready.set()

@@ -258,7 +258,7 @@ def test_pictures_and_uploads(browser, tmp_path):
         upload(b"\0" * (MAX_BYTES + 1))
         page.get_by_text("at most 10 MiB are taken").wait_for()
         upload(b"<svg onload=alert(1)>")
-        page.get_by_text("no picture, or broken").wait_for()
+        page.get_by_text("the file cannot be read").wait_for()
         content = io.BytesIO()
         draw_ship(96).save(content, format="PNG")
         upload(content.getvalue())
