@@ -62,6 +62,8 @@ class Page:
         self._make_widgets()
         self.layout = self._lay_out()
         self._fill_widgets()
+        for widget in self._widgets():
+            widget.param.watch(self._changed, "value")
 
     async def open(self) -> None:
         """Begin: predict in the background, and show what the address asks for."""
@@ -129,8 +131,6 @@ class Page:
             label="Order", options={v: k for k, v in SORTS.items()}, **look
         )
         self.size = select_one(label="Examples per page", options=list(SIZES), **look)
-        for widget in self._widgets():
-            widget.param.watch(self._changed, "value")
 
         small = look | {"sizing_mode": None}
         self.previous = pn.widgets.Button(label="← Previous", **small)

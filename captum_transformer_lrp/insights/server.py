@@ -154,6 +154,7 @@ class Server:
             self._server.start()
         except OSError as error:
             self._failure = error
+            self._loop.close(all_fds=True)
             return
         finally:
             self._ready.set()
@@ -172,7 +173,7 @@ class Server:
         # servers; with this, the page needs nothing but this server.
         pn.state.curdoc.template_variables["dist_url"] = _STATIC
         root = pn.Column(sizing_mode="stretch_width", margin=0)
-        template = pn.Template(_PAGE.read_text(encoding="utf-8"))
+        template = pn.Template(_PAGE.read_text(encoding="utf-8"), location=True)
         template.add_panel("app", root)
         pages: list[Page] = []
 
