@@ -97,7 +97,7 @@ def test_a_picture_that_cannot_be_read_is_said_and_the_others_are_predicted(tmp_
     (tmp_path / "ship" / "2.png").write_bytes(b"no picture")
     made = insights.App("built-in", tmp_path)
     made.predictions.wait(100)
-    good, bad = made.predictions[0], made.predictions[1]
+    good, bad = made.predictions.ensure(0), made.predictions.ensure(1)
     assert good.best is not None and not good.failure
     assert bad.best is None and "'2.png' cannot be read" in bad.failure
     assert made.summary().endswith("1 could not be read.")
@@ -229,8 +229,9 @@ def test_a_language_model_explains_its_next_token(tmp_path):
     made.predictions.wait(100)
     assert made.is_language_model and made.unlabelled
     found = made.explain(0, "attnlrp", "prediction")
+    best = made.predictions.ensure(0).best
     assert isinstance(found, TextExplanation) and found.next_token
-    assert found.prediction.index == made.predictions[0].best.index
+    assert best is not None and found.prediction.index == best.index
     assert made.explain(0, "attnlrp", "5").target.index == 5
     view, problems = made.reader.read("?target=5")
     assert view.target == "5" and not problems

@@ -125,7 +125,8 @@ def test_sub_folders_are_classes_and_links_out_are_left_out(pictures):
         ("dog/1.png", "dog"),
     ]
     assert data.notes[0].startswith("2 links were left out")
-    assert data.open(data.examples[0]).size == (6, 4)
+    picture = data.open(data.examples[0])
+    assert isinstance(picture, PIL.Image) and picture.size == (6, 4)
 
 
 def test_a_picture_that_becomes_a_link_is_refused(pictures):
