@@ -91,9 +91,9 @@ def test_bare_parameters_keep_their_mean_and_spread():
     ((_, forgetful),) = randomize_cascade(model)
     table = forgetful.get_parameter("table")
     assert not torch.equal(table, model.table)
-    table = table.detach()
-    assert float(table.mean()) == pytest.approx(3, abs=0.2)
-    assert float(table.std()) == pytest.approx(2, abs=0.2)
+    values = table.detach()
+    assert float(values.mean()) == pytest.approx(3, abs=0.2)
+    assert float(values.std()) == pytest.approx(2, abs=0.2)
 
 
 def explain_with(model: nn.Module):
