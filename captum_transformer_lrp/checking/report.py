@@ -20,8 +20,8 @@ class Check:
         name (str): what, in one or two words.
         outcome (str): ``"pass"``, ``"fail"`` or ``"not applicable"``.
         sentence (str): what was found, and what it means.
-        measured (float, optional): the error, relative. Default: None
-        tolerance (float, optional): what would still pass. Default: None
+        measured (float or None): the error, relative. Default: None
+        tolerance (float or None): what would still pass. Default: None
         details (tuple of str): one line for each module or operator concerned.
     """
 
@@ -42,7 +42,7 @@ class CheckReport:
         dtype (str): its precision.
         measured_in (str): the precision of the measurements.
         checks (tuple of Check): in the order in which they were made.
-        trace (Trace, optional): what every operator received and passed on under
+        trace (Trace or None): what every operator received and passed on under
             CP-LRP, for a closer look. Default: None
     """
 
