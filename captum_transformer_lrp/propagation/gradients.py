@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -172,9 +173,23 @@ def _ratio(x: Tensor, output: Tensor, slope: float | Tensor, smallest: float) ->
     return ratio.nan_to_num_(nan=slope, posinf=math.inf, neginf=-math.inf)
 
 
+def kept_here() -> AbstractContextManager[object]:
+    """Keep what autograd saves for a derivative of our own from hooks around it.
+
+    A checkpoint counts what its part of the model saves, and computes it again.
+    """
+    if torch._C._autograd._top_saved_tensors_default_hooks(True) is None:
+        return nullcontext()
+    return torch.autograd.graph.saved_tensors_hooks(_itself, _itself)
+
+
+def _itself(tensor: Tensor) -> Tensor:
+    return tensor
+
+
 @lru_cache(maxsize=512)
 def _slope_of(function: Callable[..., Tensor], args: Any, kwargs: Any) -> float:
-    with torch.enable_grad():
+    with torch.enable_grad(), kept_here():
         zero = torch.zeros(1, dtype=torch.float64, requires_grad=True)
         value = function(zero, *args, **dict(kwargs))
         if float(value.detach()) != 0.0:

@@ -33,7 +33,7 @@ from captum_transformer_lrp.propagation.operators import (
     OPERATORS,
     operator_name,
 )
-from tests.helpers import assert_same_state, relative, state_of, tiny
+from tests.helpers import assert_same_state, deep_copy, relative, state_of, tiny
 
 IDS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
 
@@ -516,6 +516,35 @@ def test_checkpoint_without_reentry_around_modules_with_rules() -> None:
     x = embeddings(model)
     expected = TransformerLRP(on_embeddings(model), rules=table).attribute(x, target=1)
     found = TransformerLRP(checkpointed, rules=table).attribute(x, target=1)
+    assert relative(found, expected) < 1e-13
+
+
+def test_checkpoint_of_a_hugging_face_model_gives_the_same() -> None:
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(
+        n_embd=16,
+        n_layer=2,
+        n_head=2,
+        vocab_size=50,
+        n_positions=32,
+        resid_pdrop=0,
+        embd_pdrop=0,
+        attn_pdrop=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        use_cache=False,
+    )
+    torch.manual_seed(0)
+    ids = torch.tensor([[3, 4, 5, 6]])
+    checkpointed = transformers.GPT2LMHeadModel(config).double()
+    plain = deep_copy(checkpointed).eval()
+    checkpointed.gradient_checkpointing_enable(
+        gradient_checkpointing_kwargs={"use_reentrant": False}
+    )
+    checkpointed.train()
+    # first the checkpointed one: what a rule computes once must not count as saved
+    found = AttnLRP(checkpointed).attribute(ids, target=(-1, 3))
+    expected = AttnLRP(plain).attribute(ids, target=(-1, 3))
     assert relative(found, expected) < 1e-13
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..call import Call, carries_relevance, tensors_in
-from ..gradients import RatioGradient, slope_at_zero
+from ..gradients import RatioGradient, kept_here, slope_at_zero
 from .base import Rule
 
 
@@ -100,7 +100,7 @@ def _one_tensor_in_and_out(rule: Rule, call: Call) -> tuple[Tensor, Tensor]:
 
 def _slope_elementwise(x: Tensor, function: Any) -> float | Tensor:
     """Return ``f'(0)`` per element, for functions with tensors as further arguments."""
-    with torch.enable_grad():
+    with torch.enable_grad(), kept_here():
         zero = torch.zeros_like(x, requires_grad=True)
         value = function(zero)
         if bool((value.detach() != 0).any()):
