@@ -519,6 +519,7 @@ def test_checkpoint_without_reentry_around_modules_with_rules() -> None:
     assert relative(found, expected) < 1e-13
 
 
+@pytest.mark.filterwarnings("ignore:.gradient_checkpointing_enable:FutureWarning")
 def test_checkpoint_of_a_hugging_face_model_gives_the_same() -> None:
     transformers = pytest.importorskip("transformers")
     config = transformers.GPT2Config(
