@@ -78,6 +78,11 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "wav2vec2-bert": {"vocab_size": 32},
     "wav2vec2-conformer": {"vocab_size": 32},
     "efficientnet": {"hidden_dim": 2560},
+    "encoder-decoder": {
+        "encoder.pad_token_id": 1,
+        "decoder.is_decoder": True,
+        "decoder.add_cross_attention": True,
+    },
     "hgnet_v2": {
         "!keep": (
             "stem_channels",
@@ -97,7 +102,11 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "patchtst": {"!field": "prediction_logits"},
     "shieldgemma2": {"!kind": "image in text"},
     "siglip2": {"!inputs": lambda s, random: _patches(s, random)},
-    "textnet": {"!keep": ("hidden_sizes", "stem_out_channels")},
+    "textnet": {
+        "image_size": lambda s: 2 * s.pixels,
+        "hidden_sizes": (8, 8, 16, 16, 32),
+        "stem_out_channels": 8,
+    },
     "timesfm": {"!field": "mean_predictions"},
     "timesfm2_5": {"!field": "mean_predictions"},
     "videoprism": {
