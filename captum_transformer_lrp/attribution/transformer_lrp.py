@@ -112,11 +112,10 @@ class TransformerLRP(Named, GradientAttribution):
         if isinstance(attributions, Tensor):
             attributions = (attributions,)
         examples = output.numel()
-        if examples > 1 and any(a.shape[0] != examples for a in attributions):
-            output = output.sum()
+        if any(attribution.shape[:1] != (examples,) for attribution in attributions):
+            examples, output = 1, output.sum()
         total: Tensor | float = 0.0
         for attribution in attributions:
-            examples = attribution.shape[0] if output.numel() > 1 else 1
             total = total + attribution.reshape(examples, -1).sum(1)
         return output.detach().flatten() - total
 

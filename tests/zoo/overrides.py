@@ -93,7 +93,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "!inputs": lambda s, random: {
             "input_features": None,
             "input_values": random(2, s.samples),
-        }
+        },
     },
     "wav2vec2-bert": {"vocab_size": 32},
     "wav2vec2-conformer": {"vocab_size": 32},

@@ -48,7 +48,8 @@ def page(records: Iterable[Mapping[str, Any]]) -> str:
 
 
 _HEADER = (
-    "| architecture | status | error | loss | rules of its modules | unknown | cause or limit |"
+    "| architecture | status | error | loss | rules of its modules | unknown "
+    "| cause or limit |"
 )
 
 

@@ -352,8 +352,12 @@ def _check_padding(
         notes = len(record.notes)
         aligned = _differs_padded(entry, record, model, whole, target, tol, side, chunk)
         if aligned or len(record.notes) > notes:
-            raise CheckError(f"{differs}; by a whole chunk: {aligned or 'not compared'}")
-        record.limits.append(f"relevance depends on where chunk borders fall: {differs}")
+            raise CheckError(
+                f"{differs}; by a whole chunk: {aligned or 'not compared'}"
+            )
+        record.limits.append(
+            f"relevance depends on where chunk borders fall: {differs}"
+        )
 
 
 def _chunk_size(model: nn.Module) -> int:
