@@ -103,15 +103,19 @@ class TransformerLRP(Named, GradientAttribution):
             output (Tensor): the explained scores, shape ``(examples,)``.
 
         Returns:
-            Tensor: shape ``(examples,)``.
+            Tensor: shape ``(examples,)``; of a batch whose attributions do not have the
+            examples in dimension 0, as the patches of several pictures in one list, the
+            sum over the batch, shape ``(1,)``.
         """
         if isinstance(attributions, Mapping):
             attributions = tuple(attributions.values())
         if isinstance(attributions, Tensor):
             attributions = (attributions,)
+        examples = output.numel()
+        if any(attribution.shape[:1] != (examples,) for attribution in attributions):
+            examples, output = 1, output.sum()
         total: Tensor | float = 0.0
         for attribution in attributions:
-            examples = attribution.shape[0] if output.numel() > 1 else 1
             total = total + attribution.reshape(examples, -1).sum(1)
         return output.detach().flatten() - total
 
@@ -148,7 +152,7 @@ class TransformerLRP(Named, GradientAttribution):
             *Tensor* or *tuple[Tensor, ...]* of **attributions**, of the shapes of the
             inputs, detached; a mapping with several known entries gives a dictionary.
             With ``return_convergence_delta`` a pair with **delta**, shape
-            ``(examples,)``.
+            ``(examples,)`` (see :meth:`compute_convergence_delta`).
 
         Raises:
             InputError: if an input is empty, not finite, or of a dtype or device that

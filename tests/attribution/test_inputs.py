@@ -247,3 +247,38 @@ def test_one_score_for_the_whole_batch() -> None:
         x, return_convergence_delta=True
     )
     assert torch.equal(found, x) and delta.abs().max() < 1e-6
+
+
+class Patched(nn.Module):
+    """Tokens, and the patches of all pictures in one list, as Qwen2-VL takes them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(9, 4)
+        self.patch = nn.Linear(6, 4)
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, input_ids: Tensor, pixel_values: Tensor, sizes: Tensor) -> Tensor:
+        pictures = self.patch(pixel_values).split(sizes.tolist())
+        means = torch.stack([picture.mean(0) for picture in pictures])
+        hidden: Tensor = self.head(self.embedding(input_ids).mean(1) + means)
+        return hidden
+
+
+def test_the_delta_of_packed_patches_is_that_of_the_batch() -> None:
+    torch.manual_seed(0)
+    net = Patched().double().eval()
+    sizes = torch.tensor([3, 5])  # patches of either picture
+    inputs = {
+        "input_ids": torch.tensor([[1, 2], [3, 4]]),
+        "pixel_values": torch.randn(8, 6, dtype=torch.float64),
+        "sizes": sizes,
+    }
+    found, delta = AttnLRP(net).attribute(
+        inputs, target=1, return_convergence_delta=True
+    )
+    assert found["pixel_values"].shape == (8, 6)
+    with torch.no_grad():  # what the two biases put into two scores
+        bias = 2 * (net.head.bias[1] + net.head.weight[1] @ net.patch.bias)
+    assert delta.shape == (1,)
+    torch.testing.assert_close(delta, bias[None], rtol=1e-12, atol=0)

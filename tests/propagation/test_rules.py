@@ -457,3 +457,21 @@ def test_rules_print_compare_and_refuse_nonsense() -> None:
         rules.Epsilon(epsilon=0.0)
     with pytest.raises(AttributeError):
         rules.Identity().inside = "gradient"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("composite", [ATTN_LRP, CP_LRP], ids=lambda c: c.name)
+def test_three_factors_share_by_the_order_of_their_products(
+    composite: Composite,
+) -> None:
+    """Within a chunk a scan takes (c b) x, across chunks c (b x): a known limit."""
+    c, b, x = draw(1, 3, 4), draw(1, 4, 5), draw(1, 5, 2)
+    weights = draw(1, 3, 2)
+    within = Weighted(lambda c, b, x: (c @ b) @ x, weights)
+    across = Weighted(lambda c, b, x: c @ (b @ x), weights)
+    shares = []
+    for scan in (within, across):
+        parts = TransformerLRP(scan, composite).attribute((c, b, x))
+        total = sum(float(part.sum()) for part in parts)
+        shares.append([float(part.sum()) / total for part in parts])
+    assert shares[0] == pytest.approx([0.25, 0.25, 0.5], abs=1e-12)
+    assert shares[1] == pytest.approx([0.5, 0.25, 0.25], abs=1e-12)

@@ -2,7 +2,8 @@
 
 Key: the model type. Fields are those of the configuration; ``a.b`` is field b of the
 sub-configuration a. A function takes the :class:`~.shrinking.Sizes`. Names that begin
-with ``!`` speak to the catalogue: ``!tokens`` is the length of the text.
+with ``!`` speak to the catalogue: ``!tokens`` is the length of the text, ``!scores``
+makes of a model one that returns the scores to explain.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .shrinking import Sizes
 
@@ -32,6 +33,20 @@ def _patches(sizes: Sizes, random: Any) -> dict[str, Tensor]:
     }
 
 
+class _Similarity(nn.Module):
+    """VideoPrism's similarities: what it calls logits is their softmax over videos."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        """Return the similarity of every video with every text."""
+        output = self.model(**inputs)
+        similarity: Tensor = output.video_embeds @ output.text_embeds.T
+        return similarity
+
+
 def _separated(sizes: Sizes) -> Tensor:
     """Return two texts with three separators each, which Longformer counts."""
     generator = torch.Generator().manual_seed(sizes.seed)
@@ -50,6 +65,10 @@ _SWIN: dict[str, Any] = {
     "num_heads": [2, 2],
     "window_size": 2,
     "patch_size": 4,
+}
+_CROSS: dict[str, Any] = {
+    "decoder.is_decoder": True,
+    "decoder.add_cross_attention": True,
 }
 _ROPE = {"rope_type": "default", "rope_theta": 10000.0}
 
@@ -70,14 +89,22 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     },
     "qwen3_asr": {"audio_config.n_window": 8},
     "speech-encoder-decoder": {
+        **_CROSS,
         "!inputs": lambda s, random: {
             "input_features": None,
             "input_values": random(2, s.samples),
-        }
+        },
     },
     "wav2vec2-bert": {"vocab_size": 32},
     "wav2vec2-conformer": {"vocab_size": 32},
     "efficientnet": {"hidden_dim": 2560},
+    "encoder-decoder": _CROSS,
+    "vision-encoder-decoder": _CROSS,
+    "gemma3n": {
+        "vision_config.hidden_size": 2048,
+        "vision_config.model_args": {"channel_multiplier": 0.1},
+    },
+    "pp_formulanet": {"!inputs": lambda s, random: {"input_ids": None}},
     "hgnet_v2": {
         "!keep": (
             "stem_channels",
@@ -97,11 +124,16 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "patchtst": {"!field": "prediction_logits"},
     "shieldgemma2": {"!kind": "image in text"},
     "siglip2": {"!inputs": lambda s, random: _patches(s, random)},
-    "textnet": {"!keep": ("hidden_sizes", "stem_out_channels")},
+    "textnet": {
+        "image_size": lambda s: 2 * s.pixels,
+        "hidden_sizes": (8, 8, 16, 16, 32),
+        "stem_out_channels": 8,
+    },
     "timesfm": {"!field": "mean_predictions"},
     "timesfm2_5": {"!field": "mean_predictions"},
     "videoprism": {
-        "!field": "logits_per_video",
+        "!field": None,
+        "!scores": lambda model: _Similarity(model),
         "!inputs": lambda s, random: {
             "pixel_values": None,
             "pixel_values_videos": random(2, 16, 3, s.pixels, s.pixels),

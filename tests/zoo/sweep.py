@@ -88,6 +88,8 @@ class Record:
         rules (list of str): rules given to module classes, ``"class: rule"``.
         unknown (list of str): operators without a rule.
         notes (list of str): checks that could not be applied, and why.
+        limits (list of str): what explanations of this model do not hold, though no
+            rule is broken; shown on the page.
         seconds (float): for everything.
     """
 
@@ -100,6 +102,7 @@ class Record:
     rules: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    limits: list[str] = field(default_factory=list)
     parameters: int = 0
     seconds: float = 0.0
     where: str = ""
@@ -337,43 +340,85 @@ def _check_padding(
     if not isinstance(inputs, Mapping) or set(inputs) != {"input_ids"}:
         return
     ids = inputs["input_ids"][:1]
+    for side in ("right", "left"):
+        differs = _differs_padded(entry, record, model, ids, target, tol, side, 2)
+        if not differs:
+            continue
+        chunk = _chunk_size(model)
+        if not 0 < chunk <= ids.shape[1]:
+            raise CheckError(differs)
+        # by whole chunks, so that the borders between them stay where they were
+        whole = ids[:, : ids.shape[1] // chunk * chunk]
+        notes = len(record.notes)
+        aligned = _differs_padded(entry, record, model, whole, target, tol, side, chunk)
+        if aligned or len(record.notes) > notes:
+            raise CheckError(
+                f"{differs}; by a whole chunk: {aligned or 'not compared'}"
+            )
+        record.limits.append(
+            f"relevance depends on where chunk borders fall: {differs}"
+        )
+
+
+def _chunk_size(model: nn.Module) -> int:
+    """Return how many tokens a chunked scan of a model takes at once, or 0."""
+    config = getattr(model, "config", None)
+    for name in ("chunk_size", "mamba_chunk_size"):
+        if isinstance(size := getattr(config, name, None), int):
+            return size
+    return 0
+
+
+def _differs_padded(
+    entry: Entry,
+    record: Record,
+    model: nn.Module,
+    ids: Tensor,
+    target: Any,
+    tol: float,
+    side: str,
+    places: int,
+) -> str:
+    """Return how relevance of a text differs from that of the text padded, or ``""``.
+
+    Where the two cannot be compared, a note is made.
+    """
     pad = getattr(getattr(model, "config", None), "pad_token_id", None)
-    filler = torch.full((1, 2), pad if isinstance(pad, int) and pad >= 0 else 0)
+    filler = torch.full((1, places), pad if isinstance(pad, int) and pad >= 0 else 0)
     filler = filler.to(ids.dtype)
     ones, zeros = torch.ones_like(ids), torch.zeros_like(filler)
     whole = {"input_ids": ids, "attention_mask": ones}
     tokens = ids.shape[1]
-    for side in ("right", "left"):
-        order = slice(None) if side == "right" else slice(None, None, -1)
-        parts, mask = (ids, filler)[order], (ones, zeros)[order]
-        padded = {
-            "input_ids": torch.cat(parts, 1),
-            "attention_mask": torch.cat(mask, 1),
-        }
-        if isinstance(target, tuple) and side == "right":  # the last real token
-            target = (target[0] % tokens, *target[1:])
-        elif isinstance(target, tuple):
-            target = (target[0] - tokens, *target[1:])
+    order = slice(None) if side == "right" else slice(None, None, -1)
+    padded = {
+        "input_ids": torch.cat((ids, filler)[order], 1),
+        "attention_mask": torch.cat((ones, zeros)[order], 1),
+    }
+    if isinstance(target, tuple):  # the same token, counted from the other end
+        place = target[0] % tokens
+        target = (place if side == "right" else place - tokens, *target[1:])
+    try:
+        long = _scores(_run(entry, model, padded), target)
+        short = _scores(_run(entry, model, whole), target)
+    except Exception as error:
+        record.notes.append(f"{side} padding: {describe(error)[:80]}")
+        return ""
+    if not _distance(long, short) <= tol:
+        record.notes.append(f"{side} padding changes the model's own score")
+        return ""
+    if not _has_gradient(entry, model, padded, target):
+        record.notes.append(f"{side} padding: the model's own gradient is not finite")
+        return ""
+    keep = slice(0, tokens) if side == "right" else slice(-tokens, None)
+    for method in (CPLRP, AttnLRP):
+        lrp = method(model, output_field=entry.output_field)
+        found = lrp.attribute(padded, target=target)
+        expected = lrp.attribute(whole, target=target)
         try:
-            long = _scores(_run(entry, model, padded), target)
-            short = _scores(_run(entry, model, whole), target)
-        except Exception as error:
-            record.notes.append(f"{side} padding: {describe(error)[:80]}")
-            continue
-        if not _distance(long, short) <= tol:
-            record.notes.append(f"{side} padding changes the model's own score")
-            continue
-        if not _has_gradient(entry, model, padded, target):
-            record.notes.append(
-                f"{side} padding: the model's own gradient is not finite"
-            )
-            continue
-        keep = slice(0, tokens) if side == "right" else slice(-tokens, None)
-        for method in (CPLRP, AttnLRP):
-            lrp = method(model, output_field=entry.output_field)
-            found = lrp.attribute(padded, target=target)
-            expected = lrp.attribute(whole, target=target)
             _same(f"{lrp.name}, {side} padding", found[:, keep], expected, tol)
+        except CheckError as error:
+            return str(error)
+    return ""
 
 
 # ------------------------------------------------------------------------ measures

@@ -14,6 +14,7 @@ from torch import nn
 
 from captum_transformer_lrp import registry, rules
 
+from . import sweep
 from .command import examine_apart
 from .page import page
 from .shrinking import Sizes
@@ -97,6 +98,19 @@ def test_a_process_that_ends_or_hangs_is_a_record() -> None:
     entry = Entry(name="hangs", group="test", build=build)
     found = examine_apart(entry, seconds=1, memory=64)
     assert (found["status"], found["cause"]) == ("failed", "took longer than 1 s")
+
+
+def test_a_chunked_scan_is_named_as_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = examine(ALL["causal LM/mamba2"])
+    assert record.status == "passed", record.cause
+    (limit,) = record.limits
+    assert limit.startswith("relevance depends on where chunk borders fall: CP-LRP")
+    assert limit in page([vars(record)])
+    # padded by what is no whole chunk the borders move, and that is a failure
+    monkeypatch.setattr(sweep, "_chunk_size", lambda model: 3)
+    record = examine(ALL["causal LM/mamba2"])
+    assert record.status == "failed"
+    assert "by a whole chunk: CP-LRP, left padding: differs" in record.cause
 
 
 def test_other_sizes_and_seeds() -> None:

@@ -114,7 +114,8 @@ def build(family: str, name: str, kind: str, sizes: Sizes) -> Built:
     inputs = INPUTS[kind](model, family, sizes)
     if isinstance(inputs, dict):
         inputs = {k: v for k, v in inputs.items() if v is not None}
-    return model, inputs, None
+    scores = OVERRIDES.get(family, {}).get("!scores")
+    return model if scores is None else scores(model), inputs, None
 
 
 def with_random_weights(model: nn.Module, seed: int) -> nn.Module:
@@ -137,8 +138,8 @@ def with_random_weights(model: nn.Module, seed: int) -> nn.Module:
 
 @contextmanager
 def _sdpa(model: Any) -> Iterator[None]:
-    model.set_attn_implementation("sdpa")
     try:
+        model.set_attn_implementation("sdpa")
         yield
     finally:
         model.set_attn_implementation("eager")
@@ -147,6 +148,13 @@ def _sdpa(model: Any) -> Iterator[None]:
 def fused(model: nn.Module) -> Any:
     """Return a context in which a model runs sdpa, or None if it cannot."""
     if not getattr(model, "_supports_sdpa", False):
+        return None
+    try:
+        with _sdpa(model):
+            pass
+    except ValueError as error:  # a part of the model has no such attention
+        if "does not support an attention implementation" not in str(error):
+            raise
         return None
     return _sdpa(model)
 
@@ -238,6 +246,8 @@ def _with_places(
     ids = random_ids(sizes, getattr(text_config, "vocab_size", 99), sizes.tokens)
     if config.is_encoder_decoder:
         given = {**given, "decoder_input_ids": ids.flip(1)[:, :5]}
+    if not _takes(model, "input_ids"):
+        return given
     token = next(
         (
             getattr(config, name)

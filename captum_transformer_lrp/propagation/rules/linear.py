@@ -38,6 +38,11 @@ class UniformProduct(Rule):
     AttnLRP (arXiv 2402.05602), Prop. 3.3 for matrix products (n = 2) and the rule for
     gated units. With one relevant factor the operator is linear and the gradient is
     torch's own. Shapes: those of the operator, broadcasting included. Conserves.
+
+    Three factors that are multiplied two by two share by the order: of ``(c b) x`` the
+    last receives 1/2, of ``c (b x)`` 1/4. State space models that scan in chunks
+    multiply in the one order within a chunk and in the other across its border, so that
+    their relevance depends on where the borders fall.
     """
 
     inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
