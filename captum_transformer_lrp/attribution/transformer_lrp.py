@@ -103,17 +103,21 @@ class TransformerLRP(Named, GradientAttribution):
             output (Tensor): the explained scores, shape ``(examples,)``.
 
         Returns:
-            Tensor: shape ``(examples,)``.
+            Tensor: shape ``(examples,)``. Where an attribution's rows are not the
+            examples, such as the patches of all pictures one after another, which
+            row is whose is not known: then one value for the batch, shape ``(1,)``.
         """
         if isinstance(attributions, Mapping):
             attributions = tuple(attributions.values())
         if isinstance(attributions, Tensor):
             attributions = (attributions,)
-        total: Tensor | float = 0.0
+        scores = output.detach().flatten()
+        if any(a.shape[0] != scores.numel() for a in attributions):
+            scores = scores.sum(0, keepdim=True)
+        delta = scores
         for attribution in attributions:
-            examples = attribution.shape[0] if output.numel() > 1 else 1
-            total = total + attribution.reshape(examples, -1).sum(1)
-        return output.detach().flatten() - total
+            delta = delta - attribution.reshape(scores.numel(), -1).sum(1)
+        return delta
 
     @log_usage(part_of_slo=True)
     def attribute(
@@ -148,7 +152,8 @@ class TransformerLRP(Named, GradientAttribution):
             *Tensor* or *tuple[Tensor, ...]* of **attributions**, of the shapes of the
             inputs, detached; a mapping with several known entries gives a dictionary.
             With ``return_convergence_delta`` a pair with **delta**, shape
-            ``(examples,)``.
+            ``(examples,)``, or ``(1,)`` where the rows of an input are not the
+            examples (see :meth:`compute_convergence_delta`).
 
         Raises:
             InputError: if an input is empty, not finite, or of a dtype or device that

@@ -246,8 +246,12 @@ def _with_places(
         ),
         None,
     )
+    if token is not None:  # none by chance
+        ids = torch.where(ids == token, (ids + 1).clamp(max=ids.max()), ids)
+        ids = torch.where(ids == token, ids - 1, ids)
     places = OVERRIDES.get(family, {}).get("!places", 0 if token is None else 4)
-    for _ in range(4):
+    width = getattr(text_config, "hidden_size", 1)
+    for _ in range(5):
         parts = [ids[:, :2], ids[:, 2:]]
         if places:
             parts.insert(1, torch.full((2, places), token))
@@ -264,7 +268,9 @@ def _with_places(
             if found is None or not places:
                 raise
             wanted = int(found[2]) * places // max(int(found[1]), 1)
-            if wanted == places:
+            if wanted == places:  # some count elements as features
+                wanted = places // width
+            if not wanted:
                 raise
             places = wanted
         else:
