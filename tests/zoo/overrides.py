@@ -79,6 +79,13 @@ _ANYRES: dict[str, Any] = {  # a picture as itself and two tiles
 }
 _QFORMER: dict[str, Any] = {"!inputs": lambda s, random: _prompts(s)}
 
+#: what holds for one class of a model type only
+CLASSES: dict[str, dict[str, Any]] = {
+    "ReformerModelWithLMHead": {"is_decoder": True},
+    "Blip2ForImageTextRetrieval": {"image_token_index": None},
+    "PatchTSMixerForRegression": {"!field": "regression_outputs"},
+    "PatchTSTForRegression": {"!field": "regression_outputs"},
+}
 OVERRIDES: dict[str, dict[str, Any]] = {
     "align": {
         "projection_dim": 640,
@@ -162,7 +169,6 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "ernie4_5_vl_moe": {
         "text_config.rope_parameters": {**_ROPE, "mrope_section": [1, 1, 2]}
     },
-    "idefics": {"!inputs": _pictures},
     "idefics2": {"!inputs": _pictures},
     "idefics3": {"!inputs": _pictures},
     "smolvlm": {"!inputs": _pictures},
@@ -174,6 +180,25 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         },
     },
     "lfm2_vl": {"!inputs": _patches},
+    "idefics": {
+        "!inputs": lambda s, random: {
+            **_pictures(s, random),
+            "image_attention_mask": torch.ones(2, s.tokens, 1, dtype=torch.long),
+        }
+    },
+    "dbrx": {"attn_config.rope_theta": 10000.0},
+    "muse_glimmer": {"!inputs": lambda s, random: {"pixel_values": random(32, 384)}},
+    "muse_spark": {
+        "audio_config.!keep": ("num_hidden_layers", "patch_sizes", "depths"),
+        "audio_config.hidden_sizes": (8, 16, 24, 32),
+        "!inputs": lambda s, random: {"pixel_values": random(32, 384)},
+    },
+    "molmo2": {"adapter_config.vision_feature_layer": [1, 0]},
+    "mistral_large4": {"text_config.kv_source_layers": [0, 1]},
+    "deepseek_vl_hybrid": {
+        "high_res_vision_config.image_size": 128,
+        "!inputs": lambda s, random: {"high_res_pixel_values": random(2, 3, 128, 128)},
+    },
     "llama4": {"vision_config.intermediate_size": lambda s: 4 * s.width},
     "llava": {"!inputs": lambda s, random: {"image_sizes": None}},
     "llava_next": _ANYRES,
@@ -227,6 +252,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "deepseek_ocr2": {
         "text_config.num_experts_per_tok": 2,
         "text_config.mlp_layer_types": ["dense", "sparse"],
+        "vision_config.sam_config.downsample_channels": [16, 32],
     },
     "deepseek_v2": {"num_experts_per_tok": 2},
     "dots1": {

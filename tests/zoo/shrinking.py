@@ -216,7 +216,7 @@ def _token(name: str, value: Any, sizes: Sizes) -> Any:
         if any(isinstance(v, int) and v >= sizes.vocabulary for v in value):
             return [_token(f"{name}{i}", v, sizes) for i, v in enumerate(value)]
         return value
-    if value is None and name in ("image_token_id", "image_token_index"):
+    if value is None and re.fullmatch(r"(image|video)_token_(id|index)", name):
         value = sizes.vocabulary
     if not isinstance(value, int) or isinstance(value, bool):
         return value
