@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .shrinking import Sizes
+from .shrinking import Sizes, shrunk
 
 
 def _boxes(sizes: Sizes) -> Tensor:
@@ -50,6 +50,26 @@ def _marked(sizes: Sizes) -> Tensor:
     places = torch.zeros(2, sizes.tokens, dtype=torch.bool)
     places[:, 2:6] = True
     return places
+
+
+def _numbered_patches(random: Any) -> Tensor:
+    """Return two pictures as 4 patches of 16 x 16 pixels, each after its place."""
+    places = torch.tensor([[1.0, 1.0], [1.0, 2.0], [2.0, 1.0], [2.0, 2.0]])
+    pixels = random(2, 4, 3 * 16 * 16)
+    return torch.cat([places.to(pixels).expand(2, 4, 2), pixels], -1)
+
+
+def _codes(sizes: Sizes) -> Tensor:
+    """Return two sounds of four codebooks each, one codebook a row."""
+    generator = torch.Generator().manual_seed(sizes.seed)
+    return torch.randint(6, 90, (8, sizes.tokens), generator=generator)
+
+
+def _tower(name: str, sizes: Sizes) -> Any:
+    """Return the small configuration of a class that a model leaves out by default."""
+    import transformers
+
+    return shrunk(getattr(transformers, name)(), sizes, {})
 
 
 def _prompts(sizes: Sizes) -> dict[str, Tensor]:
@@ -145,7 +165,10 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         },
     },
     "bamba": {**_MAMBA2, "attn_layer_indices": [1]},
-    "bros": {"!inputs": lambda s, random: {"bbox": _boxes(s).double() / 50}},
+    "bros": {
+        "hidden_size": lambda s: 2 * s.width,  # two features for a side of a box
+        "!inputs": lambda s, random: {"bbox": _boxes(s).double() / 50},
+    },
     "cohere_compass_text": {"rope_parameters": {"full_attention": _ROPE}},
     "cohere_compass": {"text_config.rope_parameters": {"full_attention": _MROPE}},
     "cosmos3_edge": {
@@ -180,6 +203,41 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         },
     },
     "lfm2_vl": {"!inputs": _patches},
+    "unlimited_ocr": {"text_config.num_key_value_heads": lambda s: s.heads},
+    "diffusion_gemma": {
+        "text_config.num_experts": 4,
+        "text_config.top_k_experts": 2,
+        "text_config.moe_intermediate_size": lambda s: s.width,
+    },
+    "granite4_vision": {
+        **_ANYRES,
+        "downsample_rate": "1/2",
+        "deepstack_layer_map": [[-1, 0]],
+        "spatial_target_layers": [0, 0, 1, 1],
+        "vision_config.patch_size": 8,
+    },
+    "minicpmv4_7": {
+        "!inputs": lambda s, random: {"target_sizes": torch.tensor([[4, 4], [4, 4]])}
+    },
+    "inkling2": {
+        "!inputs": lambda s, random: {
+            "pixel_values": random(8, 16, 16, 3),
+            "image_grid_thw": torch.tensor([[1, 2, 2], [1, 2, 2]]),
+        }
+    },
+    "udop": {
+        "!inputs": lambda s, random: {"bbox": _boxes(s).double() / 50},
+    },
+    "pix2struct": {
+        "!inputs": lambda s, random: {
+            "pixel_values": None,
+            "flattened_patches": _numbered_patches(random),
+        }
+    },
+    "pp_formulanet": {"!inputs": lambda s, random: {"input_ids": None}},
+    "musicgen": {"!inputs": lambda s, random: {"input_ids": _codes(s)}},
+    "musicgen_melody": {"!inputs": lambda s, random: {"input_ids": _codes(s)}},
+    "gemma4": {"vision_config": lambda s: _tower("Gemma4VisionConfig", s)},
     "idefics": {
         "!inputs": lambda s, random: {
             **_pictures(s, random),

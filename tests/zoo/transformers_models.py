@@ -257,6 +257,9 @@ def _with_places(
         if places:
             parts.insert(1, torch.full((2, places), token))
         inputs = {"input_ids": torch.cat(parts, 1), **given}
+        if not _takes(model, "input_ids"):
+            del inputs["input_ids"]
+            break
         if _takes(model, "mm_token_type_ids"):
             inputs["mm_token_type_ids"] = (inputs["input_ids"] == token).long()
         if _takes(model, "token_type_ids") and family in _TYPED:
