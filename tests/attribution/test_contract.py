@@ -358,6 +358,24 @@ def test_no_delta_where_relevance_is_not_of_examples() -> None:
         layer.attribute(x, target=1, return_convergence_delta=True)
 
 
+def test_one_delta_of_a_batch_whose_rows_are_not_its_examples() -> None:
+    """Patches of both pictures one after another, as Qwen2-VL takes them."""
+
+    class Packed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patch = nn.Linear(4, 3).double()
+
+        def forward(self, pixel_values: Tensor) -> Tensor:
+            patches = self.patch(pixel_values)
+            return torch.stack([patches[:5].sum(0), patches[5:].sum(0)])
+
+    net, x = Packed(), torch.cat([X, X, X, X])
+    found, delta = AttnLRP(net).attribute(x, target=1, return_convergence_delta=True)
+    assert found.shape == (8, 4) and delta.shape == (1,)
+    assert torch.allclose(delta, 8 * net.patch.bias[1].detach())
+
+
 def test_layer_written_over_in_place() -> None:
     net = nn.Sequential(
         nn.Linear(4, 3), nn.ReLU(inplace=True), nn.Linear(3, 2)

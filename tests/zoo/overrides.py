@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .shrinking import Sizes
+from .shrinking import Sizes, shrunk
 
 
 def _boxes(sizes: Sizes) -> Tensor:
@@ -55,6 +55,44 @@ def _separated(sizes: Sizes) -> Tensor:
     return ids
 
 
+def _pictures(sizes: Sizes, random: Any) -> dict[str, Tensor]:
+    """Return two sequences of one picture each."""
+    return {"pixel_values": random(2, 1, 3, sizes.pixels, sizes.pixels)}
+
+
+def _marked(sizes: Sizes) -> Tensor:
+    """Return which four places of two texts a picture takes."""
+    places = torch.zeros(2, sizes.tokens, dtype=torch.bool)
+    places[:, 2:6] = True
+    return places
+
+
+def _numbered_patches(random: Any) -> Tensor:
+    """Return two pictures as 4 patches of 16 x 16 pixels, each after its place."""
+    places = torch.tensor([[1.0, 1.0], [1.0, 2.0], [2.0, 1.0], [2.0, 2.0]])
+    pixels = random(2, 4, 3 * 16 * 16)
+    return torch.cat([places.to(pixels).expand(2, 4, 2), pixels], -1)
+
+
+def _codes(sizes: Sizes) -> Tensor:
+    """Return two sounds of four codebooks each, one codebook a row."""
+    generator = torch.Generator().manual_seed(sizes.seed)
+    return torch.randint(6, 90, (8, sizes.tokens), generator=generator)
+
+
+def _tower(name: str, sizes: Sizes) -> Any:
+    """Return the small configuration of a class that a model leaves out by default."""
+    import transformers
+
+    return shrunk(getattr(transformers, name)(), sizes, {})
+
+
+def _prompts(sizes: Sizes) -> dict[str, Tensor]:
+    """Return two prompts of four words for a querying transformer."""
+    generator = torch.Generator().manual_seed(sizes.seed + 2)
+    return {"qformer_input_ids": torch.randint(6, 90, (2, 4), generator=generator)}
+
+
 _MAMBA2: dict[str, Any] = {
     "mamba_n_heads": 8,
     "mamba_d_head": lambda s: s.width // 4,
@@ -71,7 +109,22 @@ _CROSS: dict[str, Any] = {
     "decoder.add_cross_attention": True,
 }
 _ROPE = {"rope_type": "default", "rope_theta": 10000.0}
+#: sections of time, height and width for heads of 8 features
+_MROPE = {**_ROPE, "mrope_section": [2, 1, 1]}
+_GLM4V: dict[str, Any] = {"text_config.rope_parameters": _MROPE}
+_ANYRES: dict[str, Any] = {  # a picture as itself and two tiles
+    "image_grid_pinpoints": [[32, 64], [64, 32]],
+    "!inputs": lambda s, random: {"pixel_values": random(2, 3, 3, 32, 32)},
+}
+_QFORMER: dict[str, Any] = {"!inputs": lambda s, random: _prompts(s)}
 
+#: what holds for one class of a model type only
+CLASSES: dict[str, dict[str, Any]] = {
+    "ReformerModelWithLMHead": {"is_decoder": True},
+    "Blip2ForImageTextRetrieval": {"image_token_index": None},
+    "PatchTSMixerForRegression": {"!field": "regression_outputs"},
+    "PatchTSTForRegression": {"!field": "regression_outputs"},
+}
 OVERRIDES: dict[str, dict[str, Any]] = {
     "align": {
         "projection_dim": 640,
@@ -122,7 +175,11 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "pp_lcnet": {"!field": "last_hidden_state"},
     "patchtsmixer": {"!field": "prediction_outputs"},
     "patchtst": {"!field": "prediction_logits"},
-    "shieldgemma2": {"!kind": "image in text"},
+    "shieldgemma2": {
+        "!kind": "image in text",
+        "yes_token_index": 5,
+        "no_token_index": 7,
+    },
     "siglip2": {"!inputs": lambda s, random: _patches(s, random)},
     "textnet": {
         "image_size": lambda s: 2 * s.pixels,
@@ -140,10 +197,159 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         },
     },
     "bamba": {**_MAMBA2, "attn_layer_indices": [1]},
-    "bros": {"!inputs": lambda s, random: {"bbox": _boxes(s).double() / 50}},
+    "bros": {
+        "hidden_size": lambda s: 2 * s.width,  # two features for a side of a box
+        "!inputs": lambda s, random: {"bbox": _boxes(s).double() / 50},
+    },
     "cohere_compass_text": {"rope_parameters": {"full_attention": _ROPE}},
+    "cohere_compass": {"text_config.rope_parameters": {"full_attention": _MROPE}},
+    "cosmos3_edge": {
+        "text_config.rope_parameters": _MROPE,
+        "vision_config.num_patches": 16,
+    },
+    "aria": {"projector_patch_to_query_dict": {16: 4}},
+    "blip-2": {"qformer_config.use_qformer_text_input": True},
+    "instructblip": _QFORMER,
+    "instructblipvideo": {
+        "!inputs": lambda s, random: {**_pictures(s, random), **_prompts(s)}
+    },
+    "glm46v": _GLM4V,
+    "glm4v": _GLM4V,
+    "glm4v_moe": {
+        "text_config.rope_parameters": {**_MROPE, "mrope_section": [1, 1, 0]},
+    },
+    "glm_ocr": _GLM4V,
+    "glmga": _GLM4V,
+    "hunyuan_vl": {"text_config.rope_parameters": _MROPE},
+    "ernie4_5_vl_moe": {
+        "text_config.rope_parameters": {**_ROPE, "mrope_section": [1, 1, 2]}
+    },
+    "idefics2": {"!inputs": _pictures},
+    "idefics3": {"!inputs": _pictures},
+    "smolvlm": {"!inputs": _pictures},
+    "granite_docling": {
+        "text_config.vocab_size": 120,
+        "!inputs": lambda s, random: {
+            "pixel_values": random(2, 1, 3, s.pixels, s.pixels),
+            "pixel_attention_mask": torch.ones(2, 1, dtype=torch.bool),
+        },
+    },
+    "lfm2_vl": {"!inputs": _patches},
+    "unlimited_ocr": {"text_config.num_key_value_heads": lambda s: s.heads},
+    "diffusion_gemma": {
+        "text_config.num_experts": 4,
+        "text_config.top_k_experts": 2,
+        "text_config.moe_intermediate_size": lambda s: s.width,
+    },
+    "granite4_vision": {
+        **_ANYRES,
+        "downsample_rate": "1/2",
+        "deepstack_layer_map": [[-1, 0]],
+        "spatial_target_layers": [0, 0, 1, 1],
+        "vision_config.patch_size": 8,
+    },
+    "minicpmv4_7": {
+        "!inputs": lambda s, random: {"target_sizes": torch.tensor([[4, 4], [4, 4]])}
+    },
+    "inkling2": {
+        "!inputs": lambda s, random: {
+            "pixel_values": random(8, 16, 16, 3),
+            "image_grid_thw": torch.tensor([[1, 2, 2], [1, 2, 2]]),
+        }
+    },
+    "udop": {
+        "!inputs": lambda s, random: {"bbox": _boxes(s).double() / 50},
+    },
+    "pix2struct": {
+        "!inputs": lambda s, random: {
+            "pixel_values": None,
+            "flattened_patches": _numbered_patches(random),
+        }
+    },
+    "pp_formulanet": {"!inputs": lambda s, random: {"input_ids": None}},
+    "musicgen": {"!inputs": lambda s, random: {"input_ids": _codes(s)}},
+    "musicgen_melody": {"!inputs": lambda s, random: {"input_ids": _codes(s)}},
+    "gemma4": {"vision_config": lambda s: _tower("Gemma4VisionConfig", s)},
+    "idefics": {
+        "!inputs": lambda s, random: {
+            **_pictures(s, random),
+            "image_attention_mask": torch.ones(2, s.tokens, 1, dtype=torch.long),
+        }
+    },
+    "dbrx": {"attn_config.rope_theta": 10000.0},
+    "muse_glimmer": {"!inputs": lambda s, random: {"pixel_values": random(32, 384)}},
+    "muse_spark": {
+        "audio_config.!keep": ("num_hidden_layers", "patch_sizes", "depths"),
+        "audio_config.hidden_sizes": (8, 16, 24, 32),
+        "!inputs": lambda s, random: {"pixel_values": random(32, 384)},
+    },
+    "molmo2": {"adapter_config.vision_feature_layer": [1, 0]},
+    "mistral_large4": {"text_config.kv_source_layers": [0, 1]},
+    "deepseek_vl_hybrid": {
+        "high_res_vision_config.image_size": 128,
+        "!inputs": lambda s, random: {"high_res_pixel_values": random(2, 3, 128, 128)},
+    },
+    "llama4": {"vision_config.intermediate_size": lambda s: 4 * s.width},
+    "llava": {"!inputs": lambda s, random: {"image_sizes": None}},
+    "llava_next": _ANYRES,
+    "llava_next_video": _ANYRES,
+    "llava_onevision": _ANYRES,
+    "kosmos-2": {
+        "latent_query_num": 4,
+        "!inputs": lambda s, random: {"image_embeds_position_mask": _marked(s)},
+    },
+    "vipllava": {"vision_feature_layer": (-2, -1)},
+    "video_llama_3": {
+        "!inputs": lambda s, random: {"image_merge_sizes": torch.tensor([2, 2])}
+    },
+    "paddleocr_vl": {
+        "text_config.rope_parameters": _MROPE,
+        "!inputs": lambda s, random: {"pixel_values": random(32, 3, 8, 8)},
+    },
+    "kimi_k25": {"!inputs": lambda s, random: {"pixel_values": random(32, 3, 8, 8)}},
+    "qwen2_vl": {"text_config.rope_parameters": _MROPE},
+    "qwen2_5_vl": {"text_config.rope_parameters": _MROPE},
+    "qwen2_5_omni_thinker": {"text_config.rope_parameters": _MROPE},
+    "mllama": {
+        "vision_config.max_num_tiles": 1,
+        "vision_config.supported_aspect_ratios": [[1, 1]],
+        "vision_config.intermediate_layers_indices": [0],
+        "vision_config.vision_output_dim": lambda s: 2 * s.width,
+        "text_config.cross_attention_layers": [1],
+        "!inputs": lambda s, random: {
+            "pixel_values": random(2, 1, 1, 3, s.pixels, s.pixels),
+            "aspect_ratio_ids": torch.ones(2, 1, dtype=torch.long),
+            "aspect_ratio_mask": torch.ones(2, 1, 1, dtype=torch.long),
+        },
+    },
+    "step3p7": {"text_config.sliding_window": 4},
+    "fuyu": {"!inputs": lambda s, random: {"pixel_values": random(2, 16, 3 * 8 * 8)}},
+    "qwen4_exp": {
+        "text_config.indexer_n_heads": 4,
+        "text_config.indexer_kv_heads": 1,
+        "text_config.indexer_head_dim": 8,
+        "text_config.indexer_budget": 8,
+        "text_config.indexer_compress_ratio": 2,
+    },
+    "qwen4_exp_text": {
+        "indexer_n_heads": 4,
+        "indexer_kv_heads": 1,
+        "indexer_head_dim": 8,
+        "indexer_budget": 8,
+        "indexer_compress_ratio": 2,
+    },
+    "laguna": {"num_attention_heads_per_layer": lambda s: [s.heads] * s.layers},
+    "deepseek_ocr2": {
+        "text_config.num_experts_per_tok": 2,
+        "text_config.mlp_layer_types": ["dense", "sparse"],
+        "vision_config.sam_config.downsample_channels": [16, 32],
+    },
     "deepseek_v2": {"num_experts_per_tok": 2},
-    "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2},
+    "dots1": {
+        "n_routed_experts": 4,
+        "num_experts_per_tok": 2,
+        "n_shared_experts": 1,
+    },
     "granite_speech": {"encoder_config.context_size": 8},
     "granite_speech_plus": {"encoder_config.context_size": 8},
     "granitemoehybrid": _MAMBA2,

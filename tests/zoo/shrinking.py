@@ -81,6 +81,10 @@ NAMES: tuple[tuple[str, Any], ...] = (
     (r".*vocab_size(_.*)?|vocab_size.*|padded_vocab.*", "vocabulary"),
     (r"codebook_size|num_codevectors_per_group|num_hash_buckets", 32),
     (r"image_size|img_size|input_size|crop_size", "pixels"),
+    (r"mm_tokens_per_image|vision_soft_tokens_per_image", 4),
+    (r"num_query_tokens|resampler_n_latents", 4),
+    (r"resampler_depth", "layers"),
+    (r"resampler_n_heads", "heads"),
     (r"patch_size", 8),
     (
         r".*(hidden|embed(ding)?|projection|pooler|proj|output|width)_?(size|dim)(_.*)?",
@@ -95,6 +99,8 @@ NAMES: tuple[tuple[str, Any], ...] = (
 #: the same for lists of numbers, one per stage
 _DEPTHS = re.compile(r".*(depths|blocks|layers|num_.*blocks|block_repeats)")
 _HEADS = re.compile(r".*heads.*")
+#: numbers of layers that something is done in: the last one is left
+_PLACES = re.compile(r"fullatt_block_indexes|global_attn_indexes|deepstack.*_indexes")
 _WIDTHS = re.compile(
     r".*(hidden_sizes?|widths?|embed_dims?|conv_dim|tdnn_dim|.*_channels|dims?"
     r"|channels|channel_size)"
@@ -107,7 +113,9 @@ def small_list(name: str, values: Any, sizes: Sizes) -> Any:
     if not values or not whole:
         return values
     new = list(values)
-    if _HEADS.fullmatch(name):
+    if _PLACES.fullmatch(name):
+        new = [sizes.layers - 1]
+    elif _HEADS.fullmatch(name):
         new = [min(v, 2) for v in values]
     elif _DEPTHS.fullmatch(name):
         new = [min(v, 1) for v in values]
@@ -177,6 +185,10 @@ def shrunk(config: Any, sizes: Sizes, overrides: Mapping[str, Any]) -> Any:
             changed["head_dim"] = 2 * sizes.head
     if values.get("head_dim", 0) is None and "head_dim" not in own:
         changed["head_dim"] = sizes.head
+    if {"window_size", "patch_size", "spatial_merge_size"} <= set(values):  # pixels
+        window = 2 * values["spatial_merge_size"] * changed["patch_size"]
+        changed.setdefault("window_size", window)
+        changed["window_size"] = max(changed["window_size"], window)
     kinds = set(_layer_types(config))
     for layers in (None, 3, 4, 5, 6, 8):
         if layers is not None:
@@ -204,6 +216,8 @@ def _token(name: str, value: Any, sizes: Sizes) -> Any:
         if any(isinstance(v, int) and v >= sizes.vocabulary for v in value):
             return [_token(f"{name}{i}", v, sizes) for i, v in enumerate(value)]
         return value
+    if value is None and re.fullmatch(r"(image|video)_token_(id|index)", name):
+        value = sizes.vocabulary
     if not isinstance(value, int) or isinstance(value, bool):
         return value
     if value < sizes.vocabulary:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .overrides import OVERRIDES
+from .overrides import CLASSES, OVERRIDES
 from .shrinking import Sizes, shrunk
 from .sweep import Built, Entry
 
@@ -54,7 +54,7 @@ def entries(sizes: Sizes | None = None) -> Iterator[Entry]:
         names = getattr(modeling_auto, f"MODEL_FOR_{mapping}_MAPPING_NAMES")
         for family, classes in names.items():
             for name in (classes,) if isinstance(classes, str) else classes:
-                table = OVERRIDES.get(family, {})
+                table = {**OVERRIDES.get(family, {}), **CLASSES.get(name, {})}
                 label = family if isinstance(classes, str) else f"{family} ({name})"
                 yield Entry(
                     name=label,
@@ -67,11 +67,12 @@ def entries(sizes: Sizes | None = None) -> Iterator[Entry]:
                 )
 
 
-def configuration(family: str, sizes: Sizes) -> Any:
-    """Return the small configuration of a model type."""
+def configuration(family: str, sizes: Sizes, name: str = "") -> Any:
+    """Return the small configuration of a model type, for the class of a name."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    config = shrunk(CONFIG_MAPPING[family](), sizes, OVERRIDES.get(family, {}))
+    table = {**OVERRIDES.get(family, {}), **CLASSES.get(name, {})}
+    config = shrunk(CONFIG_MAPPING[family](), sizes, table)
     for part in _configurations(config):
         part._attn_implementation = "eager"
         if hasattr(part, "_experts_implementation"):
@@ -100,7 +101,7 @@ def build(family: str, name: str, kind: str, sizes: Sizes) -> Built:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         transformers.logging.set_verbosity_error()
-        config = configuration(family, sizes)
+        config = configuration(family, sizes, name)
         torch.manual_seed(sizes.seed)
         cls = getattr(transformers, name)
         asked = getattr(cls, "config_class", None) or type(config)
@@ -251,30 +252,41 @@ def _with_places(
     token = next(
         (
             getattr(config, name)
-            for name in (f"{kind}_token_id", f"{kind}_token_index")
+            for name in (f"{kind}_token_id", f"{kind}_token_index", "video_token_index")
             if isinstance(getattr(config, name, None), int)
         ),
         None,
     )
+    if token is not None:  # none by chance
+        ids = torch.where(ids == token, (ids + 1).clamp(max=ids.max()), ids)
+        ids = torch.where(ids == token, ids - 1, ids)
     places = OVERRIDES.get(family, {}).get("!places", 0 if token is None else 4)
-    for _ in range(4):
+    width = getattr(text_config, "hidden_size", 1)
+    for _ in range(5):
         parts = [ids[:, :2], ids[:, 2:]]
         if places:
             parts.insert(1, torch.full((2, places), token))
         inputs = {"input_ids": torch.cat(parts, 1), **given}
+        if not _takes(model, "input_ids"):
+            del inputs["input_ids"]
+            break
         if _takes(model, "mm_token_type_ids"):
             inputs["mm_token_type_ids"] = (inputs["input_ids"] == token).long()
         if _takes(model, "token_type_ids") and family in _TYPED:
             inputs["token_type_ids"] = (inputs["input_ids"] == token).long()
+        if not places:
+            break
         try:
             with torch.no_grad():
                 model(**inputs)
         except (ValueError, RuntimeError) as error:
             found = re.search(r"tokens: *(\d+).*features:? *(\d+)", str(error))
-            if found is None or not places:
+            if found is None:
                 raise
             wanted = int(found[2]) * places // max(int(found[1]), 1)
-            if wanted == places:
+            if wanted == places:  # some count elements as features
+                wanted = places // width
+            if not wanted:
                 raise
             places = wanted
         else:
