@@ -266,7 +266,6 @@ OVERRIDES: dict[str, dict[str, Any]] = {
             "flattened_patches": _numbered_patches(random),
         }
     },
-    "pp_formulanet": {"!inputs": lambda s, random: {"input_ids": None}},
     "musicgen": {"!inputs": lambda s, random: {"input_ids": _codes(s)}},
     "musicgen_melody": {"!inputs": lambda s, random: {"input_ids": _codes(s)}},
     "gemma4": {"vision_config": lambda s: _tower("Gemma4VisionConfig", s)},
