@@ -53,10 +53,19 @@ def _marked(sizes: Sizes) -> Tensor:
 
 
 def _numbered_patches(random: Any) -> Tensor:
-    """Return two pictures as 4 patches of 16 x 16 pixels, each after its place."""
+    """Return two pictures as 4 patches of 32 numbers, each after its place."""
     places = torch.tensor([[1.0, 1.0], [1.0, 2.0], [2.0, 1.0], [2.0, 2.0]])
-    pixels = random(2, 4, 3 * 16 * 16)
+    pixels = random(2, 4, 32)
     return torch.cat([places.to(pixels).expand(2, 4, 2), pixels], -1)
+
+
+def _placed_patches(random: Any) -> dict[str, Tensor]:
+    """Return two pictures as 6 x 6 patches of 8 x 8 pixels, and where each stands."""
+    places = torch.cartesian_prod(torch.arange(6), torch.arange(6)).flip(-1)
+    return {
+        "pixel_values": random(2, 36, 3 * 8 * 8),
+        "image_position_ids": places.expand(2, 36, 2).clone(),
+    }
 
 
 def _codes(sizes: Sizes) -> Tensor:
@@ -97,6 +106,7 @@ _ANYRES: dict[str, Any] = {  # a picture as itself and two tiles
     "image_grid_pinpoints": [[32, 64], [64, 32]],
     "!inputs": lambda s, random: {"pixel_values": random(2, 3, 3, 32, 32)},
 }
+_DECODER = {"decoder.is_decoder": True, "decoder.add_cross_attention": True}
 _QFORMER: dict[str, Any] = {"!inputs": lambda s, random: _prompts(s)}
 
 #: what holds for one class of a model type only
@@ -122,12 +132,6 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "decoder_num_key_value_heads": lambda s: s.heads,
     },
     "qwen3_asr": {"audio_config.n_window": 8},
-    "speech-encoder-decoder": {
-        "!inputs": lambda s, random: {
-            "input_features": None,
-            "input_values": random(2, s.samples),
-        }
-    },
     "wav2vec2-bert": {"vocab_size": 32},
     "wav2vec2-conformer": {"vocab_size": 32},
     "efficientnet": {"hidden_dim": 2560},
@@ -208,16 +212,21 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "text_config.num_experts": 4,
         "text_config.top_k_experts": 2,
         "text_config.moe_intermediate_size": lambda s: s.width,
+        "!inputs": lambda s, random: _placed_patches(random),
     },
     "granite4_vision": {
         **_ANYRES,
         "downsample_rate": "1/2",
         "deepstack_layer_map": [[-1, 0]],
+        "vision_config.hidden_size": 64,
         "spatial_target_layers": [0, 0, 1, 1],
         "vision_config.patch_size": 8,
     },
     "minicpmv4_7": {
-        "!inputs": lambda s, random: {"target_sizes": torch.tensor([[4, 4], [4, 4]])}
+        "!inputs": lambda s, random: {
+            "pixel_values": random(1, 3, 8, 8 * 32),
+            "target_sizes": torch.tensor([[4, 4], [4, 4]]),
+        }
     },
     "inkling2": {
         "!inputs": lambda s, random: {
@@ -237,16 +246,31 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "pp_formulanet": {"!inputs": lambda s, random: {"input_ids": None}},
     "musicgen": {"!inputs": lambda s, random: {"input_ids": _codes(s)}},
     "musicgen_melody": {"!inputs": lambda s, random: {"input_ids": _codes(s)}},
-    "gemma4": {"vision_config": lambda s: _tower("Gemma4VisionConfig", s)},
+    "gemma4": {
+        "vision_config": lambda s: _tower("Gemma4VisionConfig", s),
+        "!inputs": lambda s, random: _placed_patches(random),
+    },
+    "vision-encoder-decoder": _DECODER,
+    "speech-encoder-decoder": {
+        **_DECODER,
+        "!inputs": lambda s, random: {
+            "input_features": None,
+            "input_values": random(2, s.samples),
+        },
+    },
     "idefics": {
         "!inputs": lambda s, random: {
             **_pictures(s, random),
             "image_attention_mask": torch.ones(2, s.tokens, 1, dtype=torch.long),
         }
     },
-    "dbrx": {"attn_config.rope_theta": 10000.0},
-    "muse_glimmer": {"!inputs": lambda s, random: {"pixel_values": random(32, 384)}},
+    "dbrx": {"attn_config.rope_theta": 10000.0, "attn_config.clip_qkv": 8.0},
+    "muse_glimmer": {
+        "out_hidden_size": lambda s: 4 * s.width,
+        "!inputs": lambda s, random: {"pixel_values": random(32, 384)},
+    },
     "muse_spark": {
+        "out_hidden_size": lambda s: 4 * s.width,
         "audio_config.!keep": ("num_hidden_layers", "patch_sizes", "depths"),
         "audio_config.hidden_sizes": (8, 16, 24, 32),
         "!inputs": lambda s, random: {"pixel_values": random(32, 384)},
