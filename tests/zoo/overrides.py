@@ -68,10 +68,19 @@ def _marked(sizes: Sizes) -> Tensor:
 
 
 def _numbered_patches(random: Any) -> Tensor:
-    """Return two pictures as 4 patches of 16 x 16 pixels, each after its place."""
+    """Return two pictures as 4 patches of 32 numbers, each after its place."""
     places = torch.tensor([[1.0, 1.0], [1.0, 2.0], [2.0, 1.0], [2.0, 2.0]])
-    pixels = random(2, 4, 3 * 16 * 16)
+    pixels = random(2, 4, 32)
     return torch.cat([places.to(pixels).expand(2, 4, 2), pixels], -1)
+
+
+def _placed_patches(random: Any) -> dict[str, Tensor]:
+    """Return two pictures as 6 x 6 patches of 8 x 8 pixels, and where each stands."""
+    places = torch.cartesian_prod(torch.arange(6), torch.arange(6)).flip(-1)
+    return {
+        "pixel_values": random(2, 36, 3 * 8 * 8),
+        "image_position_ids": places.expand(2, 36, 2).clone(),
+    }
 
 
 def _codes(sizes: Sizes) -> Tensor:
@@ -240,16 +249,21 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "text_config.num_experts": 4,
         "text_config.top_k_experts": 2,
         "text_config.moe_intermediate_size": lambda s: s.width,
+        "!inputs": lambda s, random: _placed_patches(random),
     },
     "granite4_vision": {
         **_ANYRES,
         "downsample_rate": "1/2",
         "deepstack_layer_map": [[-1, 0]],
+        "vision_config.hidden_size": 64,
         "spatial_target_layers": [0, 0, 1, 1],
         "vision_config.patch_size": 8,
     },
     "minicpmv4_7": {
-        "!inputs": lambda s, random: {"target_sizes": torch.tensor([[4, 4], [4, 4]])}
+        "!inputs": lambda s, random: {
+            "pixel_values": random(1, 3, 8, 8 * 32),
+            "target_sizes": torch.tensor([[4, 4], [4, 4]]),
+        }
     },
     "inkling2": {
         "!inputs": lambda s, random: {
@@ -268,16 +282,23 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     },
     "musicgen": {"!inputs": lambda s, random: {"input_ids": _codes(s)}},
     "musicgen_melody": {"!inputs": lambda s, random: {"input_ids": _codes(s)}},
-    "gemma4": {"vision_config": lambda s: _tower("Gemma4VisionConfig", s)},
+    "gemma4": {
+        "vision_config": lambda s: _tower("Gemma4VisionConfig", s),
+        "!inputs": lambda s, random: _placed_patches(random),
+    },
     "idefics": {
         "!inputs": lambda s, random: {
             **_pictures(s, random),
             "image_attention_mask": torch.ones(2, s.tokens, 1, dtype=torch.long),
         }
     },
-    "dbrx": {"attn_config.rope_theta": 10000.0},
-    "muse_glimmer": {"!inputs": lambda s, random: {"pixel_values": random(32, 384)}},
+    "dbrx": {"attn_config.rope_theta": 10000.0, "attn_config.clip_qkv": 8.0},
+    "muse_glimmer": {
+        "out_hidden_size": lambda s: 4 * s.width,
+        "!inputs": lambda s, random: {"pixel_values": random(32, 384)},
+    },
     "muse_spark": {
+        "out_hidden_size": lambda s: 4 * s.width,
         "audio_config.!keep": ("num_hidden_layers", "patch_sizes", "depths"),
         "audio_config.hidden_sizes": (8, 16, 24, 32),
         "!inputs": lambda s, random: {"pixel_values": random(32, 384)},

@@ -144,7 +144,9 @@ def small(name: str, value: Any, sizes: Sizes) -> Any:
     return value
 
 
-def shrunk(config: Any, sizes: Sizes, overrides: Mapping[str, Any]) -> Any:
+def shrunk(
+    config: Any, sizes: Sizes, overrides: Mapping[str, Any], *, inside: bool = False
+) -> Any:
     """Return a small configuration of the class of one, its sub-configurations too.
 
     Args:
@@ -152,6 +154,8 @@ def shrunk(config: Any, sizes: Sizes, overrides: Mapping[str, Any]) -> Any:
         sizes (Sizes): how small.
         overrides (Mapping): field -> value; ``"text_config.hidden_size"`` means that of
             a sub-configuration. A value may be a function of the sizes.
+        inside (bool, optional): whether it stands in another configuration, which may
+            have given it values other than those of its class. Default: False
     """
     changed: dict[str, Any] = {}
     own = {k: v for k, v in overrides.items() if "." not in k and k[0] != "!"}
@@ -164,13 +168,13 @@ def shrunk(config: Any, sizes: Sizes, overrides: Mapping[str, Any]) -> Any:
                 for key, v in overrides.items()
                 if key.startswith(name + ".")
             }
-            changed[name] = shrunk(value, sizes, inner)
+            changed[name] = shrunk(value, sizes, inner, inside=True)
             continue
         if _TOKEN.fullmatch(name):
             new = _token(name, value, sizes)
         else:
             new = small(name, value, sizes)
-        if new is not value:
+        if new is not value or (inside and _given(config, name, value)):
             changed[name] = new
     if getattr(config, "pad_token_id", 0) is None and hasattr(config, "vocab_size"):
         changed["pad_token_id"] = 1
@@ -200,6 +204,17 @@ def shrunk(config: Any, sizes: Sizes, overrides: Mapping[str, Any]) -> Any:
         if set(_layer_types(made)) >= kinds or "layer_types" in own:
             break
     return made
+
+
+def _given(config: Any, name: str, value: Any) -> bool:
+    """Whether a plain value is not that of the class: the outer configuration's.
+
+    Such as the number of key-value heads of PaliGemma's text, or the name of a timm
+    model.
+    """
+    default = getattr(type(config), name, None)
+    plain = type(value) in (bool, int, float, str) and type(default) is type(value)
+    return plain and value != default and name != "model_type"
 
 
 _LAYER_FIELDS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
