@@ -20,6 +20,7 @@ KNOWN_KEYS = (
     "inputs_embeds",
     "pixel_values",
     "pixel_values_videos",
+    "flattened_patches",
     "input_features",
     "input_values",
     "visual_feats",

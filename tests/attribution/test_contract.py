@@ -376,6 +376,20 @@ def test_one_delta_of_a_batch_whose_rows_are_not_its_examples() -> None:
     assert torch.allclose(delta, 8 * net.patch.bias[1].detach())
 
 
+def test_patches_of_pix2struct_are_explained_by_their_name() -> None:
+    class Patches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(4, 3, bias=False).double()
+
+        def forward(self, flattened_patches: Tensor) -> Tensor:
+            return self.linear(flattened_patches)
+
+    net = Patches()
+    found = AttnLRP(net).attribute({"flattened_patches": X}, target=1)
+    assert torch.allclose(found, (X * net.linear.weight[1]).detach())
+
+
 def test_layer_written_over_in_place() -> None:
     net = nn.Sequential(
         nn.Linear(4, 3), nn.ReLU(inplace=True), nn.Linear(3, 2)

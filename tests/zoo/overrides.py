@@ -89,11 +89,11 @@ def _codes(sizes: Sizes) -> Tensor:
     return torch.randint(6, 90, (8, sizes.tokens), generator=generator)
 
 
-def _tower(name: str, sizes: Sizes) -> Any:
+def _tower(name: str, sizes: Sizes, **fields: int) -> Any:
     """Return the small configuration of a class that a model leaves out by default."""
     import transformers
 
-    return shrunk(getattr(transformers, name)(), sizes, {})
+    return shrunk(getattr(transformers, name)(), sizes, fields)
 
 
 def _prompts(sizes: Sizes) -> dict[str, Tensor]:
@@ -244,6 +244,53 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         },
     },
     "lfm2_vl": {"!inputs": _patches},
+    "fast_vlm": {"vision_config.hidden_size": 3072},
+    "perception_lm": {
+        "vision_config.architecture": "vit_pe_core_tiny_patch16_384",
+        "vision_config.do_pooling": False,
+        "vision_config.model_args": {
+            "embed_dim": 32,
+            "depth": 2,
+            "num_heads": 4,
+            "img_size": (32, 32),
+            "global_pool": "",
+            "use_post_transformer_norm": False,
+        },
+    },
+    "inkling_mm_model": {
+        "!inputs": lambda s, random: {"pixel_values": random(8, 2, 8, 8, 3)}
+    },
+    "nemotron_h_omni": {"vision_config.video_temporal_patch_size": 2},
+    "gemma4_unified": {
+        "vision_config": lambda s: _tower(
+            "Gemma4UnifiedVisionConfig",
+            s,
+            mm_embed_dim=s.width,
+            output_proj_dims=s.width,
+        ),
+        "!inputs": lambda s, random: {
+            "pixel_values": random(2, 4, 3 * 24 * 24),
+            "image_position_ids": torch.tensor([[[0, 0], [1, 0], [0, 1], [1, 1]]] * 2),
+        },
+    },
+    "chameleon": {
+        "vq_config.base_channels": 32,
+        "vq_config.resolution": 32,
+        "vq_config.num_embeddings": 4,
+        "vocabulary_map": {
+            "<image>": 118,
+            **{f"IMGIMG{letter}Z": 90 + i for i, letter in enumerate("ABCD")},
+        },
+    },
+    "emu3": {
+        "vq_config.base_channels": 32,
+        "vq_config.hidden_size": 128,
+        "vocabulary_map": {
+            "<image>": 118,
+            "<|extra_200|>": 89,
+            **{f"<|visual token {i:06d}|>": 60 + i for i in range(32)},
+        },
+    },
     "unlimited_ocr": {"text_config.num_key_value_heads": lambda s: s.heads},
     "diffusion_gemma": {
         "text_config.num_experts": 4,

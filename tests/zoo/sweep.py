@@ -440,6 +440,7 @@ def largest(output: Tensor) -> Any:
     if output.dim() == 1:
         return None
     output = output.detach().nan_to_num(0.0, 0.0, 0.0)
+    output = output.masked_fill(output.abs() > 1e30, 0.0)  # masks, not scores
     if output.dim() == 2:
         return int(output.sum(0).abs().argmax())
     place = (-1,) * (output.dim() - 2)
