@@ -277,7 +277,7 @@ def _checked_unknown(unknown: Any) -> Any:
 class AttnLRP(TransformerLRP):
     """AttnLRP: softmax by Taylor expansion, products shared evenly (Achtibat 2024).
 
-    arXiv 2402.05602. For transformers, the most faithful of the methods here. Does not
+    arXiv 2402.05602. For transformers the method to start with. Does not
     conserve in the softmax. Arguments as for :class:`TransformerLRP`.
     """
 
