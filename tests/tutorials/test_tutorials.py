@@ -16,7 +16,7 @@ TUTORIALS = PROJECT / "tutorials"
 NOTEBOOKS = sorted(TUTORIALS.glob("*.ipynb"))
 LARGEST = 400_000  # bytes of a notebook with its outputs
 # What would say on which machine a notebook ran.
-MACHINE = re.compile(r"(/home/|/root/|/Users/|/tmp/|/work/|site-packages|C:\\\\)")
+MACHINE = re.compile(r"(/(home|root|Users|tmp|work)/|site-packages|C:\\\\)")
 
 if not NOTEBOOKS:
     pytest.skip("the tutorials are not installed", allow_module_level=True)

@@ -37,7 +37,7 @@ def entries(sizes: Sizes, groups: str = "") -> Iterator[Entry]:
 
     yield from transformers_models.entries(sizes)
     try:
-        from . import timm_models  # type: ignore[attr-defined,unused-ignore]
+        from . import timm_models
     except ImportError:
         return
     yield from timm_models.entries()
