@@ -41,7 +41,7 @@ class OwenLRP(TransformerLRP):
     neighbours into either half, by a coin that depends on ``seed`` and the place alone,
     so that results repeat, and neither batch nor padding changes them. What is kept in
     both halves (special tokens) gets the mean of its relevance in them. Not conserved:
-    the sum is that of the scores of the contexts.
+    the sum is no score of the model.
 
     Args:
         forward_func (Callable): the model, or any function of it.
