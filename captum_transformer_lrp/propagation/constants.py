@@ -54,13 +54,32 @@ def constant_part(
             (relevant,) = [t for t in given if t.requires_grad][:1]
             return [torch.where(output == relevant, 0, output)]
 
-        def zeroed(tensor: Tensor) -> Tensor:
-            return torch.zeros_like(tensor) if tensor.requires_grad else tensor
-
         alone = operator.function(
-            *map_tensors(zeroed, args), **map_tensors(zeroed, kwargs)
+            *map_tensors(_zeroed, args), **map_tensors(_zeroed, kwargs)
         )
     return list(tensors_in(alone))
+
+
+def written_by_constants(
+    operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Tensor:
+    """Return what constants leave or write in the first argument of a write in place.
+
+    Args:
+        operator (Operator): what is called, such as ``__setitem__``.
+        args (tuple): its arguments; what carries relevance requires a gradient.
+        kwargs (dict): its keyword arguments.
+    """
+    with torch.no_grad():
+        target = _zeroed(args[0]) if args[0].requires_grad else args[0].clone()
+        operator.function(
+            target, *map_tensors(_zeroed, args[1:]), **map_tensors(_zeroed, kwargs)
+        )
+    return target
+
+
+def _zeroed(tensor: Tensor) -> Tensor:
+    return torch.zeros_like(tensor) if tensor.requires_grad else tensor
 
 
 def _holds_values(tensor: Tensor) -> bool:

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .call import map_tensors, tensors_in
-from .constants import constant_part
+from .constants import constant_part, written_by_constants
 from .engine import Engine
 from .rules import Rule
 from .table import Operator
@@ -189,6 +189,9 @@ _RESHAPE = frozenset(
     "squeeze unsqueeze t transpose swapaxes swapdims as_strided".split()
 )
 
+#: in place they write values beside others that stay
+_WRITES = frozenset({"setitem", "copy"})
+
 
 class TracingEngine(Engine):
     """An engine that also measures; slower, and it keeps copies of all values."""
@@ -278,16 +281,7 @@ class TracingEngine(Engine):
         if self.backward or opened:
             return super().apply(operator, args, kwargs, relevant)
         if operator.in_place:
-            function = operator.out_of_place
-            if (
-                function is None or operator.name in _RESHAPE
-            ):  # moves values: nothing to measure
-                return super().apply(operator, args, kwargs, relevant)
-            copied = (args[0].clone(), *args[1:])
-            outcome = self.apply(
-                self.table.operator(function), copied, kwargs, relevant
-            )
-            return args[0].copy_(outcome)
+            return self._apply_in_place(operator, args, kwargs, relevant)
         found = self.rule_for(operator)
         rule = "none" if found is None else repr(found)
         index = self._begin(operator.name, operator.kind, rule, tensors)
@@ -299,6 +293,59 @@ class TracingEngine(Engine):
         return self._watch_output(
             index, output, alone, view=operator.kind == "structural"
         )
+
+    def _apply_in_place(
+        self,
+        operator: Operator,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        relevant: int,
+    ) -> Any:
+        """Measure out of place, then write the result back."""
+        target, function = args[0], operator.out_of_place
+        if operator.name in _WRITES:
+            outcome = self._write(operator, args, kwargs, relevant)
+        elif function is None or operator.name in _RESHAPE:  # moves values only
+            return super().apply(operator, args, kwargs, relevant)
+        else:
+            copied = (target.clone(), *args[1:])
+            outcome = self.apply(
+                self.table.operator(function), copied, kwargs, relevant
+            )
+        base = target._base if target._is_view() else None
+        if base is None or base.requires_grad or not self._times_value:
+            return target.copy_(outcome)
+        target.copy_(outcome)
+        self._measure_around(operator, target, base)
+        return target
+
+    def _write(
+        self,
+        operator: Operator,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        relevant: int,
+    ) -> Any:
+        """Measure values written into a copy of the target, and return the copy."""
+        tensors = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
+        rule = repr(self.rule_for(operator))
+        index = self._begin(operator.name, operator.kind, rule, tensors)
+        args, kwargs = self._watch_inputs(index, args, kwargs)
+        outcome = args[0].clone()
+        super().apply(operator, (outcome, *args[1:]), kwargs, relevant)
+        alone = None
+        if self._times_value:
+            alone = [written_by_constants(operator, args, kwargs)]
+        return self._watch_output(index, outcome, alone)
+
+    def _measure_around(self, operator: Operator, target: Tensor, base: Tensor) -> None:
+        """Record what constants around a view contribute, now that it was written."""
+        index = self._begin(operator.name, operator.kind, "around the view", [])
+        around = base.detach().clone()
+        offset = target.storage_offset() - base.storage_offset()
+        around.as_strided(target.shape, target.stride(), offset).zero_()
+        self._measure(base, self._received, index, around)
+        self._measure(base, self._constant, index, around)
 
     def started(self, operator: Operator, args: Any, output: Any) -> Any:
         """Record the look-up of explained identifiers, which receive what arrives."""

@@ -255,3 +255,54 @@ def test_the_share_of_constants(function: Any, constant: float) -> None:
     trace = CPLRP(scored).trace(x)
     assert trace.constant == pytest.approx(constant)
     assert trace.loss < 1e-12
+
+
+def _beside(x: Tensor) -> Tensor:
+    """The input in one row of a constant."""
+    rows = torch.full((2, 2), 3.0, dtype=x.dtype)
+    rows[torch.tensor([1])] = x
+    return rows
+
+
+def _in_a_view(x: Tensor) -> Tensor:
+    """The input in the middle of a constant, written through a view of a view."""
+    rows = torch.full((3, 4), 3.0, dtype=x.dtype)
+    rows[1:2][:, 1:3].copy_(x)
+    return rows
+
+
+def _over_the_input(x: Tensor) -> Tensor:
+    """A constant over half of what came from the input, used before as well."""
+    y = x * 1.0
+    before = y + 0.0
+    y[:, :1] = 4.0
+    return before + y
+
+
+def _twice(x: Tensor) -> Tensor:
+    rows = torch.full((1, 4), 3.0, dtype=x.dtype)
+    rows[:, :2] = x
+    rows[:, 1:3] = 2 * x
+    rows[:, 3].add_(x[:, 0])
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("function", "constant"),
+    [(_beside, 3.0), (_in_a_view, 15.0), (_over_the_input, 2.0), (_twice, 1.5)],
+)
+def test_the_share_of_constants_written_beside(function: Any, constant: float) -> None:
+    x = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
+    scored = Weighted(function, torch.full((1, 1), 0.5).double())
+    trace = CPLRP(scored).trace(x)
+    assert trace.constant == pytest.approx(constant)
+    assert trace.loss < 1e-12 and trace.conservation_error < 1e-12
+    assert all(abs(record.lost) < 1e-12 for record in trace)
+    assert torch.equal(trace_free(scored, x), CPLRP(scored).attribute(x))
+
+
+def trace_free(model: Any, x: Tensor) -> Tensor:
+    """x * gradient, by autograd alone."""
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(model(leaf + 0).sum(), leaf)
+    return x * gradient

@@ -43,9 +43,17 @@ def entries(sizes: Sizes, groups: str = "") -> Iterator[Entry]:
     yield from timm_models.entries()
 
 
+def _address_space() -> int:
+    """Return how many bytes of addresses this process has taken, 0 if unknown."""
+    pages = Path("/proc/self/statm")
+    if not pages.exists():
+        return 0
+    return int(pages.read_text().split()[0]) * resource.getpagesize()
+
+
 def _worker(entry: Entry, seconds: float, memory: float, pipe: Any) -> None:
     torch.set_num_threads(1)
-    limit = int(memory * _GIBIBYTE)
+    limit = _address_space() + int(memory * _GIBIBYTE)
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CPU, (int(seconds), int(seconds) + 5))
     pipe.send(asdict(examine(entry)))
@@ -59,7 +67,8 @@ def examine_apart(entry: Entry, *, seconds: float, memory: float) -> dict[str, A
         entry (Entry): what to examine.
         seconds (float): of processor time after which the process is ended, or four
             times as many by the clock.
-        memory (float): GiB of address space that it may take.
+        memory (float): GiB of address space that it may take beside what this process
+            has taken already.
 
     Returns:
         dict: the record.

@@ -296,7 +296,12 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "text_config.num_experts": 4,
         "text_config.top_k_experts": 2,
         "text_config.moe_intermediate_size": lambda s: s.width,
-        "!inputs": lambda s, random: _placed_patches(random),
+        "canvas_length": lambda s: s.tokens,
+        # without a canvas the model draws one at random in every forward pass
+        "!inputs": lambda s, random: {
+            **_placed_patches(random),
+            "decoder_input_ids": _codes(s)[:2],
+        },
     },
     "granite4_vision": {
         **_ANYRES,
