@@ -311,12 +311,15 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "spatial_target_layers": [0, 0, 1, 1],
         "vision_config.patch_size": 8,
     },
-    "minicpmv4_7": {
-        "!inputs": lambda s, random: {
-            "pixel_values": random(1, 3, 8, 8 * 32),
-            "target_sizes": torch.tensor([[4, 4], [4, 4]]),
-        }
-    },
+    **dict.fromkeys(
+        ("minicpm_ocr", "minicpmv4_6", "minicpmv4_7"),
+        {
+            "!inputs": lambda s, random: {
+                "pixel_values": random(1, 3, 8, 8 * 32),
+                "target_sizes": torch.tensor([[4, 4], [4, 4]]),
+            }
+        },
+    ),
     "inkling2": {
         "!inputs": lambda s, random: {
             "pixel_values": random(8, 16, 16, 3),

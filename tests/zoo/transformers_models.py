@@ -188,7 +188,8 @@ def text(model: Any, family: str, sizes: Sizes) -> dict[str, Tensor]:
     if config.is_encoder_decoder and _takes(model, "decoder_input_ids"):
         if not type(model).__name__.endswith(("Classification", "QuestionAnswering")):
             inputs["decoder_input_ids"] = inputs["input_ids"].flip(1)[:, :5]
-    return {**inputs, **_more(family, sizes)}
+    more = _more(family, sizes)
+    return {**inputs, **{k: v for k, v in more.items() if k not in _PICTURES}}
 
 
 def pixels_of(config: Any, sizes: Sizes) -> tuple[int, int, int]:
@@ -296,6 +297,8 @@ def _with_places(
     return inputs
 
 
+#: inputs that a text alone goes without
+_PICTURES = frozenset({"pixel_values", "image_position_ids"})
 #: tell image tokens from text by token types
 _TYPED = frozenset({"gemma3", "paligemma", "shieldgemma2", "git"})
 
