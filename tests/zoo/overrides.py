@@ -83,6 +83,18 @@ def _placed_patches(random: Any) -> dict[str, Tensor]:
     }
 
 
+#: cut pictures into patches and lay these side by side
+_SLICED = ("minicpm_ocr", "minicpmv4_6", "minicpmv4_7")
+
+
+def _sliced(sizes: Sizes, random: Any) -> dict[str, Tensor]:
+    """Return two pictures of 4 x 4 patches as those models take them."""
+    return {
+        "pixel_values": random(1, 3, 8, 8 * 32),
+        "target_sizes": torch.tensor([[4, 4], [4, 4]]),
+    }
+
+
 def _codes(sizes: Sizes) -> Tensor:
     """Return two sounds of four codebooks each, one codebook a row."""
     generator = torch.Generator().manual_seed(sizes.seed)
@@ -311,15 +323,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "spatial_target_layers": [0, 0, 1, 1],
         "vision_config.patch_size": 8,
     },
-    **dict.fromkeys(
-        ("minicpm_ocr", "minicpmv4_6", "minicpmv4_7"),
-        {
-            "!inputs": lambda s, random: {
-                "pixel_values": random(1, 3, 8, 8 * 32),
-                "target_sizes": torch.tensor([[4, 4], [4, 4]]),
-            }
-        },
-    ),
+    **{name: {"!inputs": _sliced} for name in _SLICED},
     "inkling2": {
         "!inputs": lambda s, random: {
             "pixel_values": random(8, 16, 16, 3),
