@@ -154,6 +154,53 @@ def table(
     return "\n".join(lines)
 
 
+def summary(
+    results: Sequence[Result], parts: Mapping[str, Sequence[int]]
+) -> list[dict[str, Any]]:
+    """Return mean, standard error and paired difference of all metrics, for JSON.
+
+    Args:
+        results (sequence of Result): the methods.
+        parts (Mapping): name -> which examples, such as the halves.
+    """
+    reference = next((r for r in results if r.method == REFERENCE), None)
+    rows = []
+    for result in results:
+        row: dict[str, Any] = {"method": result.method, "seconds": result.seconds}
+        for part, examples in parts.items():
+            for metric in result.measurements:
+                found = result.on(metric, set(examples))
+                cell = {
+                    "n": found.n,
+                    "mean": found.mean,
+                    "standard_error": found.standard_error,
+                }
+                if reference is not None and result is not reference:
+                    gap = found.minus(reference.on(metric, set(examples)))
+                    cell[f"minus {REFERENCE}"] = gap.mean
+                    cell["its standard error"] = gap.standard_error
+                row.setdefault(part, {})[metric] = cell
+        rows.append(row)
+    return rows
+
+
+def save_summary(path: Path, about: Mapping[str, Any], rows: Any) -> None:
+    """Write a summary and what it is about as JSON, four digits each."""
+
+    def rounded(value: Any) -> Any:
+        if isinstance(value, float):
+            return round(value, 4)
+        if isinstance(value, Mapping):
+            return {key: rounded(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [rounded(item) for item in value]
+        return value
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = {**about, "methods": rounded(rows)}
+    path.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+
+
 def draw(
     results: Sequence[Result], panels: Mapping[str, str], path: Path, title: str
 ) -> None:
@@ -200,6 +247,9 @@ def add_options(parser: argparse.ArgumentParser, output: str) -> None:
     parser.add_argument("--methods", nargs="+", help="names; default: all")
     parser.add_argument(
         "--output", type=Path, default=Path(output), help="folder of results"
+    )
+    parser.add_argument(
+        "--json", type=Path, help="where to save means and standard errors"
     )
     parser.add_argument("--figure", type=Path, help="where to save the figure")
     parser.add_argument(

@@ -18,18 +18,22 @@ from torch import Tensor, nn
 from captum_transformer_lrp import (
     CPLRP,
     AttentionGradCAM,
+    AttentionRelevance,
     AttentionRollout,
     AttentionXGradient,
     AttnLRP,
     CheferLRP,
+    ErasureLRP,
     GenericAttention,
     GradientXInput,
+    LayerAttnLRP,
     LRPRollout,
     OwenLRP,
     RawAttention,
     rules,
 )
 from captum_transformer_lrp.attribution import (
+    ContextLRP,
     InputAttribution,
     InputDeepLift,
     InputIntegratedGradients,
@@ -143,6 +147,22 @@ def occlusion_of_tokens(
     )
 
 
+def at_first_layer(texts: Texts, batch: dict[str, Tensor], target: Tensor) -> Tensor:
+    """Return AttnLRP's relevance of what the embeddings hand to the first layer."""
+    module: Any = texts.module
+    lrp = LayerAttnLRP(module, module.base_model.embeddings)
+    found = lrp.attribute(batch, target=target)
+    scores: Tensor = found[0] if isinstance(found, tuple) else found
+    return scores.sum(-1)
+
+
+def in_contexts(cls: type[ContextLRP], **options: Any) -> TextMethod:
+    """Return one of the methods that explain parts of a text alone."""
+    return lambda texts, batch, target: cls(
+        texts.module, tokenizer=texts.tokenizer, **options
+    ).attribute(batch, target=target)
+
+
 TEXT: dict[str, TextMethod] = {
     "Random": random_of_tokens,
     "Saliency": baseline(InputSaliency),
@@ -155,18 +175,21 @@ TEXT: dict[str, TextMethod] = {
     "Rollout": text_method(AttentionRollout),
     "Attention Grad-CAM": text_method(AttentionGradCAM),
     "Attention x Gradient": text_method(AttentionXGradient),
+    "AttentionRelevance": text_method(AttentionRelevance),
     "GenericAttention": text_method(GenericAttention),
     "LRP rollout": text_method(LRPRollout),
     "CheferLRP": text_method(CheferLRP),
     "CP-LRP": text_method(CPLRP),
     "AttnLRP": text_method(AttnLRP),
+    "AttnLRP, first layer's input": at_first_layer,
+    "AttnLRP, gamma .02": text_method(lambda m: AttnLRP(m, rules=with_gamma(0.02))),
     "AttnLRP, gamma .05": text_method(lambda m: AttnLRP(m, rules=with_gamma(0.05))),
     "AttnLRP, gamma .25": text_method(lambda m: AttnLRP(m, rules=with_gamma(0.25))),
     "CP-LRP, gamma .05": text_method(lambda m: CPLRP(m, rules=with_gamma(0.05))),
     "AttnLRP, SmoothGrad of 10": smooth(AttnLRP, 10),
-    "OwenLRP": lambda texts, batch, target: OwenLRP(
-        texts.module, tokenizer=texts.tokenizer
-    ).attribute(batch, target=target),
+    "OwenLRP": in_contexts(OwenLRP),
+    "ErasureLRP": in_contexts(ErasureLRP),
+    "ErasureLRP, gamma .02": in_contexts(ErasureLRP, rules=with_gamma(0.02)),
 }
 
 
@@ -234,6 +257,31 @@ def relevance_of_pixels(make: Callable[[nn.Module], Any]) -> ImageMethod:
     return of_pixels(lambda m, x, t: make(m).attribute(x, target=t))
 
 
+class Contrast(nn.Module):
+    """A model's logits, less the mean of the others."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.module(pixels)
+        classes = logits.shape[1]
+        return (logits * classes - logits.sum(1, keepdim=True)) / (classes - 1)
+
+
+class Probability(nn.Module):
+    """A model's probabilities."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        logits: Tensor = self.module(pixels)
+        return logits.softmax(1)
+
+
 IMAGE: dict[str, ImageMethod] = {
     "Random": random_of_patches,
     "Saliency": of_pixels(saliency_of_pixels),
@@ -248,11 +296,16 @@ IMAGE: dict[str, ImageMethod] = {
     "Rollout": of_patches(AttentionRollout),
     "Attention Grad-CAM": of_patches(AttentionGradCAM),
     "Attention x Gradient": of_patches(AttentionXGradient),
+    "AttentionRelevance": of_patches(AttentionRelevance),
     "GenericAttention": of_patches(GenericAttention),
     "LRP rollout": of_patches(LRPRollout),
     "CheferLRP": of_patches(CheferLRP),
     "CP-LRP": relevance_of_pixels(CPLRP),
     "AttnLRP": relevance_of_pixels(AttnLRP),
+    "AttnLRP, contrastive": relevance_of_pixels(lambda m: AttnLRP(Contrast(m))),
+    "AttnLRP, of the probability": relevance_of_pixels(
+        lambda m: AttnLRP(Probability(m))
+    ),
     "AttnLRP, gamma .05": relevance_of_pixels(
         lambda m: AttnLRP(m, rules=with_gamma(0.05))
     ),
@@ -262,4 +315,8 @@ IMAGE: dict[str, ImageMethod] = {
     "AttnLRP, gamma 1": relevance_of_pixels(lambda m: AttnLRP(m, rules=with_gamma(1))),
     "AttnLRP, SmoothGrad of 10": smooth_of_pixels(AttnLRP, 10),
     "OwenLRP": relevance_of_pixels(lambda m: OwenLRP(m, patch_size=4)),
+    "ErasureLRP": relevance_of_pixels(lambda m: ErasureLRP(m, patch_size=4)),
+    "ErasureLRP, gamma .02": relevance_of_pixels(
+        lambda m: ErasureLRP(m, patch_size=4, rules=with_gamma(0.02))
+    ),
 }

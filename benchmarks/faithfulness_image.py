@@ -42,6 +42,8 @@ from _faithfulness import (
     chosen_methods,
     draw,
     one_thread,
+    save_summary,
+    summary,
     table,
 )
 from _methods import IMAGE, ImageMethod, Images
@@ -259,7 +261,17 @@ def main() -> None:
                 again = name in options.again
                 results.append(cached(folder, name, protocol, compute, again=again))
                 print(part_name, name, f"{results[-1].seconds:.4f} s", flush=True)
-            show(part_name, results, len(part.pixels), options.figure)
+            number = len(part.pixels)
+            show(part_name, results, number, options.figure)
+            if options.json is not None:
+                path = options.json.with_stem(f"{options.json.stem}_{part_name}")
+                half = number // 2
+                ranges = {
+                    "all": range(number),
+                    "first half": range(half),
+                    "second half": range(half, number),
+                }
+                save_summary(path, protocol, summary(results, ranges))
 
 
 def show(

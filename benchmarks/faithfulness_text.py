@@ -37,6 +37,8 @@ from _faithfulness import (
     draw,
     in_words,
     one_thread,
+    save_summary,
+    summary,
     table,
 )
 from _methods import TEXT, TextMethod, Texts
@@ -278,6 +280,10 @@ def main() -> None:
         ("Second half, held out", range(half, len(sentences))),
     ):
         print(f"\n{title}\n\n{table(results, ('Delta+', 'leaf AP+'), part)}")
+    if options.json is not None:
+        halves = {"first half": range(half), "second half": range(half, len(sentences))}
+        parts = {"all": range(len(sentences)), **halves}
+        save_summary(options.json, protocol, summary(results, parts))
     if options.figure is not None:
         panels = {
             "Delta": "Delta (LeRF − MoRF area)",

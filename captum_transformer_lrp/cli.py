@@ -652,7 +652,8 @@ def _rules(options: argparse.Namespace) -> None:
     from .attribution import BASELINES, METHODS, AttentionAttribution
     from .propagation import COMPOSITES
 
-    tables = {**COMPOSITES, "owen-lrp": COMPOSITES["attnlrp"]}  # which it averages
+    averaged = dict.fromkeys(("erasure-lrp", "owen-lrp"), COMPOSITES["attnlrp"])
+    tables = {**COMPOSITES, **averaged}
     attention = {
         n: c for n, c in METHODS.items() if issubclass(c, AttentionAttribution)
     }

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .attribution import OwenLRP, TransformerLRP
+from .attribution import ContextLRP, TransformerLRP
 from .errors import InputError, UnknownNameError
 from .explaining import Explainer, Method, Picture
 from .explanation import (
@@ -405,7 +405,7 @@ def _conservation(
     else:
         source = explainer.image_model
     attributor = explainer.attributor(source)
-    averages = isinstance(attributor, OwenLRP)  # a trace tells of one pass
+    averages = isinstance(attributor, ContextLRP)  # a trace tells of one pass
     if not isinstance(attributor, TransformerLRP) or averages:
         return None
     inputs, target = explainer.inputs_of(explanation, image)

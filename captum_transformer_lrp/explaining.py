@@ -25,8 +25,8 @@ from .attribution import (
     METHODS,
     AttentionAttribution,
     AttentionRollout,
+    ContextLRP,
     InputAttribution,
-    OwenLRP,
     RawAttention,
     TransformerLRP,
 )
@@ -306,7 +306,7 @@ class Explainer:
         cls = METHODS[name]
         if issubclass(cls, AttentionAttribution):
             return make_method(cls, source.module, own_token="zero")
-        if issubclass(cls, OwenLRP) and isinstance(source, TextModel):
+        if issubclass(cls, ContextLRP) and isinstance(source, TextModel):
             return make_method(cls, source.module, tokenizer=source.tokenizer)
         return make_method(cls, source.module)
 
@@ -439,7 +439,7 @@ class Explainer:
         best = logits.argmax(-1).tolist()
         indices = best if index is None else [index] * len(batch)
         patch_grid, patch_size = source.patch_grid, _patch_size(source, batch)
-        of_patches = isinstance(attributor, (InputOcclusion, OwenLRP))
+        of_patches = isinstance(attributor, (InputOcclusion, ContextLRP))
         if of_patches and isinstance(self.method, str):
             attributor.patch_size = patch_size
         found = attribute_pixels(
@@ -783,7 +783,7 @@ def notes_on(
             )
         if delta is not None:
             notes += _note_on_delta(attributor, float(scores.sum()), delta)
-    if isinstance(attributor, OwenLRP):
+    if isinstance(attributor, ContextLRP):
         notes += (attributor.about_contexts(),)
     if not isinstance(attributor, AttentionAttribution):
         return notes

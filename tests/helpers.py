@@ -147,3 +147,25 @@ def relative(found: Tensor, expected: Tensor) -> float:
 def deep_copy(model: nn.Module) -> nn.Module:
     """Return a copy of a model."""
     return copy.deepcopy(model)
+
+
+class Reader(nn.Module):
+    """A small transformer on identifiers, which notes what it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.embed = nn.Embedding(40, 16)
+        self.block = nn.TransformerEncoderLayer(16, 2, 24, 0.0, batch_first=True)
+        self.head = nn.Linear(16, 3)
+        self.seen: list[Tensor] = []
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Any:
+        self.seen.append(input_ids.clone())
+        hidden = None if attention_mask is None else attention_mask == 0
+        x = self.block(self.embed(input_ids), src_key_padding_mask=hidden)
+        return self.head(x[:, 0])
+
+
+def reader() -> Reader:
+    return Reader().double().eval()

@@ -101,9 +101,12 @@ def test_conservation_is_that_of_the_trace(of_text):
     assert own.error < 1e-5
     assert own.score == pytest.approx(own.relevance + own.absorbed, abs=1e-4)
     assert found.conservation[2:] == (None, None, None)
-    # OwenLRP is a mean over several passes, of which a trace would tell one
-    several = compare(TEXT, methods=["attnlrp", "owen-lrp"], model=source)
-    assert several.conservation[0] is not None and several.conservation[1] is None
+    # these are means over several passes, of which a trace would tell one
+    several = compare(
+        TEXT, methods=["attnlrp", "owen-lrp", "erasure-lrp"], model=source
+    )
+    assert several.conservation[0] is not None
+    assert several.conservation[1:] == (None, None)
 
 
 def test_json_and_pandas(of_text, of_image):

@@ -82,7 +82,7 @@ def test_text_agrees_with_the_captum_class(text_source, method):
     predicted = int(logits.argmax())
     made: Any = METHODS[method]
     options: dict[str, Any] = {"own_token": "zero"} if method in ATTENTION else {}
-    if method == "owen-lrp":
+    if method in ("owen-lrp", "erasure-lrp"):
         options = {"tokenizer": text_source.tokenizer}
     expected = made(text_source.module, **options).attribute(encoded, target=predicted)
     np.testing.assert_allclose(explanation.scores, expected[0].numpy(), rtol=1e-5)

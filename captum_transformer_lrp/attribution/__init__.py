@@ -4,6 +4,7 @@ from . import units
 from .attention import (
     AttentionAttribution,
     AttentionGradCAM,
+    AttentionRelevance,
     AttentionRollout,
     AttentionXGradient,
     CheferLRP,
@@ -15,6 +16,8 @@ from .attention import (
 from .attention_maps import AttentionLayer
 from .captum_lrp import CaptumLRP, LayerCaptumLRP
 from .captum_rules import CaptumRule, from_captum
+from .contexts import ContextLRP
+from .erasure_lrp import ErasureLRP
 from .gradient_methods import (
     InputAttribution,
     InputDeepLift,
@@ -46,6 +49,7 @@ METHODS: dict[str, type[TransformerLRP] | type[AttentionAttribution]] = {
     "attnlrp": AttnLRP,
     "cp-lrp": CPLRP,
     "epsilon": EpsilonLRP,
+    "erasure-lrp": ErasureLRP,
     "owen-lrp": OwenLRP,
     "gradient-x-input": GradientXInput,
     "chefer": CheferLRP,
@@ -55,6 +59,7 @@ METHODS: dict[str, type[TransformerLRP] | type[AttentionAttribution]] = {
     "attention-rollout": AttentionRollout,
     "raw-attention": RawAttention,
     "attention-x-gradient": AttentionXGradient,
+    "attention-relevance": AttentionRelevance,
     "attention-grad-cam": AttentionGradCAM,
 }
 
@@ -75,13 +80,16 @@ __all__ = [
     "AttentionAttribution",
     "AttentionGradCAM",
     "AttentionLayer",
+    "AttentionRelevance",
     "AttentionRollout",
     "AttentionXGradient",
     "AttnLRP",
     "CaptumLRP",
     "CaptumRule",
     "CheferLRP",
+    "ContextLRP",
     "EpsilonLRP",
+    "ErasureLRP",
     "GenericAttention",
     "GradientXInput",
     "InputAttribution",

@@ -15,7 +15,11 @@ from .._captum import GradientAttribution, LayerAttribution, log_usage
 from .._named import Named
 from ..errors import AttentionError
 from ..propagation import Composite
-from ..propagation.composites import GRADIENT_X_INPUT, TRANSFORMER_ATTRIBUTION
+from ..propagation.composites import (
+    ATTN_LRP,
+    GRADIENT_X_INPUT,
+    TRANSFORMER_ATTRIBUTION,
+)
 from ..propagation.positions import merge
 from .aggregation import Merge, Relations, compose
 from .attention_maps import AttentionLayer, Seen, seen
@@ -567,6 +571,26 @@ class AttentionXGradient(SingleLayer):
     def contribution(self, layer: AttentionLayer) -> Tensor:
         """Return ``mean_h (grad A * A)+``."""
         return _positive_mean(layer.gradient * layer.attention)
+
+
+class AttentionRelevance(SingleLayer):
+    """How much relevance of either sign one layer's attention carries.
+
+    ``sum_h |R^A|``, with ``R^A = A * grad A`` the relevance of the attention map under
+    AttnLRP (Achtibat et al. 2024, arXiv 2402.05602): what a token contributes through
+    the attention that it gets, for or against the target. Without a sign it says where
+    the model looks for its answer, which makes it a map of objects; it has no unit.
+    One forward and one backward pass. A method of this package, measured in
+    ``benchmarks/faithfulness_image.py``. Arguments as for :class:`SingleLayer`.
+    """
+
+    name: ClassVar[str] = "Attention relevance"
+    composite: ClassVar[Composite] = ATTN_LRP
+    own: ClassVar[OwnToken] = "zero"
+
+    def contribution(self, layer: AttentionLayer) -> Tensor:
+        """Return ``sum_h |A * grad A|``."""
+        return (layer.gradient * layer.attention).abs().sum(1)
 
 
 class AttentionGradCAM(SingleLayer):

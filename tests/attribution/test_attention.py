@@ -14,6 +14,7 @@ import captum_transformer_lrp
 from captum_transformer_lrp import (
     METHODS,
     AttentionAttribution,
+    AttentionRelevance,
     AttentionRollout,
     CheferLRP,
     GenericAttention,
@@ -72,7 +73,7 @@ PIXELS = torch.randn(2, 3, 8, 12, generator=torch.Generator().manual_seed(1)).do
 
 
 def test_all_classes_are_methods_of_the_command() -> None:
-    assert len(CLASSES) == 8
+    assert len(CLASSES) == 9
     assert {c for c in METHODS.values() if c in CLASSES} == set(CLASSES)
 
 
@@ -285,3 +286,38 @@ def test_windows_are_put_in_their_places() -> None:
     with CheferLRP(model)._seen(pixels, None) as found:
         (target,) = found.merges
     assert torch.equal(target[0], row // 2 * 4 + column // 2)
+
+
+class OneLayer(nn.Module):
+    """Two heads, read from the first token by a linear map: relevance by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.query, self.key, self.value = (nn.Linear(6, 6) for _ in range(3))
+        self.out = nn.Linear(6, 3)
+
+    def heads(self, projected: Tensor) -> Tensor:
+        return projected.unflatten(-1, (2, 3)).transpose(1, 2)
+
+    def maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        query, key, value = (
+            self.heads(f(x)) for f in (self.query, self.key, self.value)
+        )
+        return (query @ key.transpose(-1, -2)).softmax(-1), value
+
+    def forward(self, x: Tensor) -> Tensor:
+        attention, value = self.maps(x)
+        return self.out((attention @ value).transpose(1, 2).flatten(2)[:, 0])
+
+
+def test_attention_relevance_is_what_each_token_contributes_by_attention() -> None:
+    model = OneLayer().double().eval()
+    x = torch.randn(2, 5, 6, dtype=torch.float64)
+    attention, value = model.maps(x)
+    weight = model.out.weight[2].unflatten(0, (2, 3))
+    # AttnLRP gives each factor of a product of two half of the relevance
+    carried = attention[:, :, 0] * torch.einsum("bhkd,hd->bhk", value, weight) / 2
+    found = AttentionRelevance(model, own_token="keep").attribute(x, target=2)
+    torch.testing.assert_close(found, carried.abs().sum(1), rtol=1e-12, atol=1e-12)
+    assert (carried.sum(1) < 0).any()  # of which the sign is not kept

@@ -80,7 +80,8 @@ def test_images_are_measured(benchmark, monkeypatch, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "method", ["Rollout", "CheferLRP", "Occlusion", "DeepLift", "OwenLRP"]
+    "method",
+    ["Rollout", "CheferLRP", "Occlusion", "DeepLift", "OwenLRP", "ErasureLRP"],
 )
 def test_other_methods_of_the_table_score_padded_batches(benchmark, method):
     pytest.importorskip("transformers", reason="transformers is not installed")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from captum_transformer_lrp import (
     AttentionGradCAM,
+    AttentionRelevance,
     AttentionRollout,
     AttentionXGradient,
     CheferLRP,
@@ -35,6 +36,7 @@ METHODS = (
     AttentionRollout,
     RawAttention,
     AttentionXGradient,
+    AttentionRelevance,
     AttentionGradCAM,
 )
 TEXT: dict[str, Any] = {

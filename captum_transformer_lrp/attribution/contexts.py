@@ -1,0 +1,295 @@
+"""What methods share that explain an input together with parts of it alone."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from .._captum import log_usage
+from ..errors import InputError
+from ..propagation import Composite
+from .gradient_methods import special_ids
+from .inputs import Inputs, Leaf, prepare_inputs
+from .transformer_lrp import TransformerLRP
+
+
+class Parts:
+    """The parts that one input is made of: tokens, or square patches of a picture.
+
+    Args:
+        leaf (Leaf): the input: identifiers or embeddings ``(batch, tokens, ...)``, or
+            pixels ``(batch, channels, height, width)``.
+        patch_size (tuple of int): height and width of a patch.
+        keep (sequence of int): identifiers that are never replaced.
+        replacement (Tensor): what replaces a part, of no dimension.
+
+    Attributes:
+        given (Tensor): the input.
+        place (Tensor): the part of each token ``(batch or 1, tokens)``, counted without
+            padding, or of each pixel ``(1, height, width)``.
+        columns (int): patches in a row; 0 for tokens.
+        fixed (Tensor): True for tokens that are never replaced, ``(batch, tokens)``, or
+            a single False.
+
+    Raises:
+        InputError: if the input has no parts.
+    """
+
+    def __init__(
+        self,
+        leaf: Leaf,
+        patch_size: tuple[int, int],
+        keep: Sequence[int],
+        replacement: Tensor,
+    ) -> None:
+        self.given = given = leaf.given
+        self.replacement = replacement
+        self.columns = 0
+        self.present: Tensor | None = None
+        device = given.device
+        if given.dim() == 4:
+            row = torch.arange(given.shape[2], device=device) // patch_size[0]
+            column = torch.arange(given.shape[3], device=device) // patch_size[1]
+            self.columns = int(column[-1]) + 1
+            self.place = (row[:, None] * self.columns + column)[None]
+        elif given.dim() < 2:
+            raise InputError(
+                "expected tokens (batch, tokens, ...) or pixels (batch, channels, "
+                f"height, width), which have parts, got {tuple(given.shape)}"
+            )
+        elif leaf.keep is None:
+            self.place = torch.arange(given.shape[1], device=device)[None]
+        else:
+            self.present = leaf.keep.reshape(*leaf.keep.shape[:2], -1)[..., 0].bool()
+            self.place = (self.present.long().cumsum(1) - 1).clamp_min(0)
+        self.number = int(self.place.max()) + 1
+        self.fixed = torch.zeros((), dtype=torch.bool, device=device)
+        if keep and not given.is_floating_point():
+            self.fixed = torch.isin(given, given.new_tensor(keep))
+
+    def without(self, replaced: Tensor) -> Tensor:
+        """Return the input with parts replaced, the fixed ones never.
+
+        Args:
+            replaced (Tensor): bool, of the shape of ``place`` or broadcast to it.
+        """
+        return torch.where(
+            self.fit(replaced & ~self.fixed), self.replacement, self.given
+        )
+
+    def fit(self, mask: Tensor) -> Tensor:
+        """Return a mask of parts with the other dimensions of the input."""
+        if not mask.dim():
+            return mask
+        if self.columns:
+            return mask[:, None]
+        return mask.reshape(*mask.shape, *([1] * (self.given.dim() - 2)))
+
+    def strongest(self, relevance: Tensor, fraction: float) -> Tensor:
+        """Return where the parts of most relevance lie.
+
+        Args:
+            relevance (Tensor): of the input's shape.
+            fraction (float): of the parts of each example that may be replaced; counted
+                up to the next whole part.
+
+        Returns:
+            Tensor: bool, ``(batch, tokens)`` or ``(batch, height, width)``.
+        """
+        if self.columns:
+            place = self.place.flatten().expand(len(relevance), -1)
+            pixels = relevance.sum(1).flatten(1)
+            sums = pixels.new_zeros(len(pixels), self.number)
+            sums = sums.scatter_add(1, place, pixels)
+            counted = torch.ones_like(sums, dtype=torch.bool)
+        else:
+            sums = relevance.flatten(2).sum(2) if relevance.dim() > 2 else relevance
+            counted = ~self.fixed.expand(sums.shape)
+            if self.present is not None:
+                counted = counted & self.present
+        sums = sums.masked_fill(~counted, -torch.inf)
+        order = sums.argsort(dim=1, descending=True, stable=True)
+        number = (counted.sum(1, keepdim=True).double() * fraction - 1e-9).ceil()
+        chosen = (order.argsort(dim=1) < number) & counted
+        return chosen[:, self.place[0]] if self.columns else chosen
+
+
+class ContextLRP(TransformerLRP):
+    """The mean of LRP's relevance over several contexts of each part of an input.
+
+    A context is the input with some of its parts replaced by a baseline. Subclasses say
+    which, in :meth:`average`. Not conserved: the sum is no score of the model.
+
+    Args:
+        forward_func (Callable): the model, or any function of it.
+        composite (str or Composite, optional): the method to average.
+            Default: ``"attnlrp"``
+        tokenizer (Any, optional): a Hugging Face tokenizer, which knows the mask token
+            and the special ones. Default: None
+        baseline (int or float, optional): what replaces a part: for token identifiers
+            an identifier, for pixels and embeddings a value. Default: for identifiers
+            the mask token of ``tokenizer``, else its padding token, else its unknown
+            token; for others 0.0, the mean colour where pixels are normalised
+        keep (sequence of int, optional): identifiers that are never replaced.
+            Default: the special tokens of ``tokenizer``
+        patch_size (int or tuple of int, optional): height and width of the patches of a
+            picture. Default: 16
+        options (Any): as for :class:`TransformerLRP`.
+
+    Raises:
+        InputError: if ``patch_size`` is below 1.
+    """
+
+    name: ClassVar[str] = "ContextLRP"
+
+    def __init__(
+        self,
+        forward_func: Callable[..., Any],
+        composite: str | Composite = "attnlrp",
+        *,
+        tokenizer: Any = None,
+        baseline: int | float | None = None,
+        keep: Sequence[int] | None = None,
+        patch_size: int | tuple[int, int] = 16,
+        **options: Any,
+    ) -> None:
+        super().__init__(forward_func, composite, **options)
+        sides = (patch_size,) * 2 if isinstance(patch_size, int) else tuple(patch_size)
+        if len(sides) != 2 or min(sides) < 1:
+            raise InputError(
+                "expected patch_size of one or two numbers of at least 1, got "
+                f"{patch_size}"
+            )
+        self.tokenizer = tokenizer
+        self.baseline = baseline
+        self.keep = tuple(special_ids(tokenizer) if keep is None else keep)
+        self.patch_size = sides
+
+    @log_usage(part_of_slo=True)
+    def attribute(
+        self,
+        inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],
+        target: Any = None,
+        additional_forward_args: Any = None,
+        return_convergence_delta: bool = False,
+        verbose: bool = False,
+    ) -> Any:
+        r"""Return the mean relevance of each input over its contexts.
+
+        Args:
+            inputs (Tensor, tuple of Tensor, or Mapping): as for
+                :meth:`TransformerLRP.attribute`; token identifiers and embeddings
+                ``(batch, tokens, ...)``, pixels ``(batch, channels, height, width)``.
+            target (int, tuple, Tensor or list, optional): which score to explain, as in
+                Captum. Default: None
+            additional_forward_args (Any, optional): passed on after the inputs.
+                Default: None
+            return_convergence_delta (bool, optional): also return score minus sum of
+                relevance, per example. Default: False
+            verbose (bool, optional): print the trace of the pass over the input itself.
+                Default: False
+
+        Returns:
+            As :meth:`TransformerLRP.attribute`.
+
+        Raises:
+            InputError: if identifiers are explained and nothing says what replaces
+                them, or an input has no parts; and all that
+                :meth:`TransformerLRP.attribute` raises.
+        """
+        given = prepare_inputs(inputs, additional_forward_args)
+        names = [leaf.name for leaf in given.leaves]
+        parts = [
+            Parts(leaf, self.patch_size, self.keep, self._replacement(leaf.given))
+            for leaf in given.leaves
+        ]
+        attribute = super().attribute
+
+        def relevance(replaced: list[Tensor]) -> list[Tensor]:
+            """Return the relevance of the inputs without some parts of each."""
+            other = [p.without(r) for p, r in zip(parts, replaced, strict=True)]
+            found = attribute(
+                _like(inputs, given, other), target, additional_forward_args
+            )
+            return _leaves_of(found, names)
+
+        whole, delta = attribute(inputs, target, additional_forward_args, True, verbose)
+        flat = _leaves_of(whole, names)
+        means = self.average(parts, flat, relevance)
+        found = given.restore(tuple(means))
+        if not return_convergence_delta:
+            return found
+        scores = delta + _totals(flat, len(delta))
+        return found, scores - _totals(means, len(scores))
+
+    @abstractmethod
+    def average(
+        self,
+        parts: list[Parts],
+        whole: list[Tensor],
+        relevance: Callable[[list[Tensor]], list[Tensor]],
+    ) -> list[Tensor]:
+        """Return the mean relevance of each input over its contexts.
+
+        Args:
+            parts (list of Parts): the parts of each input.
+            whole (list of Tensor): relevance in the whole input, of their shapes.
+            relevance (Callable): takes for each input which parts to replace, as
+                :meth:`Parts.without`, and returns the relevance of what is left, of the
+                shapes of the inputs; one pass.
+        """
+
+    @abstractmethod
+    def about_contexts(self) -> str:
+        """Say in a sentence what the relevance is the mean of."""
+
+    def _replacement(self, tensor: Tensor) -> Tensor:
+        value = self.baseline
+        if value is None and tensor.is_floating_point():
+            value = 0.0
+        if value is None:
+            value = replacement_id(self.tokenizer)
+        if value is None:
+            raise InputError(
+                f"{self.name} replaces tokens and was not told by what: pass "
+                "tokenizer=, or baseline= with the identifier of a mask or padding "
+                "token"
+            )
+        return tensor.new_tensor(value)
+
+
+def replacement_id(tokenizer: Any) -> int | None:
+    """Return what can stand for an unknown word: mask, else padding, else unknown.
+
+    The unknown token counts only where it does not also end a text, as GPT-2's does.
+    """
+    if tokenizer is None:
+        return None
+    found = [getattr(tokenizer, "mask_token_id", None), tokenizer.pad_token_id]
+    if tokenizer.unk_token_id != tokenizer.eos_token_id:
+        found.append(tokenizer.unk_token_id)
+    return next((int(i) for i in found if i is not None), None)
+
+
+def _like(inputs: Any, given: Inputs, tensors: list[Tensor]) -> Any:
+    """Return other values of the explained inputs in the form that these came in."""
+    if given.form == "mapping":
+        names = [leaf.name for leaf in given.leaves]
+        return {**inputs, **dict(zip(names, tensors, strict=True))}
+    return tensors[0] if given.form == "tensor" else tuple(tensors)
+
+
+def _leaves_of(found: Any, names: Sequence[str]) -> list[Tensor]:
+    if isinstance(found, Mapping):
+        return [found[name] for name in names]
+    return list(found) if isinstance(found, tuple) else [found]
+
+
+def _totals(tensors: Sequence[Tensor], examples: int) -> Tensor:
+    """Return the sum of all elements of each example."""
+    sums = [t.reshape(examples, -1).sum(1) for t in tensors]
+    return torch.stack(sums).sum(0)
