@@ -144,7 +144,9 @@ def gamma_lrp(
 
     Vision transformers explained by AttnLRP alone are noisy; gamma in linear layers and
     in the convolution that embeds the patches makes them less so (AttnLRP, arXiv
-    2402.05602, Sec. 4.1 and App. B).
+    2402.05602, Sec. 4.1 and App. B). On the two small ones that
+    ``benchmarks/faithfulness_image.py`` measures, maps cover more of the object, and
+    rank patches worse.
 
     Args:
         gamma (float, optional): of dense layers. Default: 0.05
