@@ -86,7 +86,7 @@ X = torch.randn(2, 4, generator=torch.Generator().manual_seed(1)).double()
 
 def test_all_classes_are_covered() -> None:
     """A new public class has to be of a kind whose contract is checked here."""
-    assert len(LAYER) >= 3 and len(NEURON) >= 3 and len(ATTENTION) == 8
+    assert len(LAYER) >= 3 and len(NEURON) >= 3 and len(ATTENTION) == 9
     assert set(PUBLIC) == {*RELEVANCE, *ATTENTION, DiffMask}
     assert {c for c in METHODS.values() if issubclass(c, TransformerLRP)} < set(WHOLE)
 
