@@ -188,8 +188,8 @@ TEXT: dict[str, TextMethod] = {
     "CP-LRP, gamma .05": text_method(lambda m: CPLRP(m, rules=with_gamma(0.05))),
     "AttnLRP, SmoothGrad of 10": smooth(AttnLRP, 10),
     "OwenLRP": in_contexts(OwenLRP),
+    "ErasureLRP without gamma": in_contexts(ErasureLRP, composite="attnlrp"),
     "ErasureLRP": in_contexts(ErasureLRP),
-    "ErasureLRP, gamma .02": in_contexts(ErasureLRP, rules=with_gamma(0.02)),
 }
 
 
@@ -315,8 +315,8 @@ IMAGE: dict[str, ImageMethod] = {
     "AttnLRP, gamma 1": relevance_of_pixels(lambda m: AttnLRP(m, rules=with_gamma(1))),
     "AttnLRP, SmoothGrad of 10": smooth_of_pixels(AttnLRP, 10),
     "OwenLRP": relevance_of_pixels(lambda m: OwenLRP(m, patch_size=4)),
-    "ErasureLRP": relevance_of_pixels(lambda m: ErasureLRP(m, patch_size=4)),
-    "ErasureLRP, gamma .02": relevance_of_pixels(
-        lambda m: ErasureLRP(m, patch_size=4, rules=with_gamma(0.02))
+    "ErasureLRP without gamma": relevance_of_pixels(
+        lambda m: ErasureLRP(m, "attnlrp", patch_size=4)
     ),
+    "ErasureLRP": relevance_of_pixels(lambda m: ErasureLRP(m, patch_size=4)),
 }

@@ -650,9 +650,10 @@ def _about(cls: type) -> str:
 def _rules(options: argparse.Namespace) -> None:
     """Run ``rules``."""
     from .attribution import BASELINES, METHODS, AttentionAttribution
+    from .attribution.erasure_lrp import SLIGHT_GAMMA
     from .propagation import COMPOSITES
 
-    averaged = dict.fromkeys(("erasure-lrp", "owen-lrp"), COMPOSITES["attnlrp"])
+    averaged = {"owen-lrp": COMPOSITES["attnlrp"], "erasure-lrp": SLIGHT_GAMMA}
     tables = {**COMPOSITES, **averaged}
     attention = {
         n: c for n, c in METHODS.items() if issubclass(c, AttentionAttribution)

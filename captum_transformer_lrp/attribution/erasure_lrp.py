@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..propagation import Composite
+from ..propagation import Composite, gamma_lrp
 from .contexts import ContextLRP, Parts
+
+#: AttnLRP, in whose linear layers what speaks for the score counts a little more
+SLIGHT_GAMMA = gamma_lrp(0.02, convolution=0.02)
 
 
 class ErasureLRP(ContextLRP):
@@ -32,7 +35,7 @@ class ErasureLRP(ContextLRP):
     where T are the strongest parts by :math:`R(x) + A` and :math:`x_T` is the input
     with nothing else. Costs three passes of the composite's LRP. A method of this
     package; ``benchmarks/faithfulness_text.py`` and ``faithfulness_image.py`` measure
-    it.
+    it, and chose the defaults on the first halves of their data.
 
     A part is a token, or a square patch of a picture; special tokens are never erased.
     Neither batch nor padding changes the result. Not conserved: the sum is no score of
@@ -40,8 +43,9 @@ class ErasureLRP(ContextLRP):
 
     Args:
         forward_func (Callable): the model, or any function of it.
-        composite (str or Composite, optional): the method in each context.
-            Default: ``"attnlrp"``
+        composite (str or Composite, optional): the method in each context. Default:
+            AttnLRP with gamma .02 in what is linear; ``"attnlrp"`` takes less than half
+            the time, and agrees less with people on texts
         erased (float, optional): how much of the input S is, counted in parts and
             rounded up, in (0, 1). Default: 0.1
         kept (float, optional): how much T is, likewise. Default: 0.5
@@ -63,7 +67,7 @@ class ErasureLRP(ContextLRP):
     def __init__(
         self,
         forward_func: Callable[..., Any],
-        composite: str | Composite = "attnlrp",
+        composite: str | Composite = SLIGHT_GAMMA,
         *,
         erased: float = 0.1,
         kept: float = 0.5,

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_transformer_lrp import CPLRP, AttnLRP, ErasureLRP, explain
+from captum_transformer_lrp import CPLRP, AttnLRP, ErasureLRP, explain, rules
 from captum_transformer_lrp.errors import InputError
 from captum_transformer_lrp.models.loading import load_image_model
 from captum_transformer_lrp.models.pictures import draw_ship
@@ -77,9 +77,20 @@ def test_what_is_overshadowed_gets_relevance() -> None:
     ids = torch.tensor([[1, 2, 0, 0]])
     beside = AttnLRP(strongest).attribute(ids)
     assert beside.tolist() == [[2.0, 0.0, 0.0, 0.0]]
-    found = ErasureLRP(strongest, baseline=0).attribute(ids)
+    found = ErasureLRP(strongest, "attnlrp", baseline=0).attribute(ids)
     assert found[0, 0] > found[0, 1] > 0
     assert not found[0, 2:].any()
+
+
+def test_by_default_a_little_gamma() -> None:
+    model = reader()
+    rows: Any = dict.fromkeys(("linear", "conv2d"), rules.Gamma(gamma=0.02))
+    options: Any = {"baseline": MASK, "keep": (CLS, SEP)}
+    found = ErasureLRP(model, **options).attribute(IDS, target=1)
+    written = ErasureLRP(model, "attnlrp", rules=rows, **options)
+    assert relative(found, written.attribute(IDS, target=1)) < 1e-12
+    plain = ErasureLRP(model, "attnlrp", **options).attribute(IDS, target=1)
+    assert relative(found, plain) > 1e-3
 
 
 def test_where_nothing_interacts_it_is_the_relevance_itself() -> None:
@@ -91,7 +102,10 @@ def test_where_nothing_interacts_it_is_the_relevance_itself() -> None:
         return (embed(ids) @ weight).sum(1)
 
     expected = AttnLRP(bag).attribute(IDS)
-    assert relative(ErasureLRP(bag, baseline=MASK).attribute(IDS), expected) < 1e-12
+    assert (
+        relative(ErasureLRP(bag, "attnlrp", baseline=MASK).attribute(IDS), expected)
+        < 1e-12
+    )
 
 
 def test_patches_of_pictures_are_erased_whole() -> None:
@@ -105,7 +119,9 @@ def test_patches_of_pictures_are_erased_whole() -> None:
         return head(conv(x).relu().amax((2, 3)))
 
     x = torch.randn(2, 3, 8, 12, dtype=torch.float64)
-    found = ErasureLRP(model, patch_size=4, erased=0.2, kept=0.5).attribute(x, target=1)
+    found = ErasureLRP(model, "attnlrp", patch_size=4, erased=0.2, kept=0.5).attribute(
+        x, target=1
+    )
     _, without, alone = (
         (t != 0).all(1).view(2, 2, 4, 3, 4).all(4).all(2) for t in seen
     )
