@@ -95,10 +95,28 @@ def _sliced(sizes: Sizes, random: Any) -> dict[str, Tensor]:
     }
 
 
-def _codes(sizes: Sizes) -> Tensor:
-    """Return two sounds of four codebooks each, one codebook a row."""
+def _waves(sizes: Sizes, random: Any) -> dict[str, Any]:
+    """Return two sounds of four frames, whose latents are to go without noise."""
+    return {
+        "input_values": random(2, 1, 32),
+        "padding_mask": torch.ones(2, 32, dtype=torch.bool),
+        "sample": False,
+    }
+
+
+def _tokenizer(name: str) -> dict[str, Any]:
+    """Return the fields of a tokenizer of sounds that takes 8 samples as a frame."""
+    return {
+        f"{name}.downsampling_ratios": [2, 4],
+        f"{name}.depths": [1, 1, 1],
+        f"{name}.num_filters": 8,
+    }
+
+
+def _codes(sizes: Sizes, rows: int = 8) -> Tensor:
+    """Return two sounds of four codebooks each, or others, one codebook a row."""
     generator = torch.Generator().manual_seed(sizes.seed)
-    return torch.randint(6, 90, (8, sizes.tokens), generator=generator)
+    return torch.randint(6, 90, (rows, sizes.tokens), generator=generator)
 
 
 def _tower(name: str, sizes: Sizes, **fields: int) -> Any:
@@ -137,6 +155,15 @@ _ANYRES: dict[str, Any] = {  # a picture as itself and two tiles
     "image_grid_pinpoints": [[32, 64], [64, 32]],
     "!inputs": lambda s, random: {"pixel_values": random(2, 3, 3, 32, 32)},
 }
+_GRANITE_SPEECH: dict[str, Any] = {
+    "encoder_config.context_size": 8,
+    "encoder_config.hidden_dim": lambda s: s.width,
+    "window_size": 15,  # three queries of five frames each
+    "!places": 9,
+    "!inputs": lambda s, random: {
+        "input_features_mask": torch.ones(2, 9, dtype=torch.bool)
+    },
+}
 _QFORMER: dict[str, Any] = {"!inputs": lambda s, random: _prompts(s)}
 
 #: what holds for one class of a model type only
@@ -156,12 +183,61 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "donut-swin": _SWIN,
     "swin": _SWIN,
     "canary": {"encoder_config.!keep": ("num_mel_bins",)},
-    "fun_asr_nano": {"adaptor_config.intermediate_size": lambda s: s.width // 4},
+    "fun_asr_nano": {
+        "adaptor_config.intermediate_size": lambda s: s.width // 4,
+        "!inputs": lambda s, random: {"input_features": random(2, s.frames, 7 * 80)},
+    },
+    "kyutai_speech_to_text": {
+        "!kind": "text",
+        "codec_config.upsample_groups": lambda s: s.width,
+        "num_codebooks": 4,
+        "!inputs": lambda s, random: {  # a word and four codes for every frame
+            "input_ids": _codes(s, 2 * 5).unflatten(0, (2, 5)).mT.contiguous()
+        },
+    },
+    "voxtral_realtime": {
+        "!kind": "audio",
+        "!inputs": lambda s, random: {"input_features": random(2, 128, 8 * s.tokens)},
+    },
+    "vibevoice": {
+        **_tokenizer("audio_config"),
+        **_tokenizer("semantic_model_config"),
+        "!inputs": _waves,
+    },
+    "vibevoice_asr": {
+        **_tokenizer("acoustic_tokenizer_encoder_config"),
+        **_tokenizer("semantic_tokenizer_encoder_config"),
+        "!places": 4,
+        "!inputs": _waves,
+    },
     "moonshine": {
         "encoder_num_key_value_heads": lambda s: s.heads,
         "decoder_num_key_value_heads": lambda s: s.heads,
     },
-    "qwen3_asr": {"audio_config.n_window": 8},
+    "moonshine_streaming": {  # its class reads a field that its configuration lacks
+        "num_key_value_heads": lambda s: s.heads,
+        "encoder_config.num_key_value_heads": lambda s: s.heads,
+    },
+    "dia": {
+        "!kind": "text",
+        "!inputs": lambda s, random: {
+            "decoder_input_ids": _codes(s, 18).unflatten(0, (2, 9)).mT.contiguous()
+        },
+    },
+    "pop2piano": {
+        "!inputs": lambda s, random: {
+            "input_ids": None,
+            "input_features": random(2, s.frames, s.width),
+        }
+    },
+    "voxtral": {"audio_token_id": lambda s: s.vocabulary - 4},
+    "qwen3_asr": {  # it counts on 13 features of a window of 100 frames
+        "audio_config.downsample_hidden_size": 8,
+        "!inputs": lambda s, random: {
+            "input_features": random(2, 128, 100),
+            "input_features_mask": torch.ones(2, 100, dtype=torch.long),
+        }
+    },
     "speech-encoder-decoder": {
         **_CROSS,
         "!inputs": lambda s, random: {
@@ -429,8 +505,8 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 2,
         "n_shared_experts": 1,
     },
-    "granite_speech": {"encoder_config.context_size": 8},
-    "granite_speech_plus": {"encoder_config.context_size": 8},
+    "granite_speech": _GRANITE_SPEECH,
+    "granite_speech_plus": _GRANITE_SPEECH,
     "granitemoehybrid": _MAMBA2,
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "longcat_flash": {"qk_head_dim": lambda s: 2 * s.head},
@@ -451,7 +527,10 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "esm": {"vocab_size": 33, "pad_token_id": 1, "mask_token_id": 32},
     "esmc": {"num_key_value_heads": lambda s: s.heads},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "num_layers": 2},
-    "granite_speech5_ctc": {"encoder_config.context_size": 8},
+    "granite_speech5_ctc": {
+        "encoder_config.context_size": 8,
+        "!inputs": lambda s, random: {"input_features": random(2, s.frames, 4 * 80)},
+    },
     "layoutlmv3": {"input_size": 32, "coordinate_size": 5, "shape_size": 6},
     "lilt": {"hidden_size": 48, "num_attention_heads": 4},
     "longformer": {
