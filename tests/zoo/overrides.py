@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .shrinking import Sizes, shrunk
+from .shrinking import SPECIAL, Sizes, shrunk
 
 
 def _boxes(sizes: Sizes) -> Tensor:
@@ -65,6 +65,14 @@ def _marked(sizes: Sizes) -> Tensor:
     places = torch.zeros(2, sizes.tokens, dtype=torch.bool)
     places[:, 2:6] = True
     return places
+
+
+def _seen(sizes: Sizes, places: int) -> Tensor:
+    """Return two texts with places for a picture, of the small image token."""
+    generator = torch.Generator().manual_seed(sizes.seed)
+    ids = torch.randint(6, 90, (2, sizes.tokens), generator=generator)
+    token = sizes.vocabulary - 1 - SPECIAL["image_token_id"]
+    return torch.cat([ids[:, :2], torch.full((2, places), token), ids[:, 2:]], 1)
 
 
 def _numbered_patches(random: Any) -> Tensor:
@@ -252,7 +260,10 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "vision-encoder-decoder": _CROSS,
     "gemma3n": {
         "vision_config.hidden_size": 2048,
-        "vision_config.model_args": {"channel_multiplier": 0.1},
+        "vision_config.model_args": {
+            "channel_multiplier": 0.1,
+            "msfa_output_resolution": 2,
+        },
     },
     "pp_formulanet": {"!inputs": lambda s, random: {"input_ids": None}},
     "hgnet_v2": {
@@ -343,6 +354,19 @@ OVERRIDES: dict[str, dict[str, Any]] = {
             "img_size": (32, 32),
             "global_pool": "",
             "use_post_transformer_norm": False,
+        },
+        "!inputs": _pictures,
+    },
+    "pi0": {
+        "max_action_dim": 8,
+        "chunk_size": 4,
+        "!inputs": lambda s, random: {
+            **_pictures(s, random),
+            "pixel_attention_mask": torch.ones(2, 1, dtype=torch.bool),
+            "input_ids": _seen(s, 16),
+            "state": random(2, 32),
+            "noise": random(2, 4, 8),
+            "timestep": torch.tensor([0.3, 0.6], dtype=torch.float64),
         },
     },
     "inkling_mm_model": {
@@ -438,7 +462,18 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "audio_config.hidden_sizes": (8, 16, 24, 32),
         "!inputs": lambda s, random: {"pixel_values": random(32, 384)},
     },
-    "molmo2": {"adapter_config.vision_feature_layer": [1, 0]},
+    "molmo2": {
+        "adapter_config.vision_feature_layer": [1, 0],
+        "adapter_config.text_hidden_size": lambda s: s.width,
+        "vision_config.image_size": [32, 32],
+        "vision_config.num_position_embeddings": 16,
+        "image_patch_id": lambda s: s.vocabulary - 2,
+        "!inputs": lambda s, random: {  # 4 tokens of 2 x 2 patches each
+            "pixel_values": random(2, 16, 3 * 8 * 8),
+            "image_token_pooling": torch.arange(32).view(8, 4),
+            "image_grids": torch.tensor([[2, 2, 0, 0]] * 2),
+        },
+    },
     "mistral_large4": {"text_config.kv_source_layers": [0, 1]},
     "deepseek_vl_hybrid": {
         "high_res_vision_config.image_size": 128,
@@ -529,6 +564,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "num_layers": 2},
     "granite_speech5_ctc": {
         "encoder_config.context_size": 8,
+        "encoder_config.num_key_value_heads": lambda s: s.heads,
         "!inputs": lambda s, random: {"input_features": random(2, s.frames, 4 * 80)},
     },
     "layoutlmv3": {"input_size": 32, "coordinate_size": 5, "shape_size": 6},
@@ -567,7 +603,9 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     },
     "xmod": {"default_language": "en_XX"},
     "zamba": {
-        "num_hidden_layers": 6,
+        "num_hidden_layers": 4,
+        # two hybrid layers at least: the second shares the weights of the first
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
         "attention_hidden_size": lambda s: 2 * s.width,
         "attention_head_dim": lambda s: 2 * s.width // s.heads,
         "n_mamba_heads": 2,
