@@ -244,7 +244,7 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "!inputs": lambda s, random: {
             "input_features": random(2, 128, 100),
             "input_features_mask": torch.ones(2, 100, dtype=torch.long),
-        }
+        },
     },
     "speech-encoder-decoder": {
         **_CROSS,
@@ -372,7 +372,30 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "inkling_mm_model": {
         "!inputs": lambda s, random: {"pixel_values": random(8, 2, 8, 8, 3)}
     },
-    "nemotron_h_omni": {"vision_config.video_temporal_patch_size": 2},
+    "nemotron_h_omni": {
+        "vision_config.video_temporal_patch_size": 2,
+        "vision_config.dtype": "float64",  # what it casts pictures to
+        "!places": 4,
+        "!inputs": lambda s, random: {
+            "pixel_values": random(32, 3 * 8 * 8),
+            "image_grid_hw": torch.tensor([[4, 4]] * 2),
+        },
+    },
+    "dots3_note": {
+        "vision_config.mlp_layer_types": ["dense", "sparse"],
+        "vision_config.adapter_in_dim": lambda s: s.width,
+        "vision_config.adapter_out_dim": lambda s: s.width,
+        "audio_config.adapter_input_size": lambda s: s.width,
+        "audio_config.adapter_out_dim": lambda s: s.width,
+        "text_config.index_topk": 4,
+        "text_config.swa_num_attention_heads": lambda s: s.heads,
+        "text_config.swa_num_key_value_heads": lambda s: s.heads,
+        "text_config.swa_q_lora_rank": lambda s: s.head,
+        "text_config.swa_kv_lora_rank": lambda s: s.head,
+        "text_config.swa_head_dim": lambda s: 2 * s.head,
+        "text_config.swa_qk_nope_head_dim": lambda s: s.head,
+        "text_config.swa_v_head_dim": lambda s: s.head,
+    },
     "gemma4_unified": {
         "vision_config": lambda s: _tower(
             "Gemma4UnifiedVisionConfig",
