@@ -238,7 +238,11 @@ OVERRIDES: dict[str, dict[str, Any]] = {
             "input_features": random(2, s.frames, s.width),
         }
     },
-    "voxtral": {"audio_token_id": lambda s: s.vocabulary - 4},
+    "voxtral": {
+        "audio_token_id": lambda s: s.vocabulary - 4,
+        # a token for every two frames, laid side by side
+        "audio_config.intermediate_size": lambda s: 2 * s.width,
+    },
     "qwen3_asr": {  # it counts on 13 features of a window of 100 frames
         "audio_config.downsample_hidden_size": 8,
         "!inputs": lambda s, random: {
@@ -347,11 +351,11 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "perception_lm": {
         "vision_config.architecture": "vit_pe_core_tiny_patch16_384",
         "vision_config.do_pooling": False,
-        "vision_config.model_args": {
-            "embed_dim": 32,
-            "depth": 2,
-            "num_heads": 4,
-            "img_size": (32, 32),
+        "vision_config.model_args": lambda s: {
+            "embed_dim": s.width,
+            "depth": s.layers,
+            "num_heads": s.heads,
+            "img_size": (s.pixels, s.pixels),
             "global_pool": "",
             "use_post_transformer_norm": False,
         },
@@ -382,7 +386,9 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         },
     },
     "dots3_note": {
-        "vision_config.mlp_layer_types": ["dense", "sparse"],
+        "vision_config.mlp_layer_types": lambda s: (
+            ["dense"] + ["sparse"] * (s.layers - 1)
+        ),
         "vision_config.adapter_in_dim": lambda s: s.width,
         "vision_config.adapter_out_dim": lambda s: s.width,
         "audio_config.adapter_input_size": lambda s: s.width,
