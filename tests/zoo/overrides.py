@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .shrinking import Sizes, shrunk
+from .shrinking import SPECIAL, Sizes, shrunk
 
 
 def _boxes(sizes: Sizes) -> Tensor:
@@ -67,6 +67,14 @@ def _marked(sizes: Sizes) -> Tensor:
     return places
 
 
+def _seen(sizes: Sizes, places: int) -> Tensor:
+    """Return two texts with places for a picture, of the small image token."""
+    generator = torch.Generator().manual_seed(sizes.seed)
+    ids = torch.randint(6, 90, (2, sizes.tokens), generator=generator)
+    token = sizes.vocabulary - 1 - SPECIAL["image_token_id"]
+    return torch.cat([ids[:, :2], torch.full((2, places), token), ids[:, 2:]], 1)
+
+
 def _numbered_patches(random: Any) -> Tensor:
     """Return two pictures as 4 patches of 32 numbers, each after its place."""
     places = torch.tensor([[1.0, 1.0], [1.0, 2.0], [2.0, 1.0], [2.0, 2.0]])
@@ -95,10 +103,28 @@ def _sliced(sizes: Sizes, random: Any) -> dict[str, Tensor]:
     }
 
 
-def _codes(sizes: Sizes) -> Tensor:
-    """Return two sounds of four codebooks each, one codebook a row."""
+def _waves(sizes: Sizes, random: Any) -> dict[str, Any]:
+    """Return two sounds of four frames, whose latents are to go without noise."""
+    return {
+        "input_values": random(2, 1, 32),
+        "padding_mask": torch.ones(2, 32, dtype=torch.bool),
+        "sample": False,
+    }
+
+
+def _tokenizer(name: str) -> dict[str, Any]:
+    """Return the fields of a tokenizer of sounds that takes 8 samples as a frame."""
+    return {
+        f"{name}.downsampling_ratios": [2, 4],
+        f"{name}.depths": [1, 1, 1],
+        f"{name}.num_filters": 8,
+    }
+
+
+def _codes(sizes: Sizes, rows: int = 8) -> Tensor:
+    """Return two sounds of four codebooks each, or others, one codebook a row."""
     generator = torch.Generator().manual_seed(sizes.seed)
-    return torch.randint(6, 90, (8, sizes.tokens), generator=generator)
+    return torch.randint(6, 90, (rows, sizes.tokens), generator=generator)
 
 
 def _tower(name: str, sizes: Sizes, **fields: int) -> Any:
@@ -137,6 +163,15 @@ _ANYRES: dict[str, Any] = {  # a picture as itself and two tiles
     "image_grid_pinpoints": [[32, 64], [64, 32]],
     "!inputs": lambda s, random: {"pixel_values": random(2, 3, 3, 32, 32)},
 }
+_GRANITE_SPEECH: dict[str, Any] = {
+    "encoder_config.context_size": 8,
+    "encoder_config.hidden_dim": lambda s: s.width,
+    "window_size": 15,  # three queries of five frames each
+    "!places": 9,
+    "!inputs": lambda s, random: {
+        "input_features_mask": torch.ones(2, 9, dtype=torch.bool)
+    },
+}
 _QFORMER: dict[str, Any] = {"!inputs": lambda s, random: _prompts(s)}
 
 #: what holds for one class of a model type only
@@ -156,12 +191,65 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "donut-swin": _SWIN,
     "swin": _SWIN,
     "canary": {"encoder_config.!keep": ("num_mel_bins",)},
-    "fun_asr_nano": {"adaptor_config.intermediate_size": lambda s: s.width // 4},
+    "fun_asr_nano": {
+        "adaptor_config.intermediate_size": lambda s: s.width // 4,
+        "!inputs": lambda s, random: {"input_features": random(2, s.frames, 7 * 80)},
+    },
+    "kyutai_speech_to_text": {
+        "!kind": "text",
+        "codec_config.upsample_groups": lambda s: s.width,
+        "num_codebooks": 4,
+        "!inputs": lambda s, random: {  # a word and four codes for every frame
+            "input_ids": _codes(s, 2 * 5).unflatten(0, (2, 5)).mT.contiguous()
+        },
+    },
+    "voxtral_realtime": {
+        "!kind": "audio",
+        "!inputs": lambda s, random: {"input_features": random(2, 128, 8 * s.tokens)},
+    },
+    "vibevoice": {
+        **_tokenizer("audio_config"),
+        **_tokenizer("semantic_model_config"),
+        "!inputs": _waves,
+    },
+    "vibevoice_asr": {
+        **_tokenizer("acoustic_tokenizer_encoder_config"),
+        **_tokenizer("semantic_tokenizer_encoder_config"),
+        "!places": 4,
+        "!inputs": _waves,
+    },
     "moonshine": {
         "encoder_num_key_value_heads": lambda s: s.heads,
         "decoder_num_key_value_heads": lambda s: s.heads,
     },
-    "qwen3_asr": {"audio_config.n_window": 8},
+    "moonshine_streaming": {  # its class reads a field that its configuration lacks
+        "num_key_value_heads": lambda s: s.heads,
+        "encoder_config.num_key_value_heads": lambda s: s.heads,
+    },
+    "dia": {
+        "!kind": "text",
+        "!inputs": lambda s, random: {
+            "decoder_input_ids": _codes(s, 18).unflatten(0, (2, 9)).mT.contiguous()
+        },
+    },
+    "pop2piano": {
+        "!inputs": lambda s, random: {
+            "input_ids": None,
+            "input_features": random(2, s.frames, s.width),
+        }
+    },
+    "voxtral": {
+        "audio_token_id": lambda s: s.vocabulary - 4,
+        # a token for every two frames, laid side by side
+        "audio_config.intermediate_size": lambda s: 2 * s.width,
+    },
+    "qwen3_asr": {  # it counts on 13 features of a window of 100 frames
+        "audio_config.downsample_hidden_size": 8,
+        "!inputs": lambda s, random: {
+            "input_features": random(2, 128, 100),
+            "input_features_mask": torch.ones(2, 100, dtype=torch.long),
+        },
+    },
     "speech-encoder-decoder": {
         **_CROSS,
         "!inputs": lambda s, random: {
@@ -176,7 +264,10 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "vision-encoder-decoder": _CROSS,
     "gemma3n": {
         "vision_config.hidden_size": 2048,
-        "vision_config.model_args": {"channel_multiplier": 0.1},
+        "vision_config.model_args": {
+            "channel_multiplier": 0.1,
+            "msfa_output_resolution": 2,
+        },
     },
     "pp_formulanet": {"!inputs": lambda s, random: {"input_ids": None}},
     "hgnet_v2": {
@@ -260,19 +351,57 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "perception_lm": {
         "vision_config.architecture": "vit_pe_core_tiny_patch16_384",
         "vision_config.do_pooling": False,
-        "vision_config.model_args": {
-            "embed_dim": 32,
-            "depth": 2,
-            "num_heads": 4,
-            "img_size": (32, 32),
+        "vision_config.model_args": lambda s: {
+            "embed_dim": s.width,
+            "depth": s.layers,
+            "num_heads": s.heads,
+            "img_size": (s.pixels, s.pixels),
             "global_pool": "",
             "use_post_transformer_norm": False,
+        },
+        "!inputs": _pictures,
+    },
+    "pi0": {
+        "max_action_dim": 8,
+        "chunk_size": 4,
+        "!inputs": lambda s, random: {
+            **_pictures(s, random),
+            "pixel_attention_mask": torch.ones(2, 1, dtype=torch.bool),
+            "input_ids": _seen(s, 16),
+            "state": random(2, 32),
+            "noise": random(2, 4, 8),
+            "timestep": torch.tensor([0.3, 0.6], dtype=torch.float64),
         },
     },
     "inkling_mm_model": {
         "!inputs": lambda s, random: {"pixel_values": random(8, 2, 8, 8, 3)}
     },
-    "nemotron_h_omni": {"vision_config.video_temporal_patch_size": 2},
+    "nemotron_h_omni": {
+        "vision_config.video_temporal_patch_size": 2,
+        "vision_config.dtype": "float64",  # what it casts pictures to
+        "!places": 4,
+        "!inputs": lambda s, random: {
+            "pixel_values": random(32, 3 * 8 * 8),
+            "image_grid_hw": torch.tensor([[4, 4]] * 2),
+        },
+    },
+    "dots3_note": {
+        "vision_config.mlp_layer_types": lambda s: (
+            ["dense"] + ["sparse"] * (s.layers - 1)
+        ),
+        "vision_config.adapter_in_dim": lambda s: s.width,
+        "vision_config.adapter_out_dim": lambda s: s.width,
+        "audio_config.adapter_input_size": lambda s: s.width,
+        "audio_config.adapter_out_dim": lambda s: s.width,
+        "text_config.index_topk": 4,
+        "text_config.swa_num_attention_heads": lambda s: s.heads,
+        "text_config.swa_num_key_value_heads": lambda s: s.heads,
+        "text_config.swa_q_lora_rank": lambda s: s.head,
+        "text_config.swa_kv_lora_rank": lambda s: s.head,
+        "text_config.swa_head_dim": lambda s: 2 * s.head,
+        "text_config.swa_qk_nope_head_dim": lambda s: s.head,
+        "text_config.swa_v_head_dim": lambda s: s.head,
+    },
     "gemma4_unified": {
         "vision_config": lambda s: _tower(
             "Gemma4UnifiedVisionConfig",
@@ -362,7 +491,18 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "audio_config.hidden_sizes": (8, 16, 24, 32),
         "!inputs": lambda s, random: {"pixel_values": random(32, 384)},
     },
-    "molmo2": {"adapter_config.vision_feature_layer": [1, 0]},
+    "molmo2": {
+        "adapter_config.vision_feature_layer": [1, 0],
+        "adapter_config.text_hidden_size": lambda s: s.width,
+        "vision_config.image_size": [32, 32],
+        "vision_config.num_position_embeddings": 16,
+        "image_patch_id": lambda s: s.vocabulary - 2,
+        "!inputs": lambda s, random: {  # 4 tokens of 2 x 2 patches each
+            "pixel_values": random(2, 16, 3 * 8 * 8),
+            "image_token_pooling": torch.arange(32).view(8, 4),
+            "image_grids": torch.tensor([[2, 2, 0, 0]] * 2),
+        },
+    },
     "mistral_large4": {"text_config.kv_source_layers": [0, 1]},
     "deepseek_vl_hybrid": {
         "high_res_vision_config.image_size": 128,
@@ -429,8 +569,8 @@ OVERRIDES: dict[str, dict[str, Any]] = {
         "num_experts_per_tok": 2,
         "n_shared_experts": 1,
     },
-    "granite_speech": {"encoder_config.context_size": 8},
-    "granite_speech_plus": {"encoder_config.context_size": 8},
+    "granite_speech": _GRANITE_SPEECH,
+    "granite_speech_plus": _GRANITE_SPEECH,
     "granitemoehybrid": _MAMBA2,
     "lfm2_moe": {"layer_types": ["conv", "full_attention"]},
     "longcat_flash": {"qk_head_dim": lambda s: 2 * s.head},
@@ -451,7 +591,11 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     "esm": {"vocab_size": 33, "pad_token_id": 1, "mask_token_id": 32},
     "esmc": {"num_key_value_heads": lambda s: s.heads},
     "gpt_neo": {"attention_types": [[["global", "local"], 1]], "num_layers": 2},
-    "granite_speech5_ctc": {"encoder_config.context_size": 8},
+    "granite_speech5_ctc": {
+        "encoder_config.context_size": 8,
+        "encoder_config.num_key_value_heads": lambda s: s.heads,
+        "!inputs": lambda s, random: {"input_features": random(2, s.frames, 4 * 80)},
+    },
     "layoutlmv3": {"input_size": 32, "coordinate_size": 5, "shape_size": 6},
     "lilt": {"hidden_size": 48, "num_attention_heads": 4},
     "longformer": {
@@ -488,7 +632,9 @@ OVERRIDES: dict[str, dict[str, Any]] = {
     },
     "xmod": {"default_language": "en_XX"},
     "zamba": {
-        "num_hidden_layers": 6,
+        "num_hidden_layers": 4,
+        # two hybrid layers at least: the second shares the weights of the first
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
         "attention_hidden_size": lambda s: 2 * s.width,
         "attention_head_dim": lambda s: 2 * s.width // s.heads,
         "n_mamba_heads": 2,

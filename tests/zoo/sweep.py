@@ -384,9 +384,9 @@ def _differs_padded(
     Where the two cannot be compared, a note is made.
     """
     pad = getattr(getattr(model, "config", None), "pad_token_id", None)
-    filler = torch.full((1, places), pad if isinstance(pad, int) and pad >= 0 else 0)
-    filler = filler.to(ids.dtype)
-    ones, zeros = torch.ones_like(ids), torch.zeros_like(filler)
+    pad = pad if isinstance(pad, int) and pad >= 0 else 0
+    filler = torch.full((1, places, *ids.shape[2:]), pad, dtype=ids.dtype)
+    ones, zeros = ids.new_ones(ids.shape[:2]), ids.new_zeros(filler.shape[:2])
     whole = {"input_ids": ids, "attention_mask": ones}
     tokens = ids.shape[1]
     order = slice(None) if side == "right" else slice(None, None, -1)

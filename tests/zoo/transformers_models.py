@@ -189,7 +189,7 @@ def text(model: Any, family: str, sizes: Sizes) -> dict[str, Tensor]:
         if not type(model).__name__.endswith(("Classification", "QuestionAnswering")):
             inputs["decoder_input_ids"] = inputs["input_ids"].flip(1)[:, :5]
     more = _more(family, sizes)
-    return {**inputs, **{k: v for k, v in more.items() if k not in _PICTURES}}
+    return {**inputs, **{k: v for k, v in more.items() if k not in _BESIDE_TEXT}}
 
 
 def pixels_of(config: Any, sizes: Sizes) -> tuple[int, int, int]:
@@ -297,8 +297,18 @@ def _with_places(
     return inputs
 
 
-#: inputs that a text alone goes without
-_PICTURES = frozenset({"pixel_values", "image_position_ids"})
+#: pictures and sounds, which a text alone goes without
+_BESIDE_TEXT = frozenset(
+    {
+        "pixel_values",
+        "image_position_ids",
+        "input_features",
+        "input_features_mask",
+        "input_values",
+        "padding_mask",
+        "sample",
+    }
+)
 #: tell image tokens from text by token types
 _TYPED = frozenset({"gemma3", "paligemma", "shieldgemma2", "git"})
 
