@@ -228,14 +228,14 @@ def draw(
     ):
         means = [r.measurements[metric].mean for r in ordered]
         errors = [r.measurements[metric].standard_error for r in ordered]
-        ours = ["LRP" in r.method for r in ordered]
+        ours = [bool(re.search("LRP|Relevance", r.method)) for r in ordered]
         colors = ["#0072B2" if own else "#9A9A9A" for own in ours]
         axis.barh(range(len(ordered)), means, xerr=errors, color=colors, height=0.72)
         axis.set_xlabel(label)
         axis.set_yticks(range(len(ordered)), [r.method for r in ordered])
         axis.spines[["top", "right"]].set_visible(False)
         axis.axvline(0, color="black", linewidth=0.8)
-    figure.suptitle(title, fontsize=11)
+    figure.suptitle(f"{title} (blue: relevance propagation)", fontsize=11)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130)
