@@ -579,7 +579,8 @@ class AttentionRelevance(SingleLayer):
     ``sum_h |R^A|``, with ``R^A = A * grad A`` the relevance of the attention map under
     AttnLRP (Achtibat et al. 2024, arXiv 2402.05602): what a token contributes through
     the attention that it gets, for or against the target. Without a sign it says where
-    the model looks for its answer, which makes it a map of objects; it has no unit.
+    the model looks for its answer, which makes it a map of objects, not of the target
+    among several of them; it has no unit.
     One forward and one backward pass. A method of this package, measured in
     ``benchmarks/faithfulness_image.py``. Arguments as for :class:`SingleLayer`.
     """
