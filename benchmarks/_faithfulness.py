@@ -115,19 +115,21 @@ def table(
     results: Sequence[Result],
     columns: Sequence[str],
     examples: Sequence[int] | None = None,
+    against: str = REFERENCE,
 ) -> str:
-    """Return a Markdown table: mean ± standard error, and differences to IG-20.
+    """Return a Markdown table: mean ± standard error, and paired differences.
 
     Args:
         results (sequence of Result): one row each.
         columns (sequence of str): metrics; a `+` behind one adds the paired difference.
         examples (sequence of int, optional): only these. Default: None, all
+        against (str, optional): the method that differences are to. Default: IG-20
     """
-    reference = next((r for r in results if r.method == REFERENCE), None)
+    reference = next((r for r in results if r.method == against), None)
     heads = ["method"]
     for column in columns:
         name = column.removesuffix("+")
-        heads += [name, f"− {REFERENCE}"] if column != name else [name]
+        heads += [name, f"− {against}"] if column != name else [name]
     heads.append("s / example")
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
 
@@ -154,15 +156,19 @@ def table(
     return "\n".join(lines)
 
 
-def summary(
-    results: Sequence[Result], parts: Mapping[str, Sequence[int]]
-) -> list[dict[str, Any]]:
+def summary(results: Sequence[Result], number: int) -> list[dict[str, Any]]:
     """Return mean, standard error and paired difference of all metrics, for JSON.
 
     Args:
         results (sequence of Result): the methods.
-        parts (Mapping): name -> which examples, such as the halves.
+        number (int): of examples; all of them and either half are summed up.
     """
+    half = number // 2
+    parts = {
+        "all": range(number),
+        "first half": range(half),
+        "second half": range(half, number),
+    }
     reference = next((r for r in results if r.method == REFERENCE), None)
     rows = []
     for result in results:
@@ -247,6 +253,11 @@ def add_options(parser: argparse.ArgumentParser, output: str) -> None:
     parser.add_argument("--methods", nargs="+", help="names; default: all")
     parser.add_argument(
         "--output", type=Path, default=Path(output), help="folder of results"
+    )
+    parser.add_argument(
+        "--against",
+        default=REFERENCE,
+        help="the method that differences in the tables are to",
     )
     parser.add_argument(
         "--json", type=Path, help="where to save means and standard errors"

@@ -262,31 +262,32 @@ def main() -> None:
                 results.append(cached(folder, name, protocol, compute, again=again))
                 print(part_name, name, f"{results[-1].seconds:.4f} s", flush=True)
             number = len(part.pixels)
-            show(part_name, results, number, options.figure)
+            show(part_name, results, number, options.figure, options.against)
             if options.json is not None:
                 path = options.json.with_stem(f"{options.json.stem}_{part_name}")
-                half = number // 2
-                ranges = {
-                    "all": range(number),
-                    "first half": range(half),
-                    "second half": range(half, number),
-                }
-                save_summary(path, protocol, summary(results, ranges))
+                save_summary(path, protocol, summary(results, number))
 
 
 def show(
-    part: str, results: Sequence[Result], number: int, figure: Path | None
+    part: str,
+    results: Sequence[Result],
+    number: int,
+    figure: Path | None,
+    against: str,
 ) -> None:
     """Print the tables of one part and save its figure."""
     columns = COLUMNS[part]
     half = number // 2
-    print(f"\n{part}: all {number} pictures\n\n{table(results, columns)}")
+    print(
+        f"\n{part}: all {number} pictures\n\n{table(results, columns, None, against)}"
+    )
     compared = [column for column in columns if column.endswith("+")]
     for title, chosen in (
         ("first half", range(half)),
         ("second half, held out", range(half, number)),
     ):
-        print(f"\n{part}: {title}\n\n{table(results, compared, chosen)}", flush=True)
+        halved = table(results, compared, chosen, against)
+        print(f"\n{part}: {title}\n\n{halved}", flush=True)
     if figure is not None:
         panels = {c.removesuffix("+"): c.removesuffix("+") for c in compared}
         path = figure.with_name(f"{figure.stem}_{part}{figure.suffix}")

@@ -274,16 +274,16 @@ def main() -> None:
             results.append(result)
     half = len(sentences) // 2
     columns = (*COLUMNS, "AU-MSE") if options.au_mse else COLUMNS
-    print(f"\nAll {len(sentences)} sentences\n\n{table(results, columns)}")
+    whole = table(results, columns, None, options.against)
+    print(f"\nAll {len(sentences)} sentences\n\n{whole}")
     for title, part in (
         ("First half", range(half)),
         ("Second half, held out", range(half, len(sentences))),
     ):
-        print(f"\n{title}\n\n{table(results, ('Delta+', 'leaf AP+'), part)}")
+        compared = table(results, ("Delta+", "leaf AP+"), part, options.against)
+        print(f"\n{title}\n\n{compared}")
     if options.json is not None:
-        halves = {"first half": range(half), "second half": range(half, len(sentences))}
-        parts = {"all": range(len(sentences)), **halves}
-        save_summary(options.json, protocol, summary(results, parts))
+        save_summary(options.json, protocol, summary(results, len(sentences)))
     if options.figure is not None:
         panels = {
             "Delta": "Delta (LeRF − MoRF area)",

@@ -313,10 +313,10 @@ class TracingEngine(Engine):
                 self.table.operator(function), copied, kwargs, relevant
             )
         base = target._base if target._is_view() else None
-        if base is None or base.requires_grad or not self._times_value:
-            return target.copy_(outcome)
+        around = None if base is None or base.requires_grad else base
         target.copy_(outcome)
-        self._measure_around(operator, target, base)
+        if around is not None and self._times_value:
+            self._measure_around(operator, target, around)
         return target
 
     def _write(

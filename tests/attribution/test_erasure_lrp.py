@@ -33,7 +33,8 @@ def by_hand(method: Any, ids: Tensor, target: int, erased: float, kept: float) -
     def relevance(gone: set[int]) -> list[float]:
         context = ids.clone()
         context[sorted(gone)] = MASK
-        return method.attribute(context[None], target=target)[0].tolist()  # type: ignore[no-any-return]
+        values: list[float] = method.attribute(context[None], target=target)[0].tolist()
+        return values
 
     whole = relevance(set())
     strong = best(whole, words, erased)
