@@ -184,11 +184,14 @@ def run_once(
             identifiers=prepared.identifiers(),
             **engine_options,
         )
+        for leaf in prepared.leaves:
+            if not leaf.is_identifier:
+                engine.tape.start(leaf.leaf, leaf.passed)
         if engine.compiled:  # run compiled parts eagerly, so that they are seen
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(engine)
         with nullcontext() if dtype is None else Raised(dtype):
-            output = _run(forward_func, prepared)
+            output = engine.arrived(_run(forward_func, prepared))
         yield engine, prepared, output
     if engine.dropout_seen:
         warnings.warn(

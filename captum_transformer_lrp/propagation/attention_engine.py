@@ -65,7 +65,7 @@ class AttentionEngine(Engine):
         if operator.kind is None and operator.twin is not None:
             return self.reenter(operator.twin, *args, **kwargs)
         if operator.kind == "softmax" and not relevant:
-            return self._start(operator.function(*args, **kwargs))
+            return self._start(operator, operator.function(*args, **kwargs))
         if operator.kind != "product" or self.backward:
             return super().apply(operator, args, kwargs, relevant)
         output = super().apply(
@@ -75,10 +75,13 @@ class AttentionEngine(Engine):
             self.grids[streams_of(output)[0]] = tuple(output.shape[2:])
         return output
 
-    def _start(self, pattern: Tensor) -> Tensor:
+    def _start(self, operator: Operator, pattern: Tensor) -> Tensor:
         with torch._C.DisableTorchFunction():
             self.starts.append(pattern.requires_grad_())
-            return pattern.clone()
+            with torch.enable_grad():
+                copy = pattern.clone()
+            self.tape.start(pattern, copy, operator)
+            return copy
 
     def _record_maps(
         self, operator: Operator, args: tuple[Any, ...]
@@ -92,9 +95,9 @@ class AttentionEngine(Engine):
                 isinstance(factor, Tensor)
                 and factor.requires_grad
                 and factor.dim() >= 3
-                and attention_behind(factor)
+                and attention_behind(self.tape.of(factor))
             ):
-                factor = factor.view_as(factor)
+                factor = self.tape.same(factor.view_as(factor), factor)
                 self.maps.append(AttentionMap(self.module_path(), factor, transposed))
                 return (*args[:place], factor, *args[place + 1 :])
         return args

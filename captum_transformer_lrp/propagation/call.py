@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from .passes import Kept, Passes, Share, Switch
+from .tape import Made, Tape
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -58,6 +59,7 @@ class Seeing(Protocol):
     """What a call needs of the engine that made it."""
 
     passes: Passes
+    tape: Tape
     merges: bool
     merged_nodes: list[Any]
 
@@ -75,6 +77,7 @@ class Call:
         args (tuple): positional arguments; parameters arrive detached.
         kwargs (dict): keyword arguments.
         module (Module | None): the module, when a module is treated as one operator.
+        note (Any): what the rule leaves on the tape, beside the record of the output.
     """
 
     __slots__ = (
@@ -85,6 +88,7 @@ class Call:
         "kind",
         "kwargs",
         "module",
+        "note",
         "operator",
     )
 
@@ -108,6 +112,11 @@ class Call:
         self.module = module
         self._output = output
         self._engine = engine
+        self.note: Any = None
+
+    def made(self, tensor: Any) -> Made | None:
+        """Return what made a tensor that carries relevance; None for a constant."""
+        return getattr(tensor, "_made", None) if carries_relevance(tensor) else None
 
     def run(self) -> Any:
         """Return the output with torch's own gradient."""
@@ -156,7 +165,12 @@ class Call:
         aliases: dict[int, Tensor] = {}
 
         def alias(tensor: Tensor) -> Tensor:
-            return aliases.setdefault(id(tensor), tensor.view_as(tensor))
+            if id(tensor) not in aliases:
+                twin = tensor.view_as(tensor)
+                if self._engine is not None:
+                    self._engine.tape.same(twin, tensor)
+                aliases[id(tensor)] = twin
+            return aliases[id(tensor)]
 
         args, kwargs = self.replacing(alias)
         call = Call(

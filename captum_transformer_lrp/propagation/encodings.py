@@ -267,6 +267,7 @@ class PositionEngine(Engine):
             alias = leaf.clone()
             if merged > 1:
                 alias = alias.reshape(examples, *aligned.shape[1:])
+        self.tape.start(leaf, alias)
         number = self._tables.setdefault(origin.table, len(self._tables))
         stream = self._stream(other, keys=encoding == "bias")
         self.uses.append(

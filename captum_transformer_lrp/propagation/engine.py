@@ -7,8 +7,10 @@ mode lives on this thread's stack, and modules that are treated as one operator,
 whose outputs are wanted, are met through torch's global module hooks, which are
 registered while an engine needs them and ignore all other threads.
 
-What carries relevance is what requires a gradient: parameters and other foreign leaves
-are detached wherever they enter an operator.
+What carries relevance is what descends from the explained inputs, as the :mod:`~.tape`
+remembers. Everything else that requires a gradient, parameters and what was computed
+from them, is detached wherever it enters an operator, so that within a rule
+``requires_grad`` means relevance.
 """
 
 from __future__ import annotations
@@ -36,8 +38,9 @@ from .passes import Passes
 from .registry import Layers
 from .rules import PlainGradient, Rule
 from .table import Operator, table_for
+from .tape import Made, Named, Tape, function_of, node_name, node_number
 from .taps import OutputTap, ParameterTap, Tap
-from .unknown import UnknownOperators, foreign_functions, nodes_between
+from .unknown import UnknownOperators
 
 _thread = threading.local()
 
@@ -81,6 +84,11 @@ class Engine(TorchFunctionMode):
         )
         self._follows = self.identifiers.active
         self.root = root
+        self.tape = Tape()
+        for _, ones in identifiers:
+            self.tape.start(ones, ones)
+        self._depth = 0  # within an operator that shows those it is made of
+        self._note: Any = None  # what the last rule left for the record
         self.passes = Passes()
         self.dropout_seen = False
         self.backward = False
@@ -103,7 +111,7 @@ class Engine(TorchFunctionMode):
         self._outer: Engine | None = None
         self._names: dict[int, str] = {}
         self._module_rules: dict[int, Rule] = {}
-        self._known_nodes: set[Any] = set()  # of modules that keep torch's gradient
+        self._read: list[dict[int, tuple[Tensor, str]]] = []  # in frozen modules
         self._stack: list[tuple[Rule | None, bool]] = []
         self._handles: list[Any] = []
         self._hooked = False
@@ -183,48 +191,189 @@ class Engine(TorchFunctionMode):
         if operator is None:
             operator = self.table.operator(func)
         if operator.metadata or self._paused or not _is_grad_enabled():
+            if operator.differentiates:
+                self._refuse_differentiation(operator)
+            if self._read:
+                self._note_read(operator, args, kwargs or {})
+            return func(*args, **kwargs) if kwargs else func(*args)
+        if self._suspended:  # torch's own gradient, without that of parameters
+            args, kwargs = map_tensors(_no_leaf, args), map_tensors(_no_leaf, kwargs)
             return func(*args, **kwargs) if kwargs else func(*args)
         if self._parameters and operator.kind == "product":
             args = self._meet_parameters(args)
+        tape = self.tape
         if self._follows:
             handled, output = self.identifiers.meet(operator, func, args, kwargs or {})
             if handled:
-                return self.started(operator, args, output)
-        # the loop below runs for every operator of the model: count what carries
-        # relevance, and see whether a parameter or another foreign leaf came along
-        relevant, foreign = 0, False
-        for value in args if not kwargs else (*args, *kwargs.values()):
+                output = self.started(operator, args, output)
+                self._record(operator, (), output)
+                return output
+        # the loop below runs for every operator of the model: collect the records of
+        # what carries relevance, and replace what is foreign by constants
+        parents: list[Made] = []
+        constants: list[Any] | None = None
+        given = args if not kwargs else (*args, *kwargs.values())
+        for place, value in enumerate(given):
             if isinstance(value, Tensor):
-                if value.requires_grad:
-                    if value.is_leaf:
-                        foreign = True
-                    else:
-                        relevant += 1
-            elif isinstance(value, (list, tuple)):
-                count, found = _scan(value)
-                relevant += count
-                foreign |= found
-        if foreign:
-            args = tuple([_without_foreign_leaf(a) for a in args])
+                if not value.requires_grad:
+                    continue
+                if not value.is_leaf:
+                    made = getattr(value, "_made", None)
+                    if made is None or made.tape is not tape:
+                        made = tape.meet(value, self.module_path)
+                    if made is not None:
+                        parents.append(made)
+                        continue
+            elif not isinstance(value, (list, tuple)) or not self._scan(value, parents):
+                continue
+            constants = constants or list(given)
+            constants[place] = self.without_foreign(value)
+        if constants is not None:
+            if self._in_transform():
+                return func(*args, **kwargs) if kwargs else func(*args)
+            if operator.in_place and args:  # the target stays the model's own
+                constants[0] = args[0]
             if kwargs:
-                kwargs = {k: _without_foreign_leaf(v) for k, v in kwargs.items()}
+                kwargs = dict(zip(kwargs, constants[len(args) :], strict=True))
+            args = tuple(constants[: len(args)])
+        if operator.in_place and not args:
+            args, kwargs = _target_first(kwargs or {})
         if operator.multiplies and not self._recomputes:
             self._recomputes = _saved_tensor_hooks(True) is not None
         if self._switches and (
             operator.in_place or operator.asked_in_place(args, kwargs or {})
         ):
-            self.passes.before_writing(args[0])
-        if (
-            (relevant == 0 and operator.kind not in self.starts_at)
-            or self._suspended
-            or (
-                (operator.plain or (relevant == 1 and operator.plain_for_one))
-                and not self.measures
-                and self._scope is None
-            )
-        ):
+            self.passes.before_writing(args[0] if args else (kwargs or {})["input"])
+        if not parents and operator.kind not in self.starts_at:
+            if operator.kind in _COMPUTES:
+                self._in_transform()  # noted, for a message
             return func(*args, **kwargs) if kwargs else func(*args)
-        return self.apply(operator, args, kwargs or {}, relevant)
+        if not self._depth:
+            number = node_number()
+            if number != tape.seen_to:
+                tape.gaps.append((tape.seen_to, number))
+        note = None
+        if (
+            (operator.plain or (operator.plain_for_one and len(parents) == 1))
+            and not self.measures
+            and self._scope is None
+        ):
+            output = func(*args, **kwargs) if kwargs else func(*args)
+        else:
+            output = self.apply(operator, args, kwargs or {}, len(parents))
+            note, self._note = self._note, None
+        if output.__class__ is not Tensor or operator.in_place:
+            self._record(operator, parents, output, args, note)
+        elif not args or output is not args[0] or operator.asked_in_place(args, kwargs):
+            if output.requires_grad:
+                output._made = Made(operator, parents, tape, note)
+        tape.seen_to = node_number()
+        return output
+
+    def _record(
+        self,
+        operator: Any,
+        parents: Sequence[Made],
+        output: Any,
+        args: tuple[Any, ...] = (),
+        note: Any = None,
+    ) -> None:
+        """Note on the tape how the tensors of an output, or a target, came to be."""
+        made = Made(operator, parents, self.tape, note)
+        if args and operator.in_place:
+            target = args[0]
+            target._made = made
+            if target._base is not None:
+                target._base._made = made
+        else:
+            for tensor in tensors_in(output):
+                if tensor.requires_grad:
+                    tensor._made = made  # type: ignore[attr-defined]
+        self.tape.seen_to = node_number()
+
+    def _scan(self, values: Any, parents: list[Made]) -> bool:
+        """Collect the records of the tensors in a list; whether one is foreign."""
+        foreign = False
+        for value in values:
+            if isinstance(value, Tensor):
+                if value.requires_grad:
+                    made = self.made(value)
+                    if made is None:
+                        foreign = True
+                    else:
+                        parents.append(made)
+            elif isinstance(value, (list, tuple)):
+                foreign |= self._scan(value, parents)
+        return foreign
+
+    def _in_transform(self) -> bool:
+        """Whether a transform of torch.func runs, inside which no rule can work."""
+        level = _transform_level()
+        if level is not None:
+            self.unknown.transforms.setdefault(level.key().name)
+        return level is not None
+
+    def _refuse_differentiation(self, operator: Operator) -> None:
+        """Raise where the model differentiates itself.
+
+        Raises:
+            ModelStateError: its gradients would be those of the rules.
+        """
+        if self._paused or self.backward:
+            return
+        raise ModelStateError(
+            f"torch.autograd.{operator.name} was called inside the forward pass, in "
+            f"{self.module_path() or '(no module)'}: its result would be computed from "
+            "the gradients of the rules instead of the model's own. Explain the part "
+            "of the model that is differentiated (an energy instead of its forces), or "
+            "use an attribution method that only calls the model, such as Occlusion."
+        )
+
+    def _note_read(
+        self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Note which relevant tensors the operators of a frozen module read."""
+        for tensor in tensors_in((args, kwargs)):
+            if tensor.requires_grad and not tensor.is_leaf:
+                if self.tape.of(tensor) is not None:
+                    self._read[-1].setdefault(id(tensor), (tensor, operator.name))
+
+    def _check_read(
+        self, module: nn.Module, read: dict[int, Any], args: Any, kwargs: Any
+    ) -> None:
+        """Raise if a module that is one operator read what it was not given.
+
+        Raises:
+            ModelStateError: the share of that tensor would go to the arguments.
+        """
+        given = {id(t) for t in tensors_in((args, kwargs))}
+        for tensor, operator in read.values():
+            if id(tensor) not in given:
+                raise ModelStateError(
+                    f"the module {self.name_of(module)!r} is treated as one operator, "
+                    f"and inside it {operator} reads a tensor of shape "
+                    f"{tuple(tensor.shape)} that carries relevance and was not given "
+                    "to the module as an argument. Remove the module's rule, so that "
+                    "the operators inside it are seen, or pass the tensor as an "
+                    "argument."
+                )
+
+    def made(self, tensor: Tensor) -> Made | None:
+        """Return the record of a tensor that requires a gradient; None if foreign."""
+        if tensor.is_leaf:
+            return None
+        return self.tape.of(tensor) or self.tape.meet(tensor, self.module_path)
+
+    def without_foreign(self, value: Any) -> Any:
+        """Return a value in which only what carries relevance requires a gradient."""
+        if value is None or value.__class__ in _PLAIN_TYPES:
+            return value
+        if isinstance(value, Tensor):
+            foreign = value.requires_grad and self.made(value) is None
+            return value.detach() if foreign else value
+        if isinstance(value, (list, tuple)) and value:
+            return map_tensors(self.without_foreign, value)
+        return value
 
     def apply(
         self,
@@ -235,6 +384,8 @@ class Engine(TorchFunctionMode):
     ) -> Any:
         """Apply the rule of an operator, ``relevant`` of whose arguments are ours."""
         function = operator.function
+        if self._in_transform():
+            return function(*args, **kwargs)
         if operator.stateful:
             self._check_state(operator, args, kwargs)
         rule = self.rule_for(operator)
@@ -256,6 +407,7 @@ class Engine(TorchFunctionMode):
             engine=self,
         )
         output = rule(call)
+        self._note = call.note
         return self._read_merged(output) if self.merged_nodes else output
 
     def rule_for(self, operator: Operator) -> Rule | None:
@@ -294,11 +446,10 @@ class Engine(TorchFunctionMode):
         function = operator.out_of_place
         if function is None or not isinstance(target, Tensor):
             return self._without_rule(operator, args, kwargs)
+        copied = self.without_foreign(target).clone()
+        self.tape.same(copied, target)
         outcome = self.apply(
-            self.table.operator(function),
-            (target.clone(), *args[1:]),
-            kwargs,
-            relevant,
+            self.table.operator(function), (copied, *args[1:]), kwargs, relevant
         )
         return target.copy_(outcome)
 
@@ -308,8 +459,9 @@ class Engine(TorchFunctionMode):
         if operator.twin is not None:
             return self.reenter(operator.twin, *args, **kwargs)
         output = operator.function(*args, **kwargs)
-        if any(t.requires_grad for t in tensors_in(output)):
-            self.unknown.met(operator.name, self.module_path(), args, kwargs)
+        nodes = [t.grad_fn for t in tensors_in(output) if t.requires_grad]
+        if nodes:
+            self.unknown.met(operator.name, self.module_path(), args, kwargs, nodes)
         return output
 
     def _check_state(
@@ -431,12 +583,20 @@ class Engine(TorchFunctionMode):
         if rule.inside == "gradient":
             self._suspended += 1
             if self.composite.converts:  # see Converted
-                return map_tensors(_alias, args)
+                return map_tensors(self._alias, args)
         else:
             torch._C._set_grad_enabled(False)
+            self._read.append({})
         if getattr(module, "inplace", False):  # it may overwrite what the rule needs
             return map_tensors(Tensor.clone, args)
         return None
+
+    def _alias(self, tensor: Tensor) -> Tensor:
+        if not tensor.requires_grad:
+            return tensor
+        with torch._C.DisableTorchFunction():
+            alias: Tensor = self.tape.same(tensor.view_as(tensor), tensor)
+            return alias
 
     def leave_module(
         self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any
@@ -453,12 +613,13 @@ class Engine(TorchFunctionMode):
                 self._suspended -= 1
             else:
                 torch._C._set_grad_enabled(True)
+                read = self._read.pop()
+                if output is not None:
+                    self._check_read(module, read, args, kwargs)
             if output is None:  # the module raised
                 return None
-            if rule.inside != "operators" and any(
-                t.requires_grad for t in tensors_in((args, kwargs))
-            ):
-                changed = self.apply_to_module(rule, module, args, kwargs, output)
+            if rule.inside != "operators":
+                changed = self._apply_to_module(rule, module, args, kwargs, output)
         for tap in self._outputs.get(id(module), ()):
             if output is not None:
                 changed = tap.after(self, args, kwargs, changed)
@@ -469,23 +630,36 @@ class Engine(TorchFunctionMode):
         self, rule: Rule, module: nn.Module, args: Any, kwargs: Any, output: Any
     ) -> Any:
         """Let a rule rebuild what a module returned."""
-        if rule.inside == "gradient":
-            relevant = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
-            self._known_nodes |= nodes_between(tensors_in(output), relevant)
         rule = self.table.in_form(rule, None, None)
+        call = Call(
+            type(module).__name__,
+            None,
+            module.forward,
+            args,
+            kwargs,
+            module=module,
+            output=output,
+            engine=self,
+        )
         with torch._C.DisableTorchFunction():
-            return rule(
-                Call(
-                    type(module).__name__,
-                    None,
-                    module.forward,
-                    args,
-                    kwargs,
-                    module=module,
-                    output=output,
-                    engine=self,
-                )
-            )
+            changed = rule(call)
+        self._note = call.note
+        return changed
+
+    def _apply_to_module(
+        self, rule: Rule, module: nn.Module, args: Any, kwargs: Any, output: Any
+    ) -> Any:
+        """Let a rule rebuild what a module returned, if it was given relevance."""
+        args = map_tensors(self.without_foreign, args)
+        kwargs = map_tensors(self.without_foreign, kwargs)
+        parents: list[Made] = []
+        self._scan([*tensors_in((args, kwargs))], parents)
+        if not parents:
+            return output
+        changed = self.apply_to_module(rule, module, args, kwargs, output)
+        note, self._note = self._note, None
+        self._record(Named(type(module).__name__), parents, changed, note=note)
+        return changed
 
     def _before(
         self, tap: Tap, module: nn.Module, args: Any, kwargs: dict[str, Any]
@@ -621,14 +795,51 @@ class Engine(TorchFunctionMode):
             ModelStateError: if part of the model is checkpointed by re-entering
                 autograd, which cannot be explained.
         """
-        if self.composite.rows:
-            for name in foreign_functions(output, self._known_nodes):
-                if not isinstance(self.table.modules.get(name), PlainGradient):
-                    self.unknown.met_function(name)
-        self.unknown.report()
+        if self.unknown.choice != "gradient":
+            self.unknown.report(
+                self.tape.unseen(output, self._may_be_unseen),
+                self.tape.nodes_on_the_way(output, self.unknown.nodes),
+            )
+
+    def arrived(self, output: Any) -> Any:
+        """Return what the model returned, noted where no operator seen had made it."""
+        if not self._suspended:
+            self.tape.close()
+            for tensor in tensors_in(output):
+                if tensor.requires_grad:
+                    self.made(tensor)
+        return output
+
+    def _may_be_unseen(self, node: Any) -> bool:
+        """Whether a node that no operator made needs no rule."""
+        name = function_of(node)
+        if name is None:  # torch makes views anew whose base was written into
+            return node_name(node) == "AsStridedBackward"
+        refuse_reentrant(name)
+        row = self.table.modules.get(name)
+        return name.startswith(_MOVES) or isinstance(row, PlainGradient)
+
+
+#: autograd functions of torch itself that hand tensors on as they are
+_MOVES = ("torch.nn.parallel.", "torch.nn.modules._functions.BackwardHookFunction")
+
+
+def refuse_reentrant(function: str) -> None:
+    """Raise ModelStateError for a checkpoint that re-enters autograd."""
+    if function == "torch.utils.checkpoint.CheckpointFunction":
+        raise ModelStateError(
+            "part of the model is checkpointed with use_reentrant=True, which "
+            "recomputes it where no rule can see it. Call model.eval() or "
+            "model.gradient_checkpointing_disable(), or enable checkpointing with "
+            'gradient_checkpointing_kwargs={"use_reentrant": False}.'
+        )
 
 
 _is_grad_enabled = torch.is_grad_enabled
+#: the innermost transform of torch.func (vmap, grad, jvp) that runs, None for none
+_transform_level = torch._C._functorch.peek_interpreter_stack
+#: kinds of operators that compute something new
+_COMPUTES = frozenset({"product", "activation", "normalization", "softmax"})
 #: what a checkpoint without re-entry installs; asked wherever the model multiplies
 _saved_tensor_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 _SPECIAL = (
@@ -694,55 +905,19 @@ def batch_norm_message(name: str) -> str:
     )
 
 
+#: arguments in which there is no tensor
 _PLAIN_TYPES = frozenset({int, float, bool, str, torch.dtype, torch.device})
 
 
-def _without_foreign_leaf(value: Any) -> Any:
-    if value is None or value.__class__ in _PLAIN_TYPES:
-        return value
-    if isinstance(value, Tensor):
-        return value.detach() if value.requires_grad and value.is_leaf else value
-    if isinstance(value, (list, tuple)) and value:
-        return _without_foreign_leaves(value)
-    return value
+def _no_leaf(tensor: Tensor) -> Tensor:
+    return tensor.detach() if tensor.is_leaf and tensor.requires_grad else tensor
 
 
-def _without_foreign_leaves(values: Any) -> Any:
-    """Detach parameters and other leaves that are not ours; inputs are no leaves."""
-    for value in values:
-        if isinstance(value, Tensor):
-            if value.requires_grad and value.is_leaf:
-                break
-        elif isinstance(value, (list, tuple)):
-            break
-    else:
-        return values
-    detached = [_without_foreign_leaf(value) for value in values]
-    if hasattr(values, "_fields"):
-        return type(values)(*detached)
-    return type(values)(detached)
-
-
-def _scan(values: Any) -> tuple[int, bool]:
-    """Count the relevant tensors in a list, and say whether there is a foreign leaf."""
-    relevant, foreign = 0, False
-    for value in values:
-        if isinstance(value, Tensor):
-            if value.requires_grad:
-                if value.is_leaf:
-                    foreign = True
-                else:
-                    relevant += 1
-        elif isinstance(value, (list, tuple)):
-            count, found = _scan(value)
-            relevant += count
-            foreign |= found
-    return relevant, foreign
-
-
-def _alias(tensor: Tensor) -> Tensor:
-    with torch._C.DisableTorchFunction():
-        return tensor.view_as(tensor) if tensor.requires_grad else tensor
+def _target_first(kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of an operator in place, its target by position."""
+    rest = dict(kwargs)
+    name = "input" if "input" in rest else "self"
+    return (rest.pop(name),), rest
 
 
 class _Again:
@@ -752,10 +927,12 @@ class _Again:
         self.engine = engine
 
     def __enter__(self) -> None:
+        self.engine._depth += 1
         TorchFunctionMode.__enter__(self.engine)
 
     def __exit__(self, *exception: Any) -> None:
         TorchFunctionMode.__exit__(self.engine, *exception)
+        self.engine._depth -= 1
 
 
 # ------------------------------------------------------------------ global module hooks

@@ -1,159 +1,126 @@
-"""What made a tensor, read from the graph: a gate, or the sum of another tensor."""
+"""What is behind a tensor, read from the tape: a gate, a softmax, the sum of another.
+
+Each question follows records back from a tensor, through operators of which only one
+operand carries relevance and which do no more than the question allows.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
-from torch import Tensor
+from .operators import MOVES
+from .tape import Made
 
-from .gradients import RatioGradient
-from .passes import Switch
+#: what rules leave on the tape: an activation that is 0 at 0, one that is not, and an
+#: output through which no relevance goes on
+ACTIVATION, GATE, ABSORBED = "activation", "gate", "absorbed"
 
-#: graph nodes that reshape, cast, mask or scale one tensor and nothing else
-_TRANSPARENT = tuple(
-    f"{name}Backward"
-    for name in (
-        *("View", "UnsafeView", "ReshapeAlias", "Unsqueeze", "Squeeze", "Transpose"),
-        *("Permute", "Expand", "Clone", "ToCopy", "Slice", "Select", "Split", "Chunk"),
-        *("Unbind", "Alias", "AsStrided", "T", "Mul", "Add", "Sub", "RSub", "Neg"),
-        *("Div", "NativeDropout", "MaskedFill", "Where", "Repeat", "Index"),
-        *("SplitWithSizes", "Contiguous", "Reshape", "Flatten", "Unflatten"),
-    )
+#: reshape, cast, mask, scale or shift one tensor, and nothing else
+_SCALES = MOVES | frozenset(
+    """mul multiply div divide true_divide add sub subtract rsub neg negative where
+    masked_fill dropout native_dropout""".split()
 )
-_PIECEWISE_LINEAR = ("ReluBackward", "LeakyReluBackward", "PreluKernelBackward")
-_COPIES = ("CloneBackward", "ViewBackward", "AliasB")
+_PIECEWISE_LINEAR = frozenset("relu leaky_relu prelu rrelu".split())
+_COPIES = frozenset(
+    "clone contiguous view view_as reshape reshape_as flatten unflatten alias".split()
+)
+_SOFTMAX = frozenset("softmax _softmax special_softmax".split())
+#: bound attention scores, as soft-capping does
+_SQUASHES = frozenset("tanh sigmoid clamp clip clamp_min clamp_max".split())
+_SUMS = frozenset("add sub subtract rsub".split())
 _MAXIMUM_STEPS = 64
 
 
-def gate_strength(tensor: Any) -> int:
+def _behind(made: Made | None, passing: frozenset[str]) -> Iterator[Made]:
+    """Yield a record and those behind it, as long as the way back is a single one.
+
+    The last is the first that is not ``passing``, or has several parents.
+    """
+    for _ in range(_MAXIMUM_STEPS):
+        if made is None or made.operator is None:
+            return
+        yield made
+        if made.operator.name not in passing or len(made.parents) != 1:
+            return
+        made = made.parents[0]
+
+
+def gate_strength(made: Made | None) -> int:
     """Return 0 for no gate, 1 for an activation, 2 for one that is not 0 at 0.
 
-    The graph is followed back from the tensor through nodes that have one relevant
-    parent and only reshape, cast, mask, scale or shift it, to the activation that made
-    it: ``2 * sigmoid(g)[:, None]`` is as much a gate as ``sigmoid(g)``.
+    What reshapes, casts, masks, scales or shifts an activation is as much a gate as the
+    activation itself: ``2 * sigmoid(g)[:, None]``.
     """
-    node: Any = tensor.grad_fn if isinstance(tensor, Tensor) else None
-    for _ in range(_MAXIMUM_STEPS):
-        if node is None:
-            return 0
-        if getattr(type(node), "_forward_cls", None) is RatioGradient:
-            return int(node.gate_strength)
-        name = type(node).__name__.rstrip("0123456789")
-        if name in _PIECEWISE_LINEAR:
+    for found in _behind(made, _SCALES):
+        if found.note in (ACTIVATION, GATE):
+            return 2 if found.note == GATE else 1
+        assert found.operator is not None
+        if found.operator.name in _PIECEWISE_LINEAR:
             return 1
-        parents = _parents(node)
-        known = name in _TRANSPARENT or Switch.made(node)
-        if not known or len(parents) != 1:
-            return 0
-        node = parents[0]
     return 0
 
 
-def is_sum_of(total: Tensor, parts: Any) -> bool:
-    """Whether ``total`` is a sum over ``parts``, up to reshaping and a constant."""
-    if not isinstance(parts, Tensor) or parts.grad_fn is None:
+def is_sum_of(total: Made | None, parts: Made | None) -> bool:
+    """Whether a tensor is a sum over another one, up to reshaping and a constant."""
+    if parts is None:
         return False
-    made = _maker(parts.grad_fn)
-    node: Any = total.grad_fn
-    for _ in range(_MAXIMUM_STEPS):
-        if node is None:
-            return False
-        name = type(node).__name__.rstrip("0123456789")
-        parents = _parents(node)
-        if name == "SumBackward":
-            return len(parents) == 1 and _maker(parents[0]) is made
-        if len(parents) != 1 or not (name in _TRANSPARENT or Switch.made(node)):
-            return False
-        node = parents[0]
+    for found in _behind(total, _SCALES):
+        assert found.operator is not None
+        if found.operator.name == "sum":
+            return len(found.parents) == 1 and (
+                _original(found.parents[0]) is _original(parts)
+            )
     return False
 
 
-def _maker(node: Any) -> Any:
-    """Return the node that made the values, behind copies and aliases of them."""
-    while Switch.made(node) or type(node).__name__.startswith(_COPIES):
-        node = node.next_functions[0][0]
-    return node
+def _original(made: Made) -> Made:
+    """Return the record of the values themselves, behind copies of them."""
+    *_, last = [made, *_behind(made, _COPIES)]
+    return last
 
 
-def attention_behind(tensor: Tensor) -> bool:
+def attention_behind(made: Made | None) -> bool:
     """Whether a tensor is an attention pattern: a softmax, at most mixed over heads.
 
     Followed back like a gate, and through one linear layer (talking heads).
     """
-    node: Any = tensor.grad_fn
     mixed = False
-    for _ in range(_MAXIMUM_STEPS):
-        if node is None:
+    while made is not None:
+        for found in _behind(made, _SCALES):
+            last = found
+            assert found.operator is not None
+            if found.operator.name in _SOFTMAX:
+                return True
+        if made.operator is None or mixed or last.operator is None:
             return False
-        name = type(node).__name__.rstrip("0123456789")
-        if name == "SoftmaxBackward":
-            return True
-        parents = _parents(node)
-        if name in _LINEAR and not mixed:
-            mixed = True
-        elif name not in _TRANSPARENT and not Switch.made(node):
+        if last.operator.kind != "product" or len(last.parents) != 1:
             return False
-        if len(parents) != 1:
-            return False
-        node = parents[0]
+        mixed, made = True, last.parents[0]
     return False
 
 
-def is_product(tensor: Tensor) -> bool:
+def is_product(made: Made | None) -> bool:
     """Whether a tensor is a product of two relevant factors, at most squashed."""
-    node: Any = tensor.grad_fn
-    for _ in range(_MAXIMUM_STEPS):
-        if node is None:
-            return False
-        name = _operator_of(node)
-        if Switch.made(node) and node.operands > 1:
-            return not name.startswith(("Add", "Sub", "Rsub"))
-        parents = _parents(node)
-        known = name in _TRANSPARENT or name in _SQUASHES or Switch.made(node)
-        if len(parents) != 1 or not known or name in _LINEAR:
-            return False
-        node = parents[0]
+    for found in _behind(made, _SCALES | _SQUASHES):
+        assert found.operator is not None
+        if len(found.parents) > 1:
+            return found.operator.name not in _SUMS
     return False
 
 
-def is_absorbed(tensor: Tensor) -> bool:
+def is_absorbed(made: Made | None) -> bool:
     """Whether a tensor is a constant for relevance, though not for the gradient.
 
-    No way leads back from it to a leaf but through a rule that absorbs.
+    No way leads back from it to an explained input but through a rule that absorbs.
     """
-    pending: list[Any] = [tensor.grad_fn]
+    pending = [] if made is None else [made]
     for _ in range(_MAXIMUM_STEPS):
         if not pending:
             return True
-        node = pending.pop()
-        if Switch.made(node):
-            pending += [parent for parent, _ in node.next_functions[1:]]
-        else:
-            parents = [parent for parent, _ in node.next_functions if parent]
-            if not parents:
-                return False
-            pending += parents
+        found = pending.pop()
+        if found.note == ABSORBED:
+            continue
+        if not found.parents:
+            return False
+        pending += found.parents
     return False
-
-
-def _operator_of(node: Any) -> str:
-    """Return the name of a node; of a switch, that of the operator before it."""
-    if Switch.made(node):
-        node = node.next_functions[0][0]
-    return type(node).__name__.rstrip("0123456789")
-
-
-#: bound attention scores, as soft-capping does
-_SQUASHES = tuple(
-    f"{n}Backward" for n in ("Tanh", "Sigmoid", "Clamp", "ClampMin", "ClampMax")
-)
-
-
-def _parents(node: Any) -> list[Any]:
-    """Return the relevant parents of a node; of a switch, the operator alone."""
-    parents = [parent for parent, _ in node.next_functions if parent is not None]
-    return parents[:1] if Switch.made(node) else parents
-
-
-#: with one relevant parent: a linear layer
-_LINEAR = tuple(f"{n}Backward" for n in ("Addmm", "Mm", "Bmm", "Linear", "Convolution"))

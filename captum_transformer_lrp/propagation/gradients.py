@@ -147,8 +147,6 @@ class RatioGradient(torch.autograd.Function):
             ratio = _ratio(x, output, slope, torch.finfo(x.dtype).eps)
         ctx.save_for_backward(ratio)
         ctx.input_dtype = x.dtype
-        unbounded = isinstance(slope, float) and math.isinf(slope)
-        ctx.gate_strength = 2 if unbounded else 1
         return output
 
     @staticmethod

@@ -107,6 +107,16 @@ OPERATORS: dict[str, frozenset[str]] = {
     "lookup": _names("embedding"),
 }
 
+#: structural operators that move, copy or cast one tensor as it is
+MOVES: frozenset[str] = _names("""
+    view view_as reshape reshape_as transpose swapaxes swapdims permute movedim moveaxis
+    t T mT H mH adjoint squeeze unsqueeze expand expand_as broadcast_to flatten
+    unflatten ravel contiguous clone to type type_as float double half bfloat16 cpu cuda
+    narrow select getitem index_select split split_with_sizes tensor_split chunk unbind
+    unsafe_split unsafe_chunk tile repeat repeat_interleave as_strided alias slice
+    squeeze_multiple _to_copy _unsafe_view
+""")
+
 #: elementwise functions of degree one of one tensor: they pass relevance on
 PASSING: frozenset[str] = _names("""
     neg negative relu leaky_relu prelu rrelu abs absolute dropout dropout1d dropout2d

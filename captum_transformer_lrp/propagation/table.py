@@ -54,12 +54,14 @@ class Operator:
         in_place (bool): it overwrites its first argument.
         out_of_place (Callable | None): the operator that returns a new tensor instead.
         inplace_position (int | None): where a python function takes ``inplace``.
+        differentiates (bool): it asks autograd for gradients.
         twin (Callable | None): python code that does the same by other operators:
             a decomposition, or its transparent twin
             (:func:`.operators.transparent`).
     """
 
     __slots__ = (
+        "differentiates",
         "function",
         "in_place",
         "inplace_position",
@@ -85,6 +87,7 @@ class Operator:
         self.metadata = is_metadata(self.name) or is_metadata(spelled)
         self.kind, rule = table.for_operator(self.name)
         self.rule = None if rule is None else table.in_form(rule, self.kind, self.name)
+        self.differentiates = spelled in ("grad", "backward")
         self.stateful = stateful = self.name in STATEFUL
         self.plain = isinstance(self.rule, PlainGradient) and not stateful
         self.multiplies = self.kind == "product"
@@ -95,12 +98,15 @@ class Operator:
         self.inplace_position = inplace_argument(function)
         self.twin = DECOMPOSITIONS.get(self.name) or transparent(function)
 
-    def asked_in_place(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    def asked_in_place(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any] | None
+    ) -> bool:
         """Whether a python function was called with ``inplace=True``."""
         position = self.inplace_position
         if position is None:
             return False
-        return bool(kwargs.get("inplace") or args[position : position + 1] == (True,))
+        given = (kwargs or {}).get("inplace")
+        return bool(given or args[position : position + 1] == (True,))
 
 
 class Table:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import UnitError
 from .call import map_tensors, tensors_in
+from .tape import Tape
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,9 +43,13 @@ class Reads(Protocol):
     """What a tap needs of the engine that runs the model."""
 
     backward: bool
+    tape: Tape
 
     def next_order(self) -> int:
         """Number a reading."""
+
+    def without_foreign(self, value: Any) -> Any:
+        """Return a value in which only what carries relevance requires a gradient."""
 
 
 class Tap:
@@ -76,19 +81,33 @@ class Tap:
         if engine.backward:  # a checkpoint computes a part of the model again
             return value
         # a module that is treated as one operator runs without gradients
+        tape = engine.tape
         with torch._C.DisableTorchFunction(), torch.enable_grad():
+            value = map_tensors(engine.without_foreign, value)
             started = any(t.requires_grad for t in tensors_in(value))
 
             def start(tensor: Tensor) -> Tensor:
                 if tensor.requires_grad:
-                    return tensor.clone()
+                    copy: Tensor = tape.same(tensor.clone(), tensor)
+                    return copy
                 if started or not tensor.is_floating_point():
                     return tensor
                 return tensor.detach().requires_grad_()
 
             value = map_tensors(start, value)
             self.readings.append(Reading(engine.next_order(), value, context))
-            return map_tensors(lambda t: t.clone() if t.requires_grad else t, value)
+
+            def hand_on(tensor: Tensor) -> Tensor:
+                if not tensor.requires_grad:
+                    return tensor
+                copy = tensor.clone()
+                if tensor.is_leaf:
+                    tape.start(tensor, copy)
+                else:
+                    tape.same(copy, tensor)
+                return copy
+
+            return map_tensors(hand_on, value)
 
 
 class OutputTap(Tap):
@@ -183,7 +202,7 @@ class SlotsTap(OutputTap):
         read = self.record(engine, parts, index)
         with torch._C.DisableTorchFunction():
             total = read.sum(1).reshape(output.shape)
-            return output.detach() + (total - total.detach())
+            return engine.tape.same(output.detach() + (total - total.detach()), output)
 
     def _routing(self, args: Any, kwargs: dict[str, Any]) -> tuple[Tensor, Tensor]:
         """Find the experts and their weights among the arguments."""

@@ -308,9 +308,9 @@ class TracingEngine(Engine):
         elif function is None or operator.name in _RESHAPE:  # moves values only
             return super().apply(operator, args, kwargs, relevant)
         else:
-            copied = (target.clone(), *args[1:])
+            copied = self.tape.same(self.without_foreign(target).clone(), target)
             outcome = self.apply(
-                self.table.operator(function), copied, kwargs, relevant
+                self.table.operator(function), (copied, *args[1:]), kwargs, relevant
             )
         base = target._base if target._is_view() else None
         around = None if base is None or base.requires_grad else base
@@ -391,7 +391,10 @@ class TracingEngine(Engine):
             return changed
 
         def alias(tensor: Tensor) -> Tensor:
-            return tensor.view_as(tensor) if tensor.requires_grad else tensor
+            if not tensor.requires_grad:
+                return tensor
+            twin: Tensor = self.tape.same(tensor.view_as(tensor), tensor)
+            return twin
 
         with torch._C.DisableTorchFunction():
             return map_tensors(alias, args if changed is None else changed)
@@ -431,7 +434,8 @@ class TracingEngine(Engine):
             if not tensor.requires_grad:
                 return tensor
             if id(tensor) not in aliases:
-                aliases[id(tensor)] = twin = tensor.view_as(tensor)
+                twin = self.tape.same(tensor.view_as(tensor), tensor)
+                aliases[id(tensor)] = twin
                 self._measure(twin, self._passed, index)
             return aliases[id(tensor)]
 

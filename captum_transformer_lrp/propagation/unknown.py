@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-from torch.autograd.function import BackwardCFunction
-
 from ..errors import (
-    ModelStateError,
     UnknownNameError,
     UnknownOperatorError,
     UnknownOperatorWarning,
@@ -18,28 +15,10 @@ from ..errors import (
 )
 from .call import tensors_in
 from .composites import Composite
-from .gradients import (
-    AbsoluteLinear,
-    LinearizedNorm,
-    RatioGradient,
-    ScaledGradients,
-    SplitGradient,
-)
 from .operators import KINDS
-from .passes import Switch
+from .tape import Unseen
 
 CHOICES = ("raise", "warn", "gradient")
-
-_OURS = (
-    AbsoluteLinear,
-    RatioGradient,
-    LinearizedNorm,
-    ScaledGradients,
-    SplitGradient,
-    Switch,
-)
-#: autograd functions of torch itself that only move tensors between devices
-_MOVES = ("torch.nn.parallel.",)
 
 
 class UnknownOperators:
@@ -61,129 +40,126 @@ class UnknownOperators:
             )
         self.choice = choice
         self.composite = composite
-        self.calls: dict[tuple[str, str], str] = {}
-        self.functions: dict[str, None] = {}
+        self.calls: list[_Unknown] = []
+        self.transforms: dict[str, None] = {}  # of torch.func that ran
 
-    def met(self, name: str, path: str, args: Any, kwargs: Any) -> None:
-        """Note a differentiable call without a rule."""
+    @property
+    def nodes(self) -> list[Any]:
+        """The nodes of the graph that calls without a rule have made."""
+        return [node for call in self.calls for node in call.nodes]
+
+    def met(
+        self, name: str, path: str, args: Any, kwargs: Any, nodes: Sequence[Any]
+    ) -> None:
+        """Note a differentiable call without a rule, and the nodes that it made."""
         shapes = ", ".join(
             f"{'x' if t.requires_grad else 'constant '}{tuple(t.shape)}"
             for t in tensors_in((args, kwargs))
         )
-        self.calls.setdefault((name, path), shapes)
+        self.calls.append(_Unknown(name, path, shapes, tuple(nodes)))
 
-    def met_function(self, name: str) -> None:
-        """Note an autograd function, which no operator of the model shows."""
-        self.functions.setdefault(name)
+    def report(self, unseen: Iterable[Unseen], on_the_way: set[Any]) -> None:
+        """Raise or warn about what is on the way to the score.
 
-    def report(self) -> None:
-        """Raise or warn about everything noted."""
-        if (not self.calls and not self.functions) or self.choice == "gradient":
+        Args:
+            unseen (iterable of Unseen): what ran unseen.
+            on_the_way (set of Node): which of :attr:`nodes` are.
+        """
+        calls = {
+            (call.name, call.path): call.shapes
+            for call in reversed(self.calls)
+            if not on_the_way.isdisjoint(call.nodes)
+        }
+        unseen = list(unseen)
+        if (not calls and not unseen) or self.choice == "gradient":
             return
-        message = self._message()
+        message = "\n".join(
+            [*self._without_rule(calls), *self._unseen(unseen), *self._choices()]
+        )
         if self.choice == "warn":
             warnings.warn(message, UnknownOperatorWarning, stacklevel=6)
         else:
             raise UnknownOperatorError(message)
 
-    def _message(self) -> str:
+    def _without_rule(self, calls: dict[tuple[str, str], str]) -> list[str]:
+        if not calls:
+            return []
         lines = [
-            f"{self.composite.name} has no rule for "
-            f"{len(self.calls) + len(self.functions)} differentiable operator(s) of "
-            "this model (x: carries relevance):"
+            f"{self.composite.name} has no rule for {len(calls)} differentiable "
+            "operator(s) of this model (x: carries relevance):"
         ]
         lines += [
             f"  {name}  in {path or '(no module)'}  with {shapes}"
-            for (name, path), shapes in self.calls.items()
+            for (name, path), shapes in calls.items()
         ]
-        lines += [
-            f"  autograd function {name}, inside a module whose operators torch does "
-            "not show"
-            for name in self.functions
-        ]
-        names = dict.fromkeys(name for name, _ in self.calls)
         lines.append("Say what they are, once, and explain again:")
         lines.append("  from captum_transformer_lrp import registry, rules")
         lines += [
             f'  registry.register("{name}", "activation")  # or another kind, or a rule'
-            for name in names
+            for name in dict.fromkeys(name for name, _ in calls)
         ]
-        lines += [
-            f'  registry.register("{name}", rules.PlainGradient())  # its own '
-            "gradient; or give the module class that calls it a kind, if it is one "
-            "function"
-            for name in self.functions
-        ]
-        lines.append(
-            f"Kinds: {', '.join(KINDS)}. Or pass unknown='gradient' to take torch's "
-            "own gradient for them, or unknown='warn' to do so with a warning."
+        lines.append(f"Kinds: {', '.join(KINDS)}.")
+        return lines
+
+    def _unseen(self, found: list[Unseen]) -> list[str]:
+        lines = []
+        for unseen in found:
+            where = unseen.module or "(no module)"
+            names = ", ".join(unseen.names)
+            if unseen.functions:
+                lines.append(
+                    f"On the way to the score autograd function {names} ran, in "
+                    f"{where}, whose operators torch does not show. Say what it is, "
+                    "once, and explain again:"
+                )
+                lines.append("  from captum_transformer_lrp import registry, rules")
+                lines += [
+                    f'  registry.register("{name}", rules.PlainGradient())  # its own '
+                    "gradient; or give the module class that calls it a kind, if it is "
+                    "one function"
+                    for name in unseen.names
+                ]
+            else:
+                lines.append(
+                    f"On the way to the score {names} ran in {where} where no rule "
+                    f"could see it: {self._cause()}. Write it with plain operators in "
+                    "the model's own thread"
+                    f"{_INSTEAD if self.transforms else ''}, or give the module that "
+                    "contains it a rule."
+                )
+        return lines
+
+    def _cause(self) -> str:
+        if self.transforms:
+            names = [_TRANSFORMS.get(t, t) for t in self.transforms]
+            return f"inside {' and '.join(names)}"
+        return (
+            "in another thread, in a scripted function, in a transform of torch.func, "
+            "or in an operator that hides others"
         )
-        return "\n".join(lines)
+
+    def _choices(self) -> list[str]:
+        return [
+            "Or pass unknown='gradient' to take torch's own gradient for what has no "
+            "rule, or unknown='warn' to do so with a warning."
+        ]
 
 
-def nodes_between(outputs: Iterable[Tensor], inputs: Iterable[Tensor]) -> set[Any]:
-    """Return the nodes of the graph behind ``outputs`` and in front of ``inputs``."""
-    ends = {x.grad_fn for x in inputs}
-    pending = [y.grad_fn for y in outputs if y.grad_fn is not None]
-    found: set[Any] = set()
-    while pending:
-        node = pending.pop()
-        if node in found or node in ends:
-            continue
-        found.add(node)
-        pending += [parent for parent, _ in node.next_functions if parent is not None]
-    return found
+@dataclass(frozen=True, eq=False)
+class _Unknown:
+    """One call of an operator without a rule."""
+
+    name: str
+    path: str
+    shapes: str
+    nodes: tuple[Any, ...]
 
 
-def foreign_functions(
-    output: Tensor, known: Container[Any] = frozenset()
-) -> Iterator[str]:
-    """Yield the names of autograd functions behind ``output`` that are not ours.
-
-    ``torch.autograd.Function.apply``, compiled and C++ functions bring a backward pass
-    of their own and never reach the engine; they are found in the graph.
-
-    Args:
-        output (Tensor): where to start.
-        known (Container): nodes inside modules whose own gradient was asked for.
-
-    Raises:
-        ModelStateError: at a checkpoint that re-enters autograd.
-    """
-    root = output.grad_fn
-    if root is None:
-        return
-    seen = {root}
-    pending: list[Any] = [root]
-    verdicts: dict[type, str | None] = {}
-    while pending:
-        node = pending.pop()
-        cls = type(node)
-        if cls not in verdicts:
-            verdicts[cls] = _verdict(node)
-        name = None if node in known else verdicts[cls]
-        if name is not None:
-            yield name
-        for parent, _ in node.next_functions:
-            if parent is not None and parent not in seen:
-                seen.add(parent)
-                pending.append(parent)
-
-
-def _verdict(node: Any) -> str | None:
-    """Return the name of a foreign function's node, None for a node of torch's."""
-    if isinstance(node, BackwardCFunction):
-        function = getattr(type(node), "_forward_cls", type(node))
-        if function in _OURS or str(function.__module__).startswith(_MOVES):
-            return None
-        if function.__name__ == "CheckpointFunction":
-            raise ModelStateError(
-                "part of the model is checkpointed with use_reentrant=True, which "
-                "recomputes it where no rule can see it. Call model.eval() or "
-                "model.gradient_checkpointing_disable(), or enable checkpointing with "
-                'gradient_checkpointing_kwargs={"use_reentrant": False}.'
-            )
-        return f"{function.__module__}.{function.__qualname__}"
-    if type(node).__name__ in ("CppFunction", "CppNode"):
-        return str(node.name())
-    return None
+_INSTEAD = " (a batch dimension instead of vmap)"
+#: transforms of torch.func, by their names in torch
+_TRANSFORMS = {
+    "Vmap": "torch.vmap",
+    "Grad": "torch.func.grad (or vjp)",
+    "Jvp": "torch.func.jvp",
+    "Functionalize": "torch.func.functionalize",
+}

@@ -699,7 +699,9 @@ def carried(
     leaves = [x.clone().requires_grad_() for x in inputs]
     passed = [leaf.clone() for leaf in leaves]
     with Engine(composite) as engine:
-        output = function(*passed)
+        for leaf, x in zip(leaves, passed, strict=True):
+            engine.tape.start(leaf, x)
+        output = engine.arrived(function(*passed))
         with torch._C.DisableTorchFunction():
             scores = (output * relevance).sum()
             engine.check(scores)

@@ -28,6 +28,7 @@ def read(
     x = x.clone().requires_grad_()
     alias = x.view_as(x)
     engine = AttentionEngine(composite)
+    engine.tape.start(x, alias)
     with engine:
         model(alias)
     positions = Positions((m.tensor, m.transposed) for m in engine.maps)
@@ -194,6 +195,7 @@ def test_reading_leaves_the_graph_as_it_was() -> None:
         x = picture().requires_grad_()
         alias = x.view_as(x)
         engine = AttentionEngine(TRANSFORMER_ATTRIBUTION)
+        engine.tape.start(x, alias)
         with engine:
             scores = model(alias)[:, 0]
         maps = [m.tensor for m in engine.maps]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..call import Call, carries_relevance, tensors_in
+from ..gates import ABSORBED
 from .base import Rule
 
 
@@ -38,6 +39,7 @@ class PassOn(Rule):
             return output
         x = next(t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad)
         if output.numel() < x.numel() or _is_reciprocal(call):
+            call.note = ABSORBED
             return call.switch(output, None)
         return call.switch(output, fit_to(x.shape), x)
 
@@ -56,6 +58,7 @@ class Absorb(Rule):
     def __call__(self, call: Call) -> Any:
         """Run the call and let no relevance past."""
         output = call.run()
+        call.note = ABSORBED
         outputs = output if isinstance(output, tuple) else (output,)
         stopped = tuple(
             call.switch(t, None) if carries_relevance(t) else t for t in outputs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..call import Call, carries_relevance, tensors_in
+from ..gates import ACTIVATION, GATE
 from ..gradients import RatioGradient, kept_here, slope_at_zero
 from .base import Rule
 
@@ -39,6 +41,7 @@ class Identity(Rule):
         function = call.function
         if len(call.args) == 1 and not call.kwargs:
             slope_there = slope_at_zero(function, (), {})
+            call.note = _strength(slope_there)
             return RatioGradient.apply(x, function, slope_there)
         rest = call.args[1:]
         kwargs = {k: v for k, v in call.kwargs.items() if k != "input"}
@@ -47,13 +50,20 @@ class Identity(Rule):
             slope = _slope_elementwise(x, lambda t: function(t, *rest, **kwargs))
         else:
             slope = slope_at_zero(function, rest, kwargs)
+        call.note = _strength(slope)
         return RatioGradient.apply(x, lambda t: function(t, *rest, **kwargs), slope)
 
     def _module(self, call: Call) -> Any:
         x, output = _one_tensor_in_and_out(self, call)
         assert call.module is not None
         slope = _slope_of_module(call.module, x)
+        call.note = _strength(slope)
         return RatioGradient.apply(x, lambda t: output.to(t.dtype), slope)
+
+
+def _strength(slope: float | Tensor) -> str:
+    """Return what is left on the tape: whether the function is 0 at 0."""
+    return GATE if isinstance(slope, float) and math.isinf(slope) else ACTIVATION
 
 
 @dataclass(frozen=True, kw_only=True)

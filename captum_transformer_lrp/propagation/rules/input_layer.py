@@ -13,7 +13,8 @@ from torch import Tensor
 
 from ..call import Call, carries_relevance, tensors_in
 from ..gradients import stabilize
-from ..passes import Switch
+from ..operators import MOVES
+from ..tape import Made
 from .base import Rule
 from .contributions import check_epsilon, check_options
 from .convert import Converted
@@ -189,7 +190,7 @@ class ZBox(CarriedLinearRule):
         """Rebuild the output of the layer that reads the pixels."""
         if self.otherwise is not None:
             x = operand_of(call)
-            if x is None or not reads_an_input(x):
+            if x is None or not reads_an_input(call.made(x)):
                 return self.otherwise(call)
         return super().__call__(call)
 
@@ -245,38 +246,25 @@ class AtInput(Rule):
         """Apply one of the rules."""
         tensors = tensors_in((call.args, call.kwargs))
         x = next((t for t in tensors if carries_relevance(t)), None)
-        if x is not None and reads_an_input(x, shifted=True):
+        if x is not None and reads_an_input(call.made(x), shifted=True):
             return self.rule(call)
         return self.otherwise(call)
 
 
-def reads_an_input(tensor: Tensor, *, shifted: bool = False) -> bool:
+def reads_an_input(made: Made | None, *, shifted: bool = False) -> bool:
     """Whether a tensor is an explained input, at most copied or reshaped.
 
     Args:
-        tensor (Tensor): in the graph.
+        made (Made or None): its record.
         shifted (bool, optional): or shifted and scaled by constants. Default: False
     """
-    node: Any = tensor.grad_fn
-    while node is not None:
-        name = type(node).__name__.rstrip("0123456789")
-        if name == "AccumulateGrad":
-            return True
-        parents = [parent for parent, _ in node.next_functions if parent is not None]
-        if shifted and Switch.made(node):
-            node = node.next_functions[0][0]
-            continue
-        if name not in _MOVES and not (
-            shifted and name in _SHIFTS and len(parents) == 1
-        ):
+    passing = _MOVES | _SHIFTS if shifted else _MOVES
+    while made is not None and made.operator is not None:
+        if made.operator.name not in passing or len(made.parents) != 1:
             return False
-        node = parents[0] if parents else None
-    return False
+        made = made.parents[0]
+    return made is not None
 
 
-_MOVES = frozenset(
-    f"{name}Backward"
-    for name in """Clone ToCopy View UnsafeView ReshapeAlias Unsqueeze Squeeze Transpose
-    Permute Expand Alias Slice Select ConstantPadNd Unfold""".split()
-)
-_SHIFTS = frozenset(f"{name}Backward" for name in "Add Sub Rsub Mul Div".split())
+_MOVES = MOVES | {"pad", "constant_pad_nd", "unfold"}
+_SHIFTS = frozenset("add sub subtract rsub mul multiply div divide true_divide".split())

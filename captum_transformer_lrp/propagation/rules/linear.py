@@ -88,7 +88,7 @@ class GatedProduct(Rule):
         if call.operator in ("mul", "multiply") and len(call.args) == 2:
             first, second = call.args
             if isinstance(second, Tensor) and second.requires_grad:
-                strengths = gate_strength(first), gate_strength(second)
+                strengths = [gate_strength(call.made(t)) for t in (first, second)]
                 if first.requires_grad and strengths[0] != strengths[1]:
                     if strengths[0] > strengths[1]:
                         return call.run_with((first.detach(), second), call.kwargs)
@@ -128,7 +128,9 @@ class ConstantDenominator(Rule):
         if not isinstance(denominator, Tensor) or not denominator.requires_grad:
             return call.run()
         numerator = call.argument(0, "input")
-        if self.own_sum == "gradient" and is_sum_of(denominator, numerator):
+        if self.own_sum == "gradient" and is_sum_of(
+            call.made(denominator), call.made(numerator)
+        ):
             return call.run()
         if denominator is numerator and position:  # x / x: only once a constant
             return call.run_with(

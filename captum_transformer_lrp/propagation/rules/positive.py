@@ -48,7 +48,7 @@ class PositiveProduct(Rule):
             return call.decompose(with_addend_outside, call, addend)
         factors = [t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad]
         if call.operator in _ELEMENTWISE:
-            lasting = [t for t in factors if not is_absorbed(t)]
+            lasting = [t for t in factors if not is_absorbed(call.made(t))]
             if len(lasting) == 1:
                 return call.switch(call.run(), fit_to(lasting[0].shape), lasting[0])
         output = call.run()

@@ -47,7 +47,7 @@ class ProportionalSum(Rule):
         if len(relevant) == 1:
             (x,) = relevant
             other = summands[1] if summands[0] is x else summands[0]
-            if not _takes_a_share(other) or is_product(x):
+            if not _takes_a_share(other) or is_product(call.made(x)):
                 return call.switch(output, fit_to(x.shape), x)
         signs = [1.0, float(call.kwargs.get("alpha", 1))]
         if call.operator in ("sub", "subtract"):

@@ -1,0 +1,267 @@
+"""The engine's memory of one forward pass: what made each tensor that matters.
+
+Each tensor that carries relevance keeps a record of the operator that made it and of
+the records of its operands. That answers three questions without a look at autograd's
+graph:
+
+* *Does a tensor carry relevance?* It does if it has a record of this pass, that is, if
+  it descends from the explained inputs. A tensor that only requires a gradient (a
+  parameter, weights that were computed outside, a cache that was handed in) is a
+  constant.
+* *What is behind it?* A gate, the sum of another tensor, a softmax, an input: see
+  :mod:`.gates` and :mod:`.streams`.
+* *Did anything run unseen?* Torch numbers the nodes of a thread's graph. Between two
+  operators that the engine sees no node may be made; where one was (``torch.vmap``, a
+  scripted function, a ``torch.autograd.Function``), the numbers have a gap. A tensor
+  that requires a gradient and has no record was made unseen too, if its graph leads
+  back to an explained input. Before relevance goes back, :meth:`Tape.unseen` walks the
+  graph behind the score if there is a gap at all, and names what it meets in one.
+
+Records hold no tensors and no nodes, so that what the rules cut off is freed as ever.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+#: the number that the next node of this thread's graph will have
+node_number: Callable[[], int] = torch._C._autograd._get_sequence_nr
+
+
+class Maker(Protocol):
+    """What a record keeps of an operator, see :class:`~.table.Operator`."""
+
+    name: str
+    kind: str | None
+
+
+class Made:
+    """How a tensor came to be.
+
+    Attributes:
+        operator (Maker or None): what made it; None where relevance starts.
+        parents (sequence of Made): of the operands that carry relevance, in order.
+        tape (Tape): of the pass that made it.
+        note (Any): a small value that the rule left, see :attr:`~.call.Call.note`.
+    """
+
+    __slots__ = ("note", "operator", "parents", "tape")
+
+    def __init__(
+        self,
+        operator: Maker | None,
+        parents: list[Made] | tuple[Made, ...],
+        tape: Tape,
+        note: Any = None,
+    ) -> None:
+        self.operator = operator
+        self.parents = parents
+        self.tape = tape
+        self.note = note
+
+    def __repr__(self) -> str:
+        name = "start" if self.operator is None else self.operator.name
+        return f"Made({name}, {len(self.parents)} parent(s))"
+
+
+@dataclass(frozen=True)
+class Named:
+    """The maker of a record that is no operator of a table.
+
+    Attributes:
+        name (str): the class of a module that is treated as one operator.
+        kind (str or None): None.
+    """
+
+    name: str
+    kind: str | None = None
+
+
+UNSEEN = Named("unseen")
+
+
+@dataclass(frozen=True, eq=False)
+class Unseen:
+    """Nodes of the graph that no operator that was seen had made.
+
+    Attributes:
+        names (tuple of str): of the nodes, or of autograd functions.
+        module (str): whose code met the result first; empty if none did.
+        functions (bool): all are autograd functions.
+    """
+
+    names: tuple[str, ...]
+    module: str
+    functions: bool
+
+
+class Tape:
+    """The records of one pass."""
+
+    def __init__(self) -> None:
+        self.gaps: list[tuple[int, int]] = []
+        self.seen_to = node_number()
+        self._starts: set[int] = set()
+        self._constants: dict[int, weakref.ref[Tensor]] = {}
+        self._met: list[tuple[Any, Unseen]] = []
+
+    # ------------------------------------------------------------------- records
+
+    def of(self, tensor: Tensor) -> Made | None:
+        """Return the record of a tensor; None if it carries no relevance."""
+        made: Made | None = getattr(tensor, "_made", None)
+        return made if made is not None and made.tape is self else None
+
+    def start(
+        self, leaf: Tensor, tensor: Tensor, operator: Maker | None = None
+    ) -> Made:
+        """Say that relevance starts at a leaf of the graph.
+
+        Args:
+            leaf (Tensor): must live as long as the tape.
+            tensor (Tensor): a copy of it.
+            operator (Maker, optional): what made it. Default: none, it is an input
+        """
+        self._starts.add(id(leaf))
+        made = Made(operator, (), self)
+        tensor._made = made  # type: ignore[attr-defined]
+        self.seen_to = node_number()
+        return made
+
+    def same(self, new: Any, old: Any) -> Any:
+        """Give a copy or an alias that the engine made the record of its original."""
+        made = getattr(old, "_made", None)
+        if made is not None:
+            new._made = made
+        self.seen_to = node_number()
+        return new
+
+    def close(self) -> None:
+        """Note a gap, if nodes were made since the last operator."""
+        now = node_number()
+        if now != self.seen_to:
+            self.gaps.append((self.seen_to, now))
+            self.seen_to = now
+
+    # ---------------------------------------------------------- what has no record
+
+    def meet(self, tensor: Tensor, described: Callable[[], str]) -> Made | None:
+        """Return the record of a tensor that none of the operators seen returned.
+
+        Args:
+            tensor (Tensor): requires a gradient.
+            described (Callable): returns the name of the module whose code runs.
+
+        Returns:
+            A new record if its graph leads back to an explained input, None if not:
+            then it is a constant.
+        """
+        known = self._constants.get(id(tensor))
+        if known is not None and known() is tensor:
+            return None
+        base = tensor._base
+        made = None if base is None else self.of(base)
+        if made is None:
+            self.close()
+            if not self._descends(tensor.grad_fn):
+                self._constants[id(tensor)] = weakref.ref(tensor)
+                return None
+            found = self._unseen_behind(tensor.grad_fn, described())
+            self._met.append((tensor.grad_fn, found))
+            made = Made(UNSEEN, (), self)
+        tensor._made = made  # type: ignore[attr-defined]
+        return made
+
+    def _descends(self, node: Any) -> bool:
+        """Whether the graph of a node leads back to a leaf that is explained."""
+        return any(id(getattr(n, "variable", None)) in self._starts for n in walk(node))
+
+    def _in_gap(self, node: Any) -> bool:
+        number = node._sequence_nr()
+        return any(start <= number < end for start, end in self.gaps)
+
+    def _unseen_behind(self, node: Any, module: str) -> Unseen:
+        """Describe a node that was made unseen, and those in a gap behind it."""
+        found = [node, *(n for n in walk(node, self._in_gap) if n is not node)]
+        functions = all(function_of(n) is not None for n in found)
+        names = dict.fromkeys(function_of(n) or node_name(n) for n in found)
+        return Unseen(tuple(names), module, functions)
+
+    def unseen(self, output: Tensor, allowed: Callable[[Any], bool]) -> list[Unseen]:
+        """Return what ran unseen on the way to ``output``.
+
+        Args:
+            output (Tensor): what is explained.
+            allowed (Callable): whether a node may be there; takes nodes of a gap.
+        """
+        if not self.gaps and not self._met:
+            return []
+        met = {node: unseen for node, unseen in self._met}
+        found: dict[Any, Unseen] = {}
+        for node in walk(output.grad_fn):
+            known = met.get(node)
+            if (known is None and not self._in_gap(node)) or allowed(node):
+                continue
+            name = function_of(node)
+            found[node] = known or Unseen(
+                (name or node_name(node),), "", name is not None
+            )
+        return _without_repeats(found.values())
+
+    def nodes_on_the_way(self, output: Tensor, nodes: Iterable[Any]) -> set[Any]:
+        """Return which of some nodes of the graph lie behind ``output``."""
+        wanted = set(nodes)
+        return {n for n in walk(output.grad_fn) if n in wanted} if wanted else set()
+
+
+def _without_repeats(found: Iterable[Unseen]) -> list[Unseen]:
+    """Leave out what another one names already."""
+    kept: list[Unseen] = []
+    names: set[str] = set()
+    for unseen in sorted(found, key=lambda u: (not u.module, -len(u.names))):
+        if not names.issuperset(unseen.names):
+            names.update(unseen.names)
+            kept.append(unseen)
+    return kept
+
+
+def walk(node: Any, inside: Callable[[Any], bool] | None = None) -> Iterable[Any]:
+    """Yield a node of the graph and those behind it, each once.
+
+    Args:
+        node (Node or None): where to start.
+        inside (Callable, optional): go on only behind nodes for which this is true,
+            and yield only these. Default: all
+    """
+    pending = [] if node is None else [node]
+    seen = set(pending)
+    while pending:
+        current = pending.pop()
+        if inside is not None and not inside(current):
+            continue
+        yield current
+        for parent, _ in current.next_functions:
+            if parent is not None and parent not in seen:
+                seen.add(parent)
+                pending.append(parent)
+
+
+def node_name(node: Any) -> str:
+    """Return the name of a node of the graph, such as ``MulBackward``."""
+    return type(node).__name__.rstrip("0123456789")
+
+
+def function_of(node: Any) -> str | None:
+    """Return the qualified name of the autograd function that made a node, if any."""
+    function = getattr(type(node), "_forward_cls", None)
+    if function is not None:
+        return f"{function.__module__}.{function.__qualname__}"
+    if type(node).__name__ in ("CppFunction", "CppNode"):
+        return str(node.name())
+    return None
