@@ -215,9 +215,9 @@ def engine_scores(
         TargetError, OutputError, UnknownOperatorError: see these classes.
     """
     with torch._C.DisableTorchFunction():
-        scores = select_scores(
-            output_tensor(output, output_field), target, examples=prepared.examples
-        )
+        tensor = output_tensor(output, output_field)
+        scores = select_scores(tensor, target, examples=prepared.examples)
+        engine.begins_at(tensor, scores)
         engine.check(scores)
     return scores
 

@@ -16,10 +16,11 @@ from them, is detached wherever it enters an operator, so that within a rule
 from __future__ import annotations
 
 import functools
+import math
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
@@ -32,7 +33,9 @@ from ..errors import ModelStateError
 from .call import Call, map_tensors, tensors_in
 from .composites import Composite
 from .functions import Opened, acquire, release, wanted
+from .gates import activation_behind
 from .identifiers import Identifiers
+from .joins import FUNCTION, Joined, common_source, conserves, note_source
 from .operators import transparent
 from .passes import Passes
 from .registry import Layers
@@ -92,6 +95,7 @@ class Engine(TorchFunctionMode):
         self.passes = Passes()
         self.dropout_seen = False
         self.backward = False
+        self.beginning: Beginning | None = None
         self._operators = self.table.operators
         self._switches = composite.carries == "relevance"
         self._taps = taps
@@ -212,6 +216,7 @@ class Engine(TorchFunctionMode):
         # what carries relevance, and replace what is foreign by constants
         parents: list[Made] = []
         constants: list[Any] | None = None
+        carrier: Any = None
         given = args if not kwargs else (*args, *kwargs.values())
         for place, value in enumerate(given):
             if isinstance(value, Tensor):
@@ -223,6 +228,7 @@ class Engine(TorchFunctionMode):
                         made = tape.meet(value, self.module_path)
                     if made is not None:
                         parents.append(made)
+                        carrier = value
                         continue
             elif not isinstance(value, (list, tuple)) or not self._scan(value, parents):
                 continue
@@ -252,23 +258,84 @@ class Engine(TorchFunctionMode):
             number = node_number()
             if number != tape.seen_to:
                 tape.gaps.append((tape.seen_to, number))
-        note = None
-        if (
-            (operator.plain or (operator.plain_for_one and len(parents) == 1))
+        if operator.elementwise and len(parents) == 1:
+            note_source(parents[0], carrier)
+        note = source = None
+        if operator.imitates:
+            parents = parents[:1]
+        relevant = len(parents)
+        if operator.joins and relevant > 1:
+            source = common_source(parents)
+            if source is not None and not operator.in_place:
+                operator, args, kwargs, relevant = self._join(
+                    operator, args, kwargs or {}, parents, source
+                )
+                func = operator.function
+                if relevant:
+                    parents, note = [source], FUNCTION
+                relevant = relevant or len(parents)
+        if source is not None and operator.in_place:
+            output = self.in_place(operator, args, kwargs or {}, relevant)
+        elif (
+            (operator.plain or (operator.plain_for_one and relevant == 1))
             and not self.measures
             and self._scope is None
         ):
             output = func(*args, **kwargs) if kwargs else func(*args)
         else:
-            output = self.apply(operator, args, kwargs or {}, len(parents))
-            note, self._note = self._note, None
+            output = self.apply(operator, args, kwargs or {}, relevant)
+            note, self._note = self._note or note, None
         if output.__class__ is not Tensor or operator.in_place:
             self._record(operator, parents, output, args, note)
         elif not args or output is not args[0] or operator.asked_in_place(args, kwargs):
             if output.requires_grad:
-                output._made = Made(operator, parents, tape, note)
+                output._made = Made(operator, parents, tape, note)  # type: ignore[attr-defined]
         tape.seen_to = node_number()
         return output
+
+    def _join(
+        self,
+        operator: Operator,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        parents: list[Made],
+        source: Made,
+    ) -> tuple[Any, tuple[Any, ...], dict[str, Any], int]:
+        """Let an operator that joins functions of one tensor be one function of it.
+
+        Returns:
+            What to call instead, and how many of its arguments carry relevance: the
+            same, if the operands hand on all relevance as they are; the same with
+            constant factors; or a function of the tensor itself. 0, and the same, if
+            they are no functions of a tensor of their shape.
+        """
+        operands = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
+        known, shape = source.source or (None, None)
+        x = known() if known is not None else None
+        for made, operand in zip(parents, operands, strict=True):
+            x, shape = (operand, operand.shape) if made is source else (x, shape)
+        if any(t.shape != shape for t in operands):
+            return operator, args, kwargs, 0
+        keep = [conserves(made, source) for made in parents]
+        if all(keep) or (operator.kind == "quotient" and keep[0]):
+            return operator, args, kwargs, len(keep)
+        if operator.kind == "product" and any(keep):
+            lasting = {id(t) for t, k in zip(operands, keep, strict=True) if k}
+
+            def constant(tensor: Tensor) -> Tensor:
+                keeps = id(tensor) in lasting or not tensor.requires_grad
+                return tensor if keeps else tensor.detach()
+
+            args, kwargs = map_tensors(constant, args), map_tensors(constant, kwargs)
+            return operator, args, kwargs, sum(keep)
+        if x is None:
+            return operator, args, kwargs, 0
+        args = map_tensors(Tensor.detach, args)
+        kwargs = map_tensors(Tensor.detach, kwargs)
+        rule = self.table.one_function
+        assert rule is not None
+        function = functools.partial(_whatever, operator.function, args, kwargs)
+        return Joined(operator.name, function, rule), (x,), {}, 1
 
     def _record(
         self,
@@ -394,7 +461,7 @@ class Engine(TorchFunctionMode):
         if isinstance(rule, PlainGradient) or (relevant == 1 and rule.plain_for_one):
             return function(*args, **kwargs)
         if operator.in_place:
-            return self._in_place(operator, args, kwargs, relevant)
+            return self.in_place(operator, args, kwargs, relevant)
         if operator.inplace_position and operator.asked_in_place(args, kwargs):
             assert operator.twin is not None
             return self.reenter(operator.twin, *args, **kwargs)
@@ -434,7 +501,7 @@ class Engine(TorchFunctionMode):
         with _Again(self):
             return function(*args, **kwargs)
 
-    def _in_place(
+    def in_place(
         self,
         operator: Operator,
         args: tuple[Any, ...],
@@ -446,12 +513,8 @@ class Engine(TorchFunctionMode):
         function = operator.out_of_place
         if function is None or not isinstance(target, Tensor):
             return self._without_rule(operator, args, kwargs)
-        copied = self.without_foreign(target).clone()
-        self.tape.same(copied, target)
-        outcome = self.apply(
-            self.table.operator(function), (copied, *args[1:]), kwargs, relevant
-        )
-        return target.copy_(outcome)
+        copied = self.tape.same(self.without_foreign(target).clone(), target)
+        return target.copy_(self.reenter(function, copied, *args[1:], **kwargs))
 
     def _without_rule(
         self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -778,9 +841,27 @@ class Engine(TorchFunctionMode):
     def seed(self, scores: Tensor, relevance: bool | None = None) -> Tensor:
         """Return what starts at scores: 1, or the scores where relevance goes back."""
         goes_back = self._switches if relevance is None else relevance
+        start = self.beginning
         if self.composite.converts and goes_back:
-            return scores.detach()
-        return torch.ones_like(scores)
+            return scores.detach() if start is None else scores.detach() - start.at_zero
+        if start is None or self._switches or scores.shape != start.shape:
+            return torch.ones_like(scores)
+        values = scores.detach()
+        return torch.where(values == 0, 1.0, (values - start.at_zero) / values)
+
+    def begins_at(self, output: Tensor, scores: Tensor) -> None:
+        """Say what is explained: scores that were selected from an output.
+
+        If the output is that of an activation that is not 0 at 0 (sigmoid, softplus),
+        its value there is a constant of the score, and absorbs its share: ``R = f(z) -
+        f(0)`` starts at the activation, so that the relevance of a probability has the
+        signs of that of its logit. Within the network, where no score starts, the
+        identity rule stays as it is.
+        """
+        found = activation_behind(self.tape.of(output))
+        value = 0.0 if found is None else found.at_zero
+        if value and math.isfinite(value):
+            self.beginning = Beginning(value, scores.shape)
 
     @property
     def goes_back_once_more(self) -> bool:
@@ -909,8 +990,29 @@ def batch_norm_message(name: str) -> str:
 _PLAIN_TYPES = frozenset({int, float, bool, str, torch.dtype, torch.device})
 
 
+def _whatever(
+    function: Callable[..., Any], args: Any, kwargs: dict[str, Any], x: Tensor
+) -> Any:
+    """Return what a function returns for its own arguments, in the dtype of ``x``."""
+    output = function(*args, **kwargs)
+    return output.to(x.dtype) if x.is_floating_point() else output
+
+
 def _no_leaf(tensor: Tensor) -> Tensor:
     return tensor.detach() if tensor.is_leaf and tensor.requires_grad else tensor
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """The activation that made the scores.
+
+    Attributes:
+        at_zero (float): its value at 0, which no input contributes to.
+        shape (torch.Size): of the scores.
+    """
+
+    at_zero: float
+    shape: torch.Size
 
 
 def _target_first(kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -7,13 +7,25 @@ operand carries relevance and which do no more than the question allows.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from .operators import MOVES
 from .tape import Made
 
-#: what rules leave on the tape: an activation that is 0 at 0, one that is not, and an
-#: output through which no relevance goes on
-ACTIVATION, GATE, ABSORBED = "activation", "gate", "absorbed"
+#: what a rule leaves on the tape where no relevance goes on behind its output
+ABSORBED = "absorbed"
+
+
+@dataclass(frozen=True)
+class Activation:
+    """What the rule of an activation leaves on the tape.
+
+    Attributes:
+        at_zero (float): the value of the function at 0; NaN if it is not 0 and unknown.
+    """
+
+    at_zero: float
+
 
 #: reshape, cast, mask, scale or shift one tensor, and nothing else
 _SCALES = MOVES | frozenset(
@@ -52,12 +64,20 @@ def gate_strength(made: Made | None) -> int:
     activation itself: ``2 * sigmoid(g)[:, None]``.
     """
     for found in _behind(made, _SCALES):
-        if found.note in (ACTIVATION, GATE):
-            return 2 if found.note == GATE else 1
+        if isinstance(found.note, Activation):
+            return 1 if found.note.at_zero == 0 else 2
         assert found.operator is not None
         if found.operator.name in _PIECEWISE_LINEAR:
             return 1
     return 0
+
+
+def activation_behind(made: Made | None) -> Activation | None:
+    """Return the activation whose values a tensor holds, at most moved about."""
+    for found in _behind(made, MOVES):
+        if isinstance(found.note, Activation):
+            return found.note
+    return None
 
 
 def is_sum_of(total: Made | None, parts: Made | None) -> bool:

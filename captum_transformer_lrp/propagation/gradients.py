@@ -186,27 +186,29 @@ def _itself(tensor: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=512)
-def _slope_of(function: Callable[..., Tensor], args: Any, kwargs: Any) -> float:
+def _at_zero(
+    function: Callable[..., Tensor], args: Any, kwargs: Any
+) -> tuple[float, float]:
     with torch.enable_grad(), kept_here():
         zero = torch.zeros(1, dtype=torch.float64, requires_grad=True)
         value = function(zero, *args, **dict(kwargs))
         if float(value.detach()) != 0.0:
-            return math.inf
+            return float(value.detach()), math.inf
         (slope,) = torch.autograd.grad(value.sum(), zero)
-    return float(slope)
+    return 0.0, float(slope)
 
 
-def slope_at_zero(
+def value_and_slope_at_zero(
     function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> float:
-    """Return ``f'(0)`` by torch's own derivative, or ``inf`` where ``f(0) != 0``.
+) -> tuple[float, float]:
+    """Return ``f(0)`` and ``f'(0)`` by torch's own derivative; ``inf`` if f(0) != 0.
 
     Args:
         function (Callable): an elementwise function of its first argument.
         args (tuple): its further positional arguments, plain numbers.
         kwargs (dict): its keyword arguments, plain numbers or strings.
     """
-    return _slope_of(function, args, tuple(sorted(kwargs.items())))
+    return _at_zero(function, args, tuple(sorted(kwargs.items())))
 
 
 class LinearizedNorm(torch.autograd.Function):

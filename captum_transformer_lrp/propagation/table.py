@@ -10,6 +10,7 @@ from torch import nn
 from .composites import Composite
 from .decompositions import DECOMPOSITIONS
 from .functions import OPENED
+from .joins import ELEMENTWISE, JOINS, OneFunction
 from .operators import (
     inplace_argument,
     is_in_place,
@@ -29,7 +30,10 @@ from .registry import (
     key_name,
     registry,
 )
-from .rules import PlainGradient, Rule, needs_relevance, relevance_form
+from .rules import Identity, PlainGradient, Rule, needs_relevance, relevance_form
+
+#: operators that take the shape or dtype of their second argument, not its values
+IMITATES = frozenset("view_as reshape_as expand_as type_as".split())
 
 #: operators that draw random numbers or change a module in training mode
 STATEFUL = frozenset(
@@ -53,6 +57,9 @@ class Operator:
         plain_for_one (bool): it is so with one relevant argument.
         in_place (bool): it overwrites its first argument.
         out_of_place (Callable | None): the operator that returns a new tensor instead.
+        imitates (bool): of its second argument it takes the shape or dtype only.
+        joins (bool): it may join functions of one tensor, see :mod:`.joins`.
+        elementwise (bool): of one relevant argument it is a function of each element.
         inplace_position (int | None): where a python function takes ``inplace``.
         differentiates (bool): it asks autograd for gradients.
         twin (Callable | None): python code that does the same by other operators:
@@ -62,9 +69,12 @@ class Operator:
 
     __slots__ = (
         "differentiates",
+        "elementwise",
         "function",
+        "imitates",
         "in_place",
         "inplace_position",
+        "joins",
         "kind",
         "metadata",
         "multiplies",
@@ -87,6 +97,9 @@ class Operator:
         self.metadata = is_metadata(self.name) or is_metadata(spelled)
         self.kind, rule = table.for_operator(self.name)
         self.rule = None if rule is None else table.in_form(rule, self.kind, self.name)
+        self.imitates = self.name in IMITATES
+        self.elementwise = self.name in ELEMENTWISE or self.kind == "activation"
+        self.joins = self.name in JOINS and table.one_function is not None
         self.differentiates = spelled in ("grad", "backward")
         self.stateful = stateful = self.name in STATEFUL
         self.plain = isinstance(self.rule, PlainGradient) and not stateful
@@ -118,6 +131,8 @@ class Table:
     Attributes:
         composite (Composite): as given, or what it becomes under the overrides, if one
             of them only knows relevance.
+        one_function (Rule or None): for a function of several operators, if relevance
+            passes activations.
     """
 
     def __init__(self, composite: Composite) -> None:
@@ -152,6 +167,10 @@ class Table:
             if is_module_key(key)
             and not isinstance(key, (Predicate, ModuleName, Layers))
         }
+        passes = isinstance(composite.rows.get("activation"), Identity)
+        self.one_function = (
+            self.in_form(OneFunction(), "activation", "function") if passes else None
+        )
         if composite.rows:
             self.predicates += registry.predicates.values()
             self.modules = {

@@ -23,7 +23,7 @@ Records hold no tensors and no nodes, so that what the rules cut off is freed as
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -37,8 +37,13 @@ node_number: Callable[[], int] = torch._C._autograd._get_sequence_nr
 class Maker(Protocol):
     """What a record keeps of an operator, see :class:`~.table.Operator`."""
 
-    name: str
-    kind: str | None
+    @property
+    def name(self) -> str:
+        """Its name."""
+
+    @property
+    def kind(self) -> str | None:
+        """Its kind."""
 
 
 class Made:
@@ -49,14 +54,16 @@ class Made:
         parents (sequence of Made): of the operands that carry relevance, in order.
         tape (Tape): of the pass that made it.
         note (Any): a small value that the rule left, see :attr:`~.call.Call.note`.
+        source (tuple or None): a weak reference to the tensor and its shape, where a
+            function of it was taken, see :mod:`.joins`.
     """
 
-    __slots__ = ("note", "operator", "parents", "tape")
+    __slots__ = ("note", "operator", "parents", "source", "tape")
 
     def __init__(
         self,
         operator: Maker | None,
-        parents: list[Made] | tuple[Made, ...],
+        parents: Sequence[Made],
         tape: Tape,
         note: Any = None,
     ) -> None:
@@ -64,6 +71,7 @@ class Made:
         self.parents = parents
         self.tape = tape
         self.note = note
+        self.source: tuple[weakref.ref[Tensor], torch.Size] | None = None
 
     def __repr__(self) -> str:
         name = "start" if self.operator is None else self.operator.name

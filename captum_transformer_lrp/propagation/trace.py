@@ -20,8 +20,8 @@ from torch import Tensor, nn
 
 from .call import map_tensors, tensors_in
 from .constants import constant_part, written_by_constants
-from .engine import Engine
-from .rules import Rule
+from .engine import Beginning, Engine
+from .rules import PlainGradient, Rule
 from .table import Operator
 
 
@@ -215,6 +215,8 @@ class TracingEngine(Engine):
         """
         if self.identifiers.mixed:
             self._balance_identifiers(to_identifiers)
+        if self.beginning is not None:
+            self._constant_of_the_score(self.beginning)
 
         def total(sums: dict[int, Tensor], index: int) -> float:
             return float(sums[index]) if index in sums else 0.0
@@ -230,6 +232,16 @@ class TracingEngine(Engine):
                 constant=total(self._constant, record.index),
             )
             for record in self._records
+        )
+
+    def _constant_of_the_score(self, start: Beginning) -> None:
+        """Record what the last activation is worth at 0."""
+        index = len(self._records)
+        self._records.append(
+            Record(index, "", "activation at 0", None, "absorbed", (), start.shape)
+        )
+        self._received[index] = self._constant[index] = torch.tensor(
+            start.at_zero * start.shape.numel(), dtype=torch.float64
         )
 
     def _balance_identifiers(self, to_identifiers: float) -> None:
@@ -281,7 +293,7 @@ class TracingEngine(Engine):
         if self.backward or opened:
             return super().apply(operator, args, kwargs, relevant)
         if operator.in_place:
-            return self._apply_in_place(operator, args, kwargs, relevant)
+            return self.in_place(operator, args, kwargs, relevant)
         found = self.rule_for(operator)
         rule = "none" if found is None else repr(found)
         index = self._begin(operator.name, operator.kind, rule, tensors)
@@ -294,7 +306,7 @@ class TracingEngine(Engine):
             index, output, alone, view=operator.kind == "structural"
         )
 
-    def _apply_in_place(
+    def in_place(
         self,
         operator: Operator,
         args: tuple[Any, ...],
@@ -305,13 +317,15 @@ class TracingEngine(Engine):
         target, function = args[0], operator.out_of_place
         if operator.name in _WRITES:
             outcome = self._write(operator, args, kwargs, relevant)
-        elif function is None or operator.name in _RESHAPE:  # moves values only
-            return super().apply(operator, args, kwargs, relevant)
+        elif isinstance(self.rule_for(operator), PlainGradient) and (
+            function is None or operator.name in _RESHAPE
+        ):  # moves values only
+            return operator.function(*args, **kwargs)
+        elif function is None:
+            return super().in_place(operator, args, kwargs, relevant)
         else:
             copied = self.tape.same(self.without_foreign(target).clone(), target)
-            outcome = self.apply(
-                self.table.operator(function), (copied, *args[1:]), kwargs, relevant
-            )
+            outcome = self.reenter(function, copied, *args[1:], **kwargs)
         base = target._base if target._is_view() else None
         around = None if base is None or base.requires_grad else base
         target.copy_(outcome)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ..call import Call, carries_relevance, tensors_in
-from ..gates import ACTIVATION, GATE
-from ..gradients import RatioGradient, kept_here, slope_at_zero
+from ..gates import Activation
+from ..gradients import RatioGradient, kept_here, value_and_slope_at_zero
 from .base import Rule
 
 
@@ -40,30 +40,32 @@ class Identity(Rule):
             return call.run()
         function = call.function
         if len(call.args) == 1 and not call.kwargs:
-            slope_there = slope_at_zero(function, (), {})
-            call.note = _strength(slope_there)
+            at_zero, slope_there = value_and_slope_at_zero(function, (), {})
+            call.note = Activation(at_zero)
             return RatioGradient.apply(x, function, slope_there)
         rest = call.args[1:]
         kwargs = {k: v for k, v in call.kwargs.items() if k != "input"}
         slope: float | Tensor
         if any(True for _ in tensors_in((rest, kwargs))):
             slope = _slope_elementwise(x, lambda t: function(t, *rest, **kwargs))
+            call.note = _activation(slope)
         else:
-            slope = slope_at_zero(function, rest, kwargs)
-        call.note = _strength(slope)
+            at_zero, slope = value_and_slope_at_zero(function, rest, kwargs)
+            call.note = Activation(at_zero)
         return RatioGradient.apply(x, lambda t: function(t, *rest, **kwargs), slope)
 
     def _module(self, call: Call) -> Any:
         x, output = _one_tensor_in_and_out(self, call)
         assert call.module is not None
         slope = _slope_of_module(call.module, x)
-        call.note = _strength(slope)
+        call.note = _activation(slope)
         return RatioGradient.apply(x, lambda t: output.to(t.dtype), slope)
 
 
-def _strength(slope: float | Tensor) -> str:
-    """Return what is left on the tape: whether the function is 0 at 0."""
-    return GATE if isinstance(slope, float) and math.isinf(slope) else ACTIVATION
+def _activation(slope: float | Tensor) -> Activation:
+    """Return what is left on the tape, where only the slope at 0 is known."""
+    vanishes = isinstance(slope, Tensor) or math.isfinite(slope)
+    return Activation(0.0 if vanishes else math.nan)
 
 
 @dataclass(frozen=True, kw_only=True)
