@@ -116,7 +116,9 @@ class Call:
 
     def made(self, tensor: Any) -> Made | None:
         """Return what made a tensor that carries relevance; None for a constant."""
-        return getattr(tensor, "_made", None) if carries_relevance(tensor) else None
+        if self._engine is None or not carries_relevance(tensor):
+            return None
+        return self._engine.tape.of(tensor)
 
     def run(self) -> Any:
         """Return the output with torch's own gradient."""

@@ -42,6 +42,7 @@ from .registry import Layers
 from .rules import PlainGradient, Rule
 from .table import Operator, table_for
 from .tape import Made, Named, Tape, function_of, node_name, node_number
+from .tape import note as remember
 from .taps import OutputTap, ParameterTap, Tap
 from .unknown import UnknownOperators
 
@@ -196,7 +197,7 @@ class Engine(TorchFunctionMode):
             operator = self.table.operator(func)
         if operator.metadata or self._paused or not _is_grad_enabled():
             if operator.differentiates:
-                self._refuse_differentiation(operator)
+                self._refuse_differentiation(operator, args)
             if self._read:
                 self._note_read(operator, args, kwargs or {})
             return func(*args, **kwargs) if kwargs else func(*args)
@@ -223,8 +224,12 @@ class Engine(TorchFunctionMode):
                 if not value.requires_grad:
                     continue
                 if not value.is_leaf:
-                    made = getattr(value, "_made", None)
-                    if made is None or made.tape is not tape:
+                    found = getattr(value, "_made", None)
+                    if (
+                        found is None
+                        or (made := found[0]).tape is not tape
+                        or found[1] != value._version
+                    ):
                         made = tape.meet(value, self.module_path)
                     if made is not None:
                         parents.append(made)
@@ -260,6 +265,8 @@ class Engine(TorchFunctionMode):
                 tape.gaps.append((tape.seen_to, number))
         if operator.elementwise and len(parents) == 1:
             note_source(parents[0], carrier)
+        if kwargs and kwargs.get("out") is not None:
+            return self.reenter(_write_out, func, args, kwargs)
         note = source = None
         if operator.imitates:
             parents = parents[:1]
@@ -289,7 +296,8 @@ class Engine(TorchFunctionMode):
             self._record(operator, parents, output, args, note)
         elif not args or output is not args[0] or operator.asked_in_place(args, kwargs):
             if output.requires_grad:
-                output._made = Made(operator, parents, tape, note)  # type: ignore[attr-defined]
+                made = Made(operator, parents, tape, note)
+                output._made = made, output._version  # type: ignore[attr-defined]
         tape.seen_to = node_number()
         return output
 
@@ -348,14 +356,13 @@ class Engine(TorchFunctionMode):
         """Note on the tape how the tensors of an output, or a target, came to be."""
         made = Made(operator, parents, self.tape, note)
         if args and operator.in_place:
-            target = args[0]
-            target._made = made
-            if target._base is not None:
-                target._base._made = made
+            remember(args[0], made)
+            if args[0]._base is not None:
+                remember(args[0]._base, made)
         else:
             for tensor in tensors_in(output):
                 if tensor.requires_grad:
-                    tensor._made = made  # type: ignore[attr-defined]
+                    remember(tensor, made)
         self.tape.seen_to = node_number()
 
     def _scan(self, values: Any, parents: list[Made]) -> bool:
@@ -380,7 +387,7 @@ class Engine(TorchFunctionMode):
             self.unknown.transforms.setdefault(level.key().name)
         return level is not None
 
-    def _refuse_differentiation(self, operator: Operator) -> None:
+    def _refuse_differentiation(self, operator: Operator, args: Any) -> None:
         """Raise where the model differentiates itself.
 
         Raises:
@@ -388,6 +395,8 @@ class Engine(TorchFunctionMode):
         """
         if self._paused or self.backward:
             return
+        if not self.composite.rows and all(map(self.tape.of, tensors_in(args[:1]))):
+            return  # torch's own gradients
         raise ModelStateError(
             f"torch.autograd.{operator.name} was called inside the forward pass, in "
             f"{self.module_path() or '(no module)'}: its result would be computed from "
@@ -988,6 +997,21 @@ def batch_norm_message(name: str) -> str:
 
 #: arguments in which there is no tensor
 _PLAIN_TYPES = frozenset({int, float, bool, str, torch.dtype, torch.device})
+
+
+def _write_out(
+    function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Return what a function returns, written into the tensor that is given for it."""
+    rest = dict(kwargs)
+    out = rest.pop("out")
+    if not isinstance(out, Tensor):
+        raise ModelStateError(
+            f"{function.__name__} was called with out={type(out).__name__}; expected "
+            "one tensor. Take what the operator returns instead."
+        )
+    result = function(*args, **rest)
+    return out.resize_(result.shape).copy_(result)
 
 
 def _whatever(

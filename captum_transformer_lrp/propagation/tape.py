@@ -91,7 +91,12 @@ class Named:
     kind: str | None = None
 
 
-UNSEEN = Named("unseen")
+UNSEEN, VIEW = Named("unseen"), Named("view", "structural")
+
+
+def note(tensor: Tensor, made: Made) -> None:
+    """Keep a record at a tensor, with the version of the values that it is about."""
+    tensor._made = made, tensor._version  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,8 +128,11 @@ class Tape:
 
     def of(self, tensor: Tensor) -> Made | None:
         """Return the record of a tensor; None if it carries no relevance."""
-        made: Made | None = getattr(tensor, "_made", None)
-        return made if made is not None and made.tape is self else None
+        found = getattr(tensor, "_made", None)
+        if found is None or found[0].tape is not self or found[1] != tensor._version:
+            return None
+        made: Made = found[0]
+        return made
 
     def start(
         self, leaf: Tensor, tensor: Tensor, operator: Maker | None = None
@@ -138,15 +146,15 @@ class Tape:
         """
         self._starts.add(id(leaf))
         made = Made(operator, (), self)
-        tensor._made = made  # type: ignore[attr-defined]
+        note(tensor, made)
         self.seen_to = node_number()
         return made
 
     def same(self, new: Any, old: Any) -> Any:
         """Give a copy or an alias that the engine made the record of its original."""
-        made = getattr(old, "_made", None)
+        made = self.of(old)
         if made is not None:
-            new._made = made
+            note(new, made)
         self.seen_to = node_number()
         return new
 
@@ -174,16 +182,23 @@ class Tape:
         if known is not None and known() is tensor:
             return None
         base = tensor._base
-        made = None if base is None else self.of(base)
-        if made is None:
+        behind = None if base is None else self.of(base)
+        if behind is not None:  # a view of what was written into since
+            made = Made(VIEW, [behind], self)
+        else:
             self.close()
-            if not self._descends(tensor.grad_fn):
+            written = getattr(tensor, "_made", None)
+            if written is not None and written[0].tape is self:
+                name = f"a write in place into a tensor of shape {tuple(tensor.shape)}"
+                found = Unseen((name,), described(), functions=False)
+            elif self._descends(tensor.grad_fn):
+                found = self._unseen_behind(tensor.grad_fn, described())
+            else:
                 self._constants[id(tensor)] = weakref.ref(tensor)
                 return None
-            found = self._unseen_behind(tensor.grad_fn, described())
             self._met.append((tensor.grad_fn, found))
             made = Made(UNSEEN, (), self)
-        tensor._made = made  # type: ignore[attr-defined]
+        note(tensor, made)
         return made
 
     def _descends(self, node: Any) -> bool:

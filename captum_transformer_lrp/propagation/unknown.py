@@ -134,8 +134,8 @@ class UnknownOperators:
             names = [_TRANSFORMS.get(t, t) for t in self.transforms]
             return f"inside {' and '.join(names)}"
         return (
-            "in another thread, in a scripted function, in a transform of torch.func, "
-            "or in an operator that hides others"
+            "in another thread, under torch.no_grad(), in a scripted function, in a "
+            "transform of torch.func, or in an operator that hides others"
         )
 
     def _choices(self) -> list[str]:
