@@ -122,6 +122,8 @@ class Joined:
     function: Callable[..., Any]
     rule: Rule
     kind: str = "activation"
+    plain: bool = False
+    plain_for_one: bool = False
     stateful: bool = False
     in_place: bool = False
     inplace_position: None = None

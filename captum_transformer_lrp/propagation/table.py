@@ -30,7 +30,15 @@ from .registry import (
     key_name,
     registry,
 )
-from .rules import Identity, PlainGradient, Rule, needs_relevance, relevance_form
+from .rules import (
+    GatedProduct,
+    Identity,
+    PlainGradient,
+    Rule,
+    UniformProduct,
+    needs_relevance,
+    relevance_form,
+)
 
 #: operators that take the shape or dtype of their second argument, not its values
 IMITATES = frozenset("view_as reshape_as expand_as type_as".split())
@@ -133,6 +141,7 @@ class Table:
             of them only knows relevance.
         one_function (Rule or None): for a function of several operators, if relevance
             passes activations.
+        stabilises (bool): rules for sums and products absorb a little of it.
     """
 
     def __init__(self, composite: Composite) -> None:
@@ -170,6 +179,13 @@ class Table:
         passes = isinstance(composite.rows.get("activation"), Identity)
         self.one_function = (
             self.in_form(OneFunction(), "activation", "function") if passes else None
+        )
+        self.stabilises = not all(
+            isinstance(composite.rows.get(kind), plain)
+            for kind, plain in (
+                ("product", (UniformProduct, GatedProduct)),
+                ("additive", PlainGradient),
+            )
         )
         if composite.rows:
             self.predicates += registry.predicates.values()
