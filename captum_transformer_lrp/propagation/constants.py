@@ -55,7 +55,7 @@ def constant_part(
         return [t.detach() for t in tensors_in(output)]
     if operator.kind not in AFFINE or operator.name in _HOMOGENEOUS:
         return None
-    if operator.name == "linear":  # rather than multiply zeros
+    if operator.name == "linear" and not output.is_nested:  # not to multiply zeros
         bias = args[2] if len(args) > 2 else kwargs.get("bias")
         if bias is None or not bias.requires_grad:
             return None if bias is None else [bias.expand_as(output)]
