@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import DropoutWarning, ModelStateError
+from ..errors import DropoutWarning, HalfPrecisionWarning, ModelStateError
 from ..propagation.engine import batch_norm_message
 from ..propagation.registry import Row
 from .checker import TOLERANCES, Checker
@@ -79,8 +79,8 @@ def check(
             for :class:`.TransformerLRP`: checks your own rules. Default: None
         output_field (str or int, optional): which field of the model's output holds the
             scores. Default: None, the tensor itself or its ``logits``
-        in_float64 (bool, optional): measure on a copy in float64; True fails where there
-            can be none. Default: None, if the copy fits
+        in_float64 (bool, optional): measure on a copy in float64; with True it is a
+            failure where there can be none. Default: None, if the copy fits
         tolerance (float, optional): for all checks, instead of those above.
             Default: None
 
@@ -112,7 +112,8 @@ def check(
                 raise ModelStateError(batch_norm_message(name))
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore", DropoutWarning)  # the report says it
+        for said in (DropoutWarning, HalfPrecisionWarning):  # by the report
+            warnings.simplefilter("ignore", said)
         if any(map(is_compiled, model.modules())):  # as the engine runs it
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         return Checker(
