@@ -48,8 +48,8 @@ class Conservation:
         relevance (float): The sum of relevance at the inputs.
         absorbed (float): What operators kept or added, biases above all; for methods
             that do not conserve also what their rules changed.
-        error (float): What none of the two accounts for, as a share of the score (of 1
-            for smaller scores): a check of the propagation, next to 0.
+        error (float): What neither arrived nor was kept by constants, as a share of the
+            score: the trace's conservation error, next to 0 for methods that conserve.
     """
 
     score: float

@@ -55,6 +55,10 @@ class DropoutWarning(UserWarning):
     """Dropout was active while the model was explained."""
 
 
+class HalfPrecisionWarning(UserWarning):
+    """A method that half precision is not enough for explained such a model."""
+
+
 class DuplicateRuleError(LRPError, ValueError):
     """A rule is registered twice under the same key."""
 

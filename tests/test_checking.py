@@ -51,6 +51,7 @@ def test_a_transformer_of_token_ids_passes() -> None:
     assert report.passed
     assert outcomes(report) == {
         "operators": "pass",
+        "cuts": "pass",
         "conservation": "pass",
         "forward": "pass",
         "gradient": "pass",
@@ -245,3 +246,262 @@ def test_trained_models_pass(name: str, capsys: Any) -> None:
     pytest.importorskip("transformers")
     folder = Path(__file__).resolve().parents[2] / "shared/models" / name
     assert main(["check", str(folder)]) == 0
+
+
+# ------------------------------------------------- nothing ends in a traceback
+
+
+class Rows(nn.Module):
+    """Bound to a number of examples."""
+
+    def __init__(self, examples: int) -> None:
+        super().__init__()
+        self.examples = examples
+        self.map = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.map(x.view(self.examples, 4))
+        return scores
+
+
+class Refusing(nn.Module):
+    """Wants one example, by an assertion."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert len(x) == 1, "one at a time"
+        scores: Tensor = self.map(x)
+        return scores
+
+
+def exported(model: nn.Module, x: Tensor) -> nn.Module:
+    module: nn.Module = torch.export.export(model, (x,)).module()
+    return module
+
+
+@pytest.mark.parametrize(
+    ("model", "examples", "what", "reason"),
+    [
+        (Rows(1), 1, "two examples", "RuntimeError: shape"),
+        (Rows(2), 2, "one example alone", "RuntimeError: shape"),
+        (Refusing(), 1, "two examples", "AssertionError: one at a time"),
+        (exported(Net(torch.relu), X), 1, "two examples", "Guard failed"),
+        (
+            exported(Net(torch.relu), X.repeat(3, 1)),
+            3,
+            "one example alone",
+            "Guard failed",
+        ),
+    ],
+)
+def test_a_model_bound_to_a_batch_size_is_measured_without_other_sizes(
+    model: Any, examples: int, what: str, reason: str
+) -> None:
+    x = torch.linspace(-1, 1, 4 * examples).view(examples, 4)
+    report = check(model, x)
+    assert report.passed
+    assert report["batch"].outcome == "not applicable"
+    start = "Could not be measured because the model does not run with " + what
+    assert report["batch"].sentence.startswith(start)
+    assert reason in report["batch"].sentence
+    assert report["conservation"].measured < 1e-12
+
+
+class Failing(nn.Module):
+    """Raises at a call of its number."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.map = nn.Linear(4, 3)
+        self.at = at
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls >= self.at:
+            raise KeyError("nothing here")
+        scores: Tensor = self.map(x)
+        return scores
+
+
+@pytest.mark.parametrize(
+    ("at", "name"), [(1, "model"), (2, "model"), (4, "operators"), (5, "forward")]
+)
+def test_an_error_of_the_model_is_a_line_wherever_it_comes(at: int, name: str) -> None:
+    report = check(Failing(at), X)
+    failed = report[name]
+    assert failed.outcome == "fail" and not report.passed
+    assert "KeyError: 'nothing here' (test_checking.py:" in failed.sentence
+    assert "in forward)" in failed.sentence
+    assert ("before anything is explained" in failed.sentence) == (name == "model")
+    assert report["untouched"].outcome == "pass"
+
+
+class ByKeyword(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Linear(4, 3)
+
+    def forward(self, *, input_values: Tensor, scale: float) -> Tensor:
+        scores: Tensor = self.map(input_values) * scale
+        return scores
+
+
+def test_keywords_come_from_a_mapping() -> None:
+    assert check(ByKeyword(), {"input_values": X, "scale": 2.0}).passed
+    for inputs, called in ((X, "model(*inputs, ...)"), ({"input_values": X}, "**")):
+        report = check(ByKeyword(), inputs)
+        assert "TypeError: " in report["model"].sentence
+        assert called in report["model"].sentence
+
+
+def ending(function: Any) -> nn.Module:
+    model = Net(torch.relu)
+    model.register_forward_hook(lambda *given: function(given[-1]))
+    return model
+
+
+@pytest.mark.parametrize(
+    ("function", "name", "sentence"),
+    [
+        (
+            lambda z: z.log_softmax(-1),
+            "conservation",
+            "Explain the logits z, without the log-softmax at the end.",
+        ),
+        (
+            lambda z: torch.special.log_softmax(z, -1),
+            "conservation",
+            "relevance of log-probabilities does not sum to them",
+        ),
+        (lambda z: z.softmax(-1), "operators", "Explain logits rather than prob"),
+    ],
+)
+def test_what_does_not_sum_at_the_end_is_named(
+    function: Any, name: str, sentence: str
+) -> None:
+    failed = check(ending(function), X)[name]
+    assert failed.outcome == "fail" and sentence in failed.sentence
+    assert "Give these modules" not in failed.sentence
+
+
+def test_a_score_of_zero_and_a_float64_copy_that_fails_are_said() -> None:
+    dead = nn.Sequential(nn.Linear(4, 3), nn.Threshold(100.0, 0.0))
+    report = check(dead, X)
+    assert report.passed
+    assert (
+        report["attnlrp"].sentence == "The score is exactly 0, and so is all relevance."
+    )
+
+    class Casts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.map = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            scores: Tensor = self.map(x.float())
+            return scores
+
+    assert check(Casts(), X)["precision"].outcome == "not applicable"
+    wanted = check(Casts(), X, in_float64=True)["precision"]
+    assert (
+        wanted.outcome == "fail" and "the copy fails with RuntimeErr" in wanted.sentence
+    )
+
+
+class Padded(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found = self.map(x)
+        scores: Tensor = found.to_padded_tensor(0.0).sum(1) if x.is_nested else found
+        return scores
+
+
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors")
+def test_nested_tensors() -> None:
+    parts = [torch.randn(2, 4), torch.randn(3, 4)]
+    jagged = torch.nested.nested_tensor(parts, layout=torch.jagged)
+    report = check(Padded(), jagged)
+    assert report.passed and report["conservation"].measured < 1e-12
+    for name in ("gradient", "batch"):
+        assert report[name].outcome == "not applicable"
+    strided = torch.nested.nested_tensor(parts)
+    refused = check(Padded(), strided)["operators"].sentence
+    assert "expected layout=torch.jagged" in refused
+    with pytest.raises(errors.OutputError, match="returned a nested tensor"):
+        check(nn.Linear(4, 3), jagged)
+
+
+def test_a_frozen_branch_is_named() -> None:
+    class Frozen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.branch, self.last = nn.Linear(4, 4), nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.no_grad():
+                hidden = self.branch(x)
+            scores: Tensor = self.last(x + hidden)
+            return scores
+
+    report = check(Frozen(), X)
+    assert report.passed
+    assert report["cuts"].details == ("branch: linear, under torch.no_grad",)
+    assert report["cuts"].sentence.startswith(
+        "The model itself cuts relevance off here"
+    )
+    nowhere = check(Net(torch.relu), X)["cuts"]
+    assert nowhere.details == () and "nowhere detaches" in nowhere.sentence
+
+
+class Default(nn.Module):
+    """A neighbour without observations takes the mean of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.map = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        usual = (x[:, :1] > 0).to(x.dtype)
+        scores: Tensor = self.map(usual * x + (1 - usual) * x.mean(0))
+        return scores
+
+
+def test_a_neighbour_that_depends_on_the_first_is_the_models_own_mixing() -> None:
+    x = torch.tensor([[0.5, 0.3, -0.7, 0.4]])  # flipped, it starts below 0
+    report = check(Default(), x)
+    assert report["batch"].outcome == "fail"
+    assert "The model itself mixes examples" in report["batch"].sentence
+
+
+def test_segment_anything_and_inputs_whose_relevance_is_rounding() -> None:
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    config = transformers.SamConfig(
+        vision_config={
+            "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "image_size": 32, "patch_size": 8, "mlp_ratio": 2.0, "window_size": 2,
+            "output_channels": 16, "global_attn_indexes": [1], "num_pos_feats": 8,
+        },
+        prompt_encoder_config={
+            "hidden_size": 16, "image_size": 32, "patch_size": 8,
+            "mask_input_channels": 4,
+        },
+        mask_decoder_config={
+            "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "mlp_dim": 16, "iou_head_hidden_dim": 16,
+        },
+    )  # fmt: skip
+    model = transformers.SamModel(config).eval()
+    pixels = torch.randn(1, 3, 32, 32)
+    with pytest.raises(errors.OutputError, match="output_field='iou_scores'"):
+        check(model, {"pixel_values": pixels})
+    for field in ("iou_scores", "pred_masks"):
+        report = check(model, {"pixel_values": pixels}, output_field=field)
+        assert report.passed, report

@@ -47,7 +47,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("propagation.named",),
     ("propagation.identifiers", "propagation.table", "propagation.unknown"),
     ("propagation.engine",),
-    ("propagation.constants",),
+    ("propagation.constants", "propagation.cuts"),
     ("propagation.trace", "propagation.attention_engine", "propagation.encodings"),
     ("propagation",),
     ("attribution",),

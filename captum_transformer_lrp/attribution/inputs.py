@@ -189,6 +189,13 @@ def _leaf(name: str, given: Any) -> Leaf:
             f"{name} is a {type(given).__name__}; expected a tensor, a tuple of "
             "tensors, or the mapping that a tokenizer or image processor returns."
         )
+    if given.is_nested and given.layout is torch.strided:
+        raise InputError(
+            f"{name} is a nested tensor of the strided layout, for which torch has no "
+            "sums; expected layout=torch.jagged, or a padded tensor with a mask. Write "
+            f"{name}.to_padded_tensor(0.0), or "
+            f"torch.nested.nested_tensor({name}.unbind(), layout=torch.jagged)."
+        )
     if given.numel() == 0:
         raise InputError(
             f"{name} has shape {tuple(given.shape)} and so no element to explain."

@@ -86,11 +86,7 @@ def select_scores(output: Tensor, target: Any, *, examples: int) -> Tensor:
         TargetError: if the target is missing, out of range, or of a wrong type.
         OutputError: if a score is NaN or infinite.
     """
-    if not output.is_floating_point():
-        raise OutputError(
-            f"the model returned a tensor of dtype {output.dtype}, through which no "
-            "relevance can flow; expected floating point scores (logits)."
-        )
+    check_scores(output)
     if target is not None:
         _check_target(output, target)
         if isinstance(target, Tensor):
@@ -112,6 +108,22 @@ def select_scores(output: Tensor, target: Any, *, examples: int) -> Tensor:
             "bfloat16 or float32."
         )
     return scores
+
+
+def check_scores(output: Tensor) -> None:
+    """Raise OutputError for tensors of which no score can be selected."""
+    if output.is_nested:
+        raise OutputError(
+            "the model returned a nested tensor, whose examples have scores of "
+            "different shapes; expected one tensor of scores. Wrap the model in a "
+            "function that returns output.to_padded_tensor(0.0), or one score for "
+            "each example."
+        )
+    if not output.is_floating_point():
+        raise OutputError(
+            f"the model returned a tensor of dtype {output.dtype}, through which no "
+            "relevance can flow; expected floating point scores (logits)."
+        )
 
 
 def _wanted(output: Tensor, target: Any) -> str:

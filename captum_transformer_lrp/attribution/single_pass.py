@@ -11,10 +11,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import DisconnectedError, DropoutWarning, InputError, LRPError
+from ..errors import (
+    DisconnectedError,
+    DropoutWarning,
+    HalfPrecisionWarning,
+    InputError,
+    LRPError,
+)
 from ..propagation import Composite, Engine
+from ..propagation.call import tensors_in
 from ..propagation.engine import refuse_replicas
 from ..propagation.precision import Raised
+from ..propagation.rules import AlphaBeta, PositiveProduct, ZPlus
 from .inputs import Inputs, prepare_inputs, why_it_failed
 from .places import (
     Arriving,
@@ -26,6 +34,9 @@ from .places import (
 )
 from .scores import output_tensor, select_scores
 from .units import Selector, Unit
+
+#: rules that take sums of positive and of negative contributions apart
+_BY_SIGN = (AlphaBeta, PositiveProduct, ZPlus)
 
 
 @dataclass(frozen=True)
@@ -192,7 +203,19 @@ def run_once(
         stack.enter_context(engine)
         with nullcontext() if dtype is None else Raised(dtype):
             output = engine.arrived(_run(forward_func, prepared))
+        half = dtype is None and _divides_by_differences(engine)
+        half = half and _in_half(output)
         yield engine, prepared, output
+    if half:
+        warnings.warn(
+            f"{engine.composite.name} divides by differences of sums, which half "
+            "precision does not hold: maps may be off by more than their largest "
+            "value. Compute in more: dtype=torch.float64 (or float32) where the method "
+            "takes it, as CheferLRP does, or explain a copy of the model and inputs, "
+            "copy.deepcopy(model).double().",
+            HalfPrecisionWarning,
+            stacklevel=6,
+        )
     if engine.dropout_seen:
         warnings.warn(
             "dropout was active while the model was explained: the relevance is that "
@@ -241,6 +264,34 @@ def _run(forward_func: Callable[..., Any], prepared: Inputs) -> Any:
         if clearer is None:
             raise
         raise clearer from error
+
+
+def _divides_by_differences(engine: Engine) -> bool:
+    """Whether dense layers divide by what half precision has rounded away.
+
+    Convolutions, of which there is one or few in front, were measured to be harmless.
+    """
+    rows = [(k, row) for layer in engine.table.layers for k, row in layer.items()]
+    return any(
+        isinstance(getattr(row, "otherwise", None) or row, _BY_SIGN)
+        and not (isinstance(key, str) and key.startswith("conv"))
+        for key, row in rows
+    )
+
+
+def _in_half(output: Any) -> bool:
+    """Whether anything on the way to a model's output was in half precision."""
+    pending: list[Any] = [tensor.grad_fn for tensor in tensors_in(output)]
+    seen = {None}
+    while pending:
+        node = pending.pop()
+        if node not in seen:
+            seen.add(node)
+            made = getattr(node, "_input_metadata", ())
+            if any(one.dtype in (torch.float16, torch.bfloat16) for one in made):
+                return True
+            pending += [parent for parent, _ in node.next_functions]
+    return False
 
 
 def _go_back(

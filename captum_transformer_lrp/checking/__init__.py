@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import DropoutWarning, ModelStateError
+from ..errors import DropoutWarning, HalfPrecisionWarning, ModelStateError
 from ..propagation.engine import batch_norm_message
 from ..propagation.registry import Row
 from .checker import TOLERANCES, Checker
@@ -41,9 +41,13 @@ def check(
     The checks, each with an outcome and a sentence:
 
     - *operators*: every operator on the way to the score has a rule, and can be seen.
+    - *cuts*: where the model itself detaches what carries relevance, computes under
+      ``torch.no_grad``, or makes integers or a number of it; no failure, since what is
+      behind counts as a constant, but a branch may be missing.
     - *forward*: the scores are the same under the rules as without them.
     - *conservation*: under CP-LRP the relevance of the inputs and what biases and other
-      constants take add up to the score; modules that lose relevance are named.
+      constants take add up to the score (:attr:`.Trace.conservation_error`); modules
+      that lose relevance are named.
     - *gradient*: the table without rules gives input times torch's gradient.
     - *attnlrp*: AttnLRP, which does not conserve, gives finite relevance.
     - *attention*: AttnLRP agrees between fused and written-out attention.
@@ -58,6 +62,10 @@ def check(
     quarter of the free memory; the tolerance is 1e-6 there, 1e-3 in float32 and 5e-2 in
     half precision.
 
+    Whatever goes wrong in a measurement is a line of the report with its reason: a
+    model that is bound to its batch size, as an exported one, is measured without other
+    sizes. If the model itself fails on the inputs, that is the only finding, *model*.
+
     Args:
         model (nn.Module): the model, in eval mode.
         inputs (Tensor, tuple of Tensor, or Mapping): as for
@@ -71,8 +79,8 @@ def check(
             for :class:`.TransformerLRP`: checks your own rules. Default: None
         output_field (str or int, optional): which field of the model's output holds the
             scores. Default: None, the tensor itself or its ``logits``
-        in_float64 (bool, optional): measure on a copy in float64. Default: None, if the
-            copy fits
+        in_float64 (bool, optional): measure on a copy in float64; with True it is a
+            failure where there can be none. Default: None, if the copy fits
         tolerance (float, optional): for all checks, instead of those above.
             Default: None
 
@@ -82,8 +90,8 @@ def check(
     Raises:
         TypeError: if ``model`` is no module.
         UnknownNameError: if a key of ``rules`` is no kind and no known operator.
-        InputError, TargetError, OutputError: if the inputs or the target do not fit the
-            model; what is wrong with the rules is in the report.
+        TargetError, OutputError: if the target or the output field does not fit the
+            model, or it returns no scores; all else that is wrong is in the report.
         ModelStateError: with batch normalisation in training mode, which a forward pass
             would change.
 
@@ -104,7 +112,8 @@ def check(
                 raise ModelStateError(batch_norm_message(name))
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore", DropoutWarning)  # the report says it
+        for said in (DropoutWarning, HalfPrecisionWarning):  # by the report
+            warnings.simplefilter("ignore", said)
         if any(map(is_compiled, model.modules())):  # as the engine runs it
             stack.enter_context(torch.compiler.set_stance("force_eager"))
         return Checker(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..attribution import CPLRP, AttnLRP, GradientXInput
-from ..attribution.scores import output_tensor, select_scores
+from ..attribution.scores import check_scores, output_tensor, select_scores
 from ..attribution.single_pass import run_once
 from ..errors import LRPError, UnknownOperatorError
 from ..propagation.composites import CP_LRP
@@ -19,7 +19,9 @@ from ..propagation.trace import Trace
 from .inputs import (
     examples_in,
     field_of,
+    first_tensor,
     from_the_start,
+    kind_of_scores,
     map_examples,
     map_inputs,
     other_example,
@@ -33,6 +35,7 @@ from .measures import (
     free_memory,
     input_times_gradient,
     listed,
+    named,
     one_line,
     random_state_kept,
     relative_error,
@@ -49,6 +52,9 @@ TOLERANCES: dict[torch.dtype, float] = {
     torch.float16: 5e-2,
 }
 _NAMED_AT_MOST = 6
+
+#: not 0 where their input is
+_SQUASHING = ("sigmoid", "hardsigmoid", "logsigmoid", "softplus", "softmax")
 
 
 class Checker:
@@ -77,12 +83,19 @@ class Checker:
         self.trace: Trace | None = None
         self.unknown: Literal["raise", "gradient"] = "raise"
         self.given = inputs
+        self.wanted = bool(in_float64)
         self._method(CPLRP, model)  # now rather than as a finding: rules that are none
+        self.model, self.precision = model, self.dtype
         with torch.no_grad(), random_state_kept():
-            output = self._call(model, inputs)
-            self.field = field_of(output, output_field)
-            scores = output_tensor(output, self.field)
-            again = output_tensor(self._call(model, inputs), self.field)
+            try:
+                output, repeated = (self._call(model, inputs) for _ in range(2))
+            except Exception as error:  # the model is the user's
+                self._add("model", "fail", _own_error(error, inputs))
+                return
+        self.field = field_of(output, output_field)
+        scores = output_tensor(output, self.field)
+        check_scores(scores)
+        again = output_tensor(repeated, self.field)
         self.deterministic = bool(torch.equal(scores, again))
         self.scores = scores
         self.target = target
@@ -107,7 +120,7 @@ class Checker:
             self._padding,
             self._precision,
         )
-        if self._operators():
+        if not self.checks and self._operators():
             for step in steps:
                 self._guarded(step)
         self._untouched()
@@ -120,11 +133,17 @@ class Checker:
         )
 
     def _guarded(self, step: Callable[[], None]) -> None:
-        """Make a check; what this package refuses to explain is a failure of it."""
+        """Make a check; whatever goes wrong in it is a line of the report."""
         try:
             step()
         except LRPError as error:
             self._add(step.__name__.strip("_"), "fail", one_line(error))
+        except Exception as error:  # the model runs without the rules
+            self._add(
+                step.__name__.strip("_"),
+                "fail",
+                f"Could not be measured because of a {named(error)}",
+            )
 
     def _add(self, name: str, outcome: Outcome, sentence: str, **more: Any) -> None:
         self.checks.append(Check(name=name, outcome=outcome, sentence=sentence, **more))
@@ -157,12 +176,22 @@ class Checker:
             self.unknown = "gradient"
             try:
                 self.trace = self._trace()
-            except LRPError as further:
-                self._add("explainable", "fail", one_line(further))
+            except Exception as further:  # the model runs without the rules
+                sentence = (
+                    one_line(further)
+                    if isinstance(further, LRPError)
+                    else f"Could not be traced because of a {named(further)}"
+                )
+                self._add("explainable", "fail", sentence)
                 return False
+            self._cuts(self.trace)
             return True
         except LRPError as error:
             self._add("operators", "fail", f"Cannot be explained: {one_line(error)}")
+            return False
+        except Exception as error:  # the model runs without the rules
+            sentence = f"Could not be traced because of a {named(error)}"
+            self._add("operators", "fail", sentence)
             return False
         names = {record.operator for record in self.trace}
         self._add(
@@ -171,7 +200,25 @@ class Checker:
             f"{len(self.trace)} calls of {len(names)} operators carry relevance, all "
             "with a rule.",
         )
+        self._cuts(self.trace)
         return True
+
+    def _cuts(self, trace: Trace) -> None:
+        """Name the places where the model itself ends relevance."""
+        places = [str(cut) for cut in trace.cuts]
+        more = len(places) - _NAMED_AT_MOST
+        if more > 0:
+            places = [*places[:_NAMED_AT_MOST], f"and {more} more: report.trace.cuts"]
+        self._add(
+            "cuts",
+            "pass",
+            "The model itself cuts relevance off here; what is behind counts as a "
+            "constant. Look whether a branch is meant to be explained:"
+            if places
+            else "The model nowhere detaches, or turns into numbers, what carries "
+            "relevance.",
+            details=tuple(places),
+        )
 
     def _trace(self) -> Trace:
         lrp = self._method(CPLRP, self.model)
@@ -208,16 +255,16 @@ class Checker:
     def _conservation(self) -> None:
         trace = self.trace
         assert trace is not None
-        error = max(trace.loss, trace.conservation_error)
+        error = trace.conservation_error
         share = trace.relevance / trace.score if trace.score else 0.0
         balance = (
             f"score {trace.score:.6g} = relevance of the inputs {trace.relevance:.6g} "
             f"({100 * share:.0f} %) + biases and other constants {trace.constant:.6g}"
         )
-        if error <= self.tolerance:
+        if error <= self.tolerance and trace.unseen <= self.tolerance:
             self._compare("conservation", error, f"CP-LRP conserves: {balance}", "")
             return
-        scale = max(abs(trace.score), 1e-30)
+        scale = max(trace.scale or 0.0, 1e-30)
         lost = [
             f"{module or '(the model itself)'}: {operator} lost {amount:.3g}, "
             f"{100 * amount / scale:.2g} % of the score; rule "
@@ -226,24 +273,41 @@ class Checker:
             if amount > self.tolerance * scale
         ]
         sentence = "CP-LRP does not conserve on this model"
-        if trace.conservation_error > self.tolerance:
+        if not trace.unseen <= self.tolerance:
             sentence += (
-                f": {100 * trace.conservation_error:.2g} % of the score went where no "
+                f": {100 * trace.unseen:.2g} % of the score went where no "
                 "operator was seen (a write in place, a custom autograd function, or a "
                 "gradient of torch's own that is wrong)"
             )
         if len(lost) > _NAMED_AT_MOST:
             lost = [*lost[:_NAMED_AT_MOST], f"and {len(lost) - _NAMED_AT_MOST} more"]
+        advice = self._at_the_end()
+        if lost and not advice:
+            advice = " Give these modules or operators a rule:"
         self._add(
             "conservation",
             "fail",
             f"{sentence} (relative error {error:.1e}): {balance}, which leaves "
-            f"{trace.score - trace.relevance - trace.constant:.3g}."
-            + (" Give these modules or operators a rule:" if lost else ""),
+            f"{trace.score - trace.relevance - trace.constant:.3g}.{advice}",
             measured=error,
             tolerance=self.tolerance,
             details=tuple(lost),
         )
+
+    def _at_the_end(self) -> str:
+        """Return what to explain instead, where the score is squashed in the end."""
+        kind = kind_of_scores(self.scores)
+        if kind is not None:
+            return f" {kind}"
+        records = () if self.trace is None else self.trace.records
+        last = [r.operator for r in records if r.kind != "structural"][-1:]
+        if last and last[0] in _SQUASHING:
+            return (
+                f" The model ends in {last[0]}, which is not 0 at 0: where its input "
+                "is 0 or close to it, no relevance of that input makes up the score. "
+                f"Explain what goes into the {last[0]} (the logit)."
+            )
+        return ""
 
     @staticmethod
     def _rule_of(trace: Trace, module: str, operator: str) -> str:
@@ -251,7 +315,18 @@ class Checker:
             r.rule for r in trace if (r.module, r.operator) == (module, operator)
         )
 
+    def _nested(self, name: str) -> bool:
+        """Say that examples of different shapes cannot be compared, if they are."""
+        first = first_tensor(self.inputs)
+        if first is None or not first.is_nested:
+            return False
+        sentence = "The inputs are a nested tensor, which torch does not take apart."
+        self._add(name, "not applicable", f"{sentence} Check a padded batch too.")
+        return True
+
     def _gradient(self) -> None:
+        if self._nested("gradient"):
+            return
         found = self._relevance(GradientXInput, self.model, self.inputs)
         expected = input_times_gradient(
             self.model, lambda x: self._scores(self.model, x), self.inputs
@@ -266,10 +341,7 @@ class Checker:
             return
         self._compare(
             "gradient",
-            max(
-                relative_error(f, e)
-                for f, e in zip(listed(found), expected, strict=True)
-            ),
+            relative_error(found, expected),
             "Without rules, relevance is input times torch's gradient",
             "Without rules, relevance differs from input times torch's gradient",
         )
@@ -282,7 +354,12 @@ class Checker:
                 "attnlrp", "fail", f"AttnLRP gives {wrong} values that are not finite."
             )
         elif not any(bool(f.any()) for f in found):
-            self._add("attnlrp", "fail", "AttnLRP gives 0 everywhere.")
+            if self.trace is not None and self.trace.scale == 0:
+                sentence = "The score is exactly 0, and so is all relevance."
+                self._add("attnlrp", "not applicable", sentence)
+                return
+            sentence = f"AttnLRP gives 0 everywhere.{self._at_the_end()}"
+            self._add("attnlrp", "fail", sentence)
         else:
             total = sum(float(f.double().sum()) for f in found)
             self._add(
@@ -315,12 +392,14 @@ class Checker:
                 found.append(self._relevance(AttnLRP, self.model, self.inputs))
         self._compare(
             "attention",
-            max(map(relative_error, *(map(listed, reversed(found))))),
+            relative_error(*reversed(found)),
             "AttnLRP is the same with fused and with written-out attention",
             "AttnLRP differs between fused and written-out attention",
         )
 
     def _batch(self) -> None:
+        if self._nested("batch"):
+            return
         if self.arguments is not None:
             self._add(
                 "batch",
@@ -333,16 +412,15 @@ class Checker:
         if isinstance(target, Tensor) and target.numel() > 1:
             target = target[:1]
         one = map_examples(self.inputs, lambda t: t[:1])
+        other = map_examples(one, other_example)
         two = map_examples(one, lambda t: torch.cat([t, other_example(t)]))
         both = target * 2 if isinstance(target, list) else target
         if isinstance(target, Tensor):
             both = target.repeat(2) if target.numel() == 1 and target.dim() else target
-        try:
-            with torch.no_grad(), random_state_kept():
-                alone = self._scores(self.model, one, target)
-                together = self._scores(self.model, two, both)
-        except LRPError as error:
-            self._add("batch", "not applicable", one_line(error))
+        alone = self._runs("batch", "one example alone", one, target)
+        beside = self._runs("batch", "another example alone", other, target)
+        together = self._runs("batch", "two examples", two, both)
+        if alone is None or beside is None or together is None:
             return
         if together.numel() != 2:
             self._add(
@@ -351,25 +429,23 @@ class Checker:
                 "The model returns one score for the whole batch.",
             )
             return
-        mixed = relative_error(together[:1], alone.reshape(1))
+        apart = torch.cat([alone.reshape(1), beside.reshape(1)])
+        mixed = relative_error(together, apart)
         if mixed > self.tolerance:
             self._add(
                 "batch",
                 "fail",
-                "The model itself mixes examples: the score of the first changes by "
-                f"{100 * mixed:.2g} % when another stands beside it. Explain one "
+                "The model itself mixes examples: of two, the score of one changes by "
+                f"{100 * mixed:.2g} % when the other stands beside it. Explain one "
                 "example at a time.",
                 measured=mixed,
                 tolerance=self.tolerance,
             )
             return
-        worst = max(
-            relative_error(b[:1], a)
-            for a, b in zip(
-                listed(self._relevance(CPLRP, self.model, one, target)),
-                listed(self._relevance(CPLRP, self.model, two, both)),
-                strict=True,
-            )
+        found = listed(self._relevance(CPLRP, self.model, two, both))
+        worst = relative_error(
+            [relevance[:1] for relevance in found],
+            self._relevance(CPLRP, self.model, one, target),
         )
         self._compare(
             "batch",
@@ -378,6 +454,24 @@ class Checker:
             "Relevance of an example depends on its neighbours, though its score does "
             "not",
         )
+
+    def _runs(self, name: str, what: str, inputs: Any, target: Any) -> Tensor | None:
+        """Return the scores of other inputs, or say that the model does not take them.
+
+        Many models are bound to the shapes that they were built or exported with.
+        """
+        try:
+            with torch.no_grad(), random_state_kept():
+                return self._scores(self.model, inputs, target)
+        except Exception as error:  # the model is the user's
+            if all(one.name != name for one in self.checks):
+                self._add(
+                    name,
+                    "not applicable",
+                    f"Could not be measured because the model does not run with "
+                    f"{what}: {named(error)}",
+                )
+            return None
 
     def _padding(self) -> None:
         padded = with_padding(self.inputs, self.model)
@@ -390,9 +484,10 @@ class Checker:
             return
         length = self.inputs["input_ids"].shape[1]
         target = from_the_start(self.target, self.scores)
-        with torch.no_grad(), random_state_kept():
-            short = self._scores(self.model, self.inputs, target)
-            long = self._scores(self.model, padded, target)
+        short = self._runs("padding", "these inputs once more", self.inputs, target)
+        long = self._runs("padding", "two more places of padding", padded, target)
+        if short is None or long is None:
+            return
         changed = relative_error(long, short)
         if changed > self.tolerance:
             self._add(
@@ -434,15 +529,15 @@ class Checker:
         if self.model is self.original:
             self._add(
                 "precision",
-                "not applicable",
+                "fail" if self.wanted else "not applicable",
                 f"No copy in float64 was made: {self.why_not}. {advice}",
             )
             return
         errors = []
         for method in (CPLRP, AttnLRP):
-            exact = listed(self._relevance(method, self.model, self.inputs))
-            found = listed(self._relevance(method, self.original, self.given))
-            errors.append(max(map(relative_error, found, exact)))
+            exact = self._relevance(method, self.model, self.inputs)
+            found = self._relevance(method, self.original, self.given)
+            errors.append(relative_error(found, exact))
         allowed = TOLERANCES.get(self.dtype, 1e-3) * 10
         fine = max(errors) <= allowed
         self._add(
@@ -457,6 +552,7 @@ class Checker:
                 else " Explain a copy in "
                 + ("float64: model.double()." if self.dtype == torch.float32 else "")
                 + ("" if self.dtype == torch.float32 else "float32: model.float().")
+                + self._at_the_end()
             ),
             measured=max(errors),
             tolerance=allowed,
@@ -525,11 +621,20 @@ class Checker:
             with torch.no_grad(), random_state_kept():
                 scores = output_tensor(self._call(twin, inputs), self.field)
         except Exception as error:  # any library may refuse to be copied or converted
-            if wanted:
-                raise
-            reason = f"the copy fails with {type(error).__name__}: {one_line(error)}"
+            reason = f"the copy fails with {named(error)}"
             return self.original, self.given, reason
         if scores.dtype != torch.float64:
             reason = f"its scores are in {dtype_name(scores.dtype)} still"
             return self.original, self.given, reason
         return twin, inputs, ""
+
+
+def _own_error(error: Exception, inputs: Any) -> str:
+    """Return what to say of a model that fails before anything is explained."""
+    called = "by keyword, model(**inputs)"
+    if not isinstance(inputs, Mapping):
+        called = "with the inputs and then additional_forward_args, model(*inputs, ...)"
+    return (
+        "The model itself fails on these inputs, before anything is explained: "
+        f"{named(error)}. It was called {called}."
+    )

@@ -55,6 +55,29 @@ def prediction(scores: Tensor, inputs: Any) -> Any:
     ]
 
 
+def kind_of_scores(scores: Tensor) -> str | None:
+    """Return what to explain instead of probabilities or their logarithms."""
+    if scores.dim() < 2 or scores.shape[-1] < 2:
+        return None
+    values = scores.detach().double()
+    nearly = 1e-5 if torch.finfo(scores.dtype).bits > 16 else 1e-2
+    if bool((values <= 0).all()):
+        if bool(((values.exp().sum(-1) - 1).abs() < nearly).all()):
+            return (
+                "The model returns log-probabilities, log p = z - logsumexp(z), whose "
+                "second part is made of all logits and no sum of shares: relevance of "
+                "log-probabilities does not sum to them. Explain the logits z, without "
+                "the log-softmax at the end."
+            )
+    elif bool((values >= 0).all()):
+        if bool(((values.sum(-1) - 1).abs() < nearly).all()):
+            return (
+                "The model returns probabilities, and relevance does not sum to them. "
+                "Explain the logits, without the softmax at the end."
+            )
+    return None
+
+
 def from_the_start(target: Any, scores: Tensor) -> Any:
     """Return a target whose positions are counted from the start of the text."""
     if isinstance(target, list):
@@ -78,6 +101,8 @@ def first_tensor(inputs: Any) -> Tensor | None:
 def examples_in(inputs: Any) -> int:
     """Return how many examples the inputs hold."""
     first = first_tensor(inputs)
+    if first is not None and first.is_nested:
+        return int(first.size(0))
     return 1 if first is None or not first.dim() else int(first.shape[0])
 
 
@@ -105,10 +130,10 @@ def map_examples(inputs: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 def other_example(example: Tensor) -> Tensor:
     """Return another example of the same shape: masks stay, values change."""
+    if bool(((example == 0) | (example == 1)).all()):
+        return example
     if example.is_floating_point():
         return -0.5 * example.flip(-1)
-    if example.dtype == torch.bool or int(example.max()) <= 1:
-        return example
     return example.flip(-1)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -151,13 +152,18 @@ def random_state_kept() -> Iterator[None]:
         torch.set_rng_state(state)
 
 
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    """Return ``max |found - expected| / max |expected|``."""
-    found, expected = found.detach().double(), expected.detach().double()
-    if found.shape != expected.shape:
+def relative_error(found: Any, expected: Any) -> float:
+    """Return ``max |found - expected| / max |expected|``; NaN where one of them is.
+
+    Of attributions of several inputs over all of these: an input whose relevance is
+    rounding beside that of another is not judged by its own.
+    """
+    pairs = list(zip(listed(found), listed(expected), strict=True))
+    if any(f.shape != e.shape for f, e in pairs):
         return float("inf")
-    difference = (found - expected).abs().max()
-    scale = expected.abs().max()
+    doubles = [(f.detach().double(), e.detach().double()) for f, e in pairs]
+    difference = torch.stack([(f - e).abs().max() for f, e in doubles]).max()
+    scale = torch.stack([e.abs().max() for _, e in doubles]).max()
     return float(difference / scale) if scale > 0 else float(difference)
 
 
@@ -202,3 +208,13 @@ def dtype_name(dtype: torch.dtype) -> str:
 def one_line(error: BaseException) -> str:
     """Return the message of an error in one line."""
     return " ".join(str(error).split())
+
+
+def named(error: BaseException) -> str:
+    """Return class, message and innermost place of an error in one line."""
+    place, trace = "", error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        place = f"{Path(code.co_filename).name}:{trace.tb_lineno} in {code.co_name}"
+        trace = trace.tb_next
+    return f"{type(error).__name__}: {one_line(error)[:300]} ({place})"

@@ -26,6 +26,12 @@ _WITH_NUMBERS = frozenset(
     scatter nan_to_num""".split()
 )
 
+#: piecewise constant: nothing that they return depends on their input
+STEPS = frozenset("round floor ceil trunc fix sign sgn heaviside".split())
+
+#: products that are 0 where what carries relevance is, whatever the constants are
+_HOMOGENEOUS = frozenset("mul multiply matmul mm bmm mv einsum".split())
+
 #: operators that choose between a tensor and a constant
 _CHOOSING = frozenset({"maximum", "minimum", "fmax", "fmin", "max", "min"})
 
@@ -45,8 +51,14 @@ def constant_part(
     constants = [t for t in given if not t.requires_grad and _holds_values(t)]
     if operator.name == "addcdiv" and not args[0].requires_grad:
         return [args[0].expand_as(output)]
-    if operator.kind not in AFFINE:
+    if operator.name in STEPS:
+        return [t.detach() for t in tensors_in(output)]
+    if operator.kind not in AFFINE or operator.name in _HOMOGENEOUS:
         return None
+    if operator.name == "linear" and not output.is_nested:  # not to multiply zeros
+        bias = args[2] if len(args) > 2 else kwargs.get("bias")
+        if bias is None or not bias.requires_grad:
+            return None if bias is None else [bias.expand_as(output)]
     if not constants and operator.name not in _WITH_NUMBERS:
         return None
     with torch.no_grad():

@@ -1042,6 +1042,11 @@ class Beginning:
     at_zero: float
     shape: torch.Size
 
+    @property
+    def absorbed(self) -> float:
+        """What is due to it, summed over the batch."""
+        return self.at_zero * self.shape.numel()
+
 
 def _target_first(kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the arguments of an operator in place, its target by position."""

@@ -119,6 +119,7 @@ class AbsoluteLinear(torch.autograd.Function):
         if gradient is None:
             return None, None
         x, weight = ctx.saved_tensors
+        gradient = gradient.to(weight.dtype)  # under autocast it is not
         return (gradient @ weight.abs()).mul_(x.sign()), None
 
 

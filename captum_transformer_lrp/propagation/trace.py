@@ -6,12 +6,19 @@ modified gradient, the relevance that enters at the output is ``sum(g * output)`
 relevance that leaves at the inputs ``sum(g * input)``, and the difference is what the
 operator absorbed: a bias, a constant added (a position embedding), a stabiliser, or
 what a rule that does not conserve has changed. The part of it that is due to constants
-is measured apart (:mod:`.constants`): the rest was lost.
+is measured apart (:mod:`.constants`): the rest was lost. So of every score::
+
+    score = relevance at the inputs + taken by constants + lost by rules + unseen
+
+with ``unseen`` what went where no operator was seen. The last two are 0 where relevance
+is conserved: relative to the score their sum is :attr:`Trace.conservation_error`, the
+one number that a trace, :func:`~captum_transformer_lrp.check`, ``attribute`` and the
+table of architectures share.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
@@ -19,10 +26,12 @@ import torch
 from torch import Tensor, nn
 
 from .call import map_tensors, tensors_in
+from .composites import Composite
 from .constants import constant_part, written_by_constants
+from .cuts import Cut, cut_by
 from .engine import Beginning, Engine
 from .rules import PlainGradient, Rule
-from .table import Operator
+from .table import Operator, table_for
 
 
 @dataclass(frozen=True)
@@ -43,7 +52,8 @@ class Record:
         passed (float): relevance that went on to the inputs.
         constant (float): the part of the relevance received that is due to constants of
             the operator: a bias, an added number, a position embedding. Measured where
-            gradients stand for R / x; 0 in tables that carry relevance itself.
+            gradients stand for R / x; in tables that carry relevance itself, which do
+            not tell it from what a rule lost, all that was absorbed.
     """
 
     index: int
@@ -75,24 +85,33 @@ class Record:
 class Trace:
     """The records of one explanation and its balance.
 
-    ``score = relevance + absorbed`` holds for every correct set of rules;
-    :attr:`conservation_error` says how well.
+    ``score = relevance + constant + lost + unseen``, see the module;
+    :attr:`conservation_error` says in one number how well relevance is conserved.
 
     Attributes:
         method (str): name of the composite.
-        score (float): the explained score, summed over the batch.
+        score (float): the explained score, summed over the batch; what starts in its
+            place (1 for each example) in tables that carry relevance from there.
         relevance (float): the relevance that arrived at the inputs.
         records (tuple of Record): one per operator call, in order of execution.
+        cuts (tuple of Cut): where relevance ended because the model detached a tensor
+            that carries it, computed under ``torch.no_grad``, or made integers or a
+            number of Python's of it: the branch behind counts as a constant.
+            Default: none
+        scale (float, optional): what errors are relative to: the sum of the scores'
+            magnitudes, which in a batch may cancel in ``score``. Default: ``|score|``
     """
 
     method: str
     score: float
     relevance: float
     records: tuple[Record, ...]
+    cuts: tuple[Cut, ...] = ()
+    scale: float | None = None
 
     @property
     def absorbed(self) -> float:
-        """What all operators together absorbed."""
+        """What all operators together absorbed: constants took it, or rules lost it."""
         return sum(record.absorbed for record in self.records)
 
     @property
@@ -101,24 +120,36 @@ class Trace:
         return sum(record.constant for record in self.records)
 
     @property
-    def conservation_error(self) -> float:
-        """``|score - relevance - absorbed|`` relative to the score.
+    def lost(self) -> float:
+        """What rules lost; negative where they made more of what they received."""
+        return self.absorbed - self.constant
 
-        Finds relevance that went where no operator was seen. What rules themselves do
-        not conserve is :attr:`loss`.
+    @property
+    def conservation_error(self) -> float:
+        """``|score - relevance - constant|``, relative to the score.
+
+        0 where every rule conserves: what arrived at the inputs and what is due to
+        biases and other constants then add up to the score. Counts what rules lost
+        (:attr:`loss`) and what went where no operator was seen (:attr:`unseen`).
         """
-        scale = max(abs(self.score), 1e-30)
-        return abs(self.score - self.relevance - self.absorbed) / scale
+        return self._relative(self.score - self.relevance - self.constant)
 
     @property
     def loss(self) -> float:
-        """``|score - relevance - constant|`` relative to the score.
+        """``|lost|`` relative to the score: the part of the error that rules made."""
+        return self._relative(self.lost)
 
-        The balance of the method: what arrived at the inputs and what is due to biases
-        and other constants add up to the score, if every rule conserves.
+    @property
+    def unseen(self) -> float:
+        """``|score - relevance - absorbed|`` relative to the score.
+
+        Relevance that went where no operator was seen, whatever rules lost.
         """
-        scale = max(abs(self.score), 1e-30)
-        return abs(self.score - self.relevance - self.constant) / scale
+        return self._relative(self.score - self.relevance - self.absorbed)
+
+    def _relative(self, amount: float) -> float:
+        scale = abs(self.score) if self.scale is None else self.scale
+        return abs(amount) / max(scale, 1e-30)
 
     def lost_by_module(self) -> dict[tuple[str, str], float]:
         """Return what was lost by module and operator, largest first.
@@ -178,16 +209,22 @@ class Trace:
         ]
         lines.append(
             f"{self.method}: score {self.score:.6g} = relevance at the inputs "
-            f"{self.relevance:.6g} + absorbed {self.absorbed:.6g} "
-            f"(conservation error {self.conservation_error:.1e})"
+            f"{self.relevance:.6g} + constants {self.constant:.6g} + lost "
+            f"{self.lost:.3g} (conservation error {self.conservation_error:.1e})"
         )
+        if self.cuts:
+            lines.append("cut off by the model, and counted as constants:")
+            lines += [f"  {cut}" for cut in self.cuts]
         return "\n".join(lines)
 
 
-#: in place they change the shape, not the values
+#: in place they change the shape or the graph, not the values
 _RESHAPE = frozenset(
-    "squeeze unsqueeze t transpose swapaxes swapdims as_strided".split()
+    "squeeze unsqueeze t transpose swapaxes swapdims as_strided detach".split()
 )
+
+#: may read the rows of explained identifiers
+_LOOKUPS = frozenset({"embedding", "getitem", "index_select"})
 
 #: in place they write values beside others that stay
 _WRITES = frozenset({"setitem", "copy"})
@@ -205,7 +242,48 @@ class TracingEngine(Engine):
         self._passed: dict[int, Tensor] = {}
         self._constant: dict[int, Tensor] = {}
         self._starts: set[int] = set()
+        self._cuts: dict[Cut, int] = {}
         self._times_value = self.composite.carries != "relevance"
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        """See where the model itself cuts relevance off, on the way to the rules."""
+        operator = self.table.operator(func)
+        relevant = not self._closed and any(
+            t.requires_grad and self.tape.of(t) is not None
+            for t in tensors_in((args, kwargs or {}))
+        )
+        output = super().__torch_function__(func, types, args, kwargs)
+        if relevant and not operator.name.startswith("attribute "):  # x.grad_fn
+            rule = self.rule_for(operator)
+            plain = rule is None or isinstance(rule, PlainGradient)
+            how = cut_by(operator.name, output, plain=plain)
+            if how is not None:
+                cut = Cut(self.module_path(), operator.name, how)
+                self._cuts[cut] = self._cuts.get(cut, 0) + 1
+        return output
+
+    @property
+    def _closed(self) -> bool:
+        """Whether what runs now is not the model's own doing, or no longer seen."""
+        return (
+            bool(self._paused)
+            or self.backward
+            or any(
+                rule is not None and rule.inside == "constant"
+                for rule, _ in self._stack
+            )
+        )
+
+    @property
+    def cuts(self) -> tuple[Cut, ...]:
+        """Where the model cut relevance off, each place once."""
+        return tuple(replace(cut, calls=n) for cut, n in self._cuts.items())
 
     def finished_records(self, to_identifiers: float) -> tuple[Record, ...]:
         """Return the records with their sums, after the backward pass.
@@ -221,18 +299,18 @@ class TracingEngine(Engine):
         def total(sums: dict[int, Tensor], index: int) -> float:
             return float(sums[index]) if index in sums else 0.0
 
-        return tuple(
-            replace(
-                record,
-                received=total(self._received, record.index),
-                passed=total(
-                    self._received if record.index in self._starts else self._passed,
-                    record.index,
-                ),
-                constant=total(self._constant, record.index),
+        finished = []
+        for record in self._records:
+            index = record.index
+            received = total(self._received, index)
+            passed = received if index in self._starts else total(self._passed, index)
+            constant = total(self._constant, index)
+            if not self._times_value:  # not told from what the rule lost
+                constant = received - passed
+            finished.append(
+                replace(record, received=received, passed=passed, constant=constant)
             )
-            for record in self._records
-        )
+        return tuple(finished)
 
     def _constant_of_the_score(self, start: Beginning) -> None:
         """Record what the last activation is worth at 0."""
@@ -241,7 +319,7 @@ class TracingEngine(Engine):
             Record(index, "", "activation at 0", None, "absorbed", (), start.shape)
         )
         self._received[index] = self._constant[index] = torch.tensor(
-            start.at_zero * start.shape.numel(), dtype=torch.float64
+            start.absorbed, dtype=torch.float64
         )
 
     def _balance_identifiers(self, to_identifiers: float) -> None:
@@ -266,13 +344,14 @@ class TracingEngine(Engine):
         index = len(self._records)
         name = self.name_of(module)
         self._records.append(Record(index, name, "through", None, "selected", (), ()))
-        for sums, gradients in ((self._received, received), (self._passed, passed)):
-            sums[index] = torch.tensor(0.0, dtype=torch.float64)
-            for tensor, gradient in zip(tensors, gradients, strict=True):
-                relevance = gradient.detach().double()
-                if self._times_value:
-                    relevance = relevance * tensor.detach().double()
-                sums[index] = sums[index] + relevance.sum().cpu()
+        with torch._C.DisableTorchFunction():  # this is not the model's doing
+            for sums, gradients in ((self._received, received), (self._passed, passed)):
+                sums[index] = torch.tensor(0.0, dtype=torch.float64)
+                for tensor, gradient in zip(tensors, gradients, strict=True):
+                    relevance = gradient.detach().double()
+                    if self._times_value:
+                        relevance = relevance * tensor.detach().double()
+                    sums[index] = sums[index] + relevance.sum().cpu()
         self._constant[index] = self._received[index] - self._passed[index]
 
     def apply(
@@ -363,7 +442,7 @@ class TracingEngine(Engine):
 
     def started(self, operator: Operator, args: Any, output: Any) -> Any:
         """Record the look-up of explained identifiers, which receive what arrives."""
-        if operator.name not in ("embedding", "getitem", "index_select"):
+        if operator.name not in _LOOKUPS:
             return output
         if not isinstance(output, Tensor) or not output.requires_grad or self.backward:
             return output
@@ -478,7 +557,7 @@ class TracingEngine(Engine):
             return twin
 
         output = map_tensors(copy, output)
-        if shapes:
+        if shapes and index < len(self._records):
             self._records[index] = replace(self._records[index], output_shape=shapes[0])
         return output
 
@@ -503,3 +582,70 @@ class TracingEngine(Engine):
             sums[index] = sums[index] + total if index in sums else total
 
         tensor.register_hook(add)
+
+
+class BalancingEngine(TracingEngine):
+    """Measures only what constants contribute: the balance of a trace, in one record.
+
+    What constants have no part in runs as it does without a trace. Only for tables
+    whose gradients stand for R / x.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._started: dict[int, Tensor] = {}
+
+    def finished_records(self, to_identifiers: float) -> tuple[Record, ...]:
+        """Return one record: what the constants of the model took."""
+        taken = sum(float(part) for part in self._constant.values())
+        if self.identifiers.mixed:
+            taken += sum(float(part) for part in self._started.values())
+            taken -= to_identifiers
+        if self.beginning is not None:
+            taken += self.beginning.absorbed
+        record = Record(0, "", "constants", None, "absorbed", (), ())
+        return (replace(record, received=taken, constant=taken),)
+
+    def started(self, operator: Operator, args: Any, output: Any) -> Any:
+        """Measure what arrives at the look-up of explained identifiers."""
+        read = isinstance(output, Tensor) and output.requires_grad
+        if read and operator.name in _LOOKUPS and not self.backward:
+            output = output.clone()
+            super()._measure(output, self._started, 0)
+        return output
+
+    def _begin(self, *_: Any) -> int:
+        return 0
+
+    def _watch_inputs(
+        self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return args, kwargs
+
+    def _watch_output(
+        self,
+        index: int,
+        output: Any,
+        alone: list[Tensor] | None = None,
+        *,
+        view: bool = False,
+    ) -> Any:
+        if alone is None:
+            return output
+        return super()._watch_output(index, output, alone, view=view)
+
+    def _measure(
+        self,
+        tensor: Tensor,
+        sums: dict[int, Tensor],
+        index: int,
+        part: Tensor | None = None,
+    ) -> None:
+        if sums is self._constant:
+            super()._measure(tensor, sums, index, part)
+
+
+def balancing_engine(composite: Composite, **options: Any) -> TracingEngine:
+    """Return the cheapest engine that measures the balance under a table."""
+    carried = table_for(composite).composite.carries == "relevance"
+    return (TracingEngine if carried else BalancingEngine)(composite, **options)

@@ -33,10 +33,11 @@ _AGREEMENT = (
 _TEXT_ONLY = " Tokens that the tokenizer added are left out."
 _SUMS = (
     "Absorbed is what constants, above all biases, kept of the logit, and for methods "
-    "that do not conserve what their rules changed; sum and absorbed make up the logit "
-    "but for the conservation error, which checks the propagation. The convergence "
-    "delta of methods with a baseline is their sum less what it should be, the logit "
-    "less that of the baseline."
+    "that do not conserve what their rules changed. The conservation error is the part "
+    "of the logit that neither arrived nor was kept by constants: next to 0 where the "
+    "method conserves, and a check of the propagation there. The convergence delta of "
+    "methods with a baseline is their sum less what it should be, the logit less that "
+    "of the baseline."
 )
 
 

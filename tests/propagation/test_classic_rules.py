@@ -552,6 +552,9 @@ def test_models_that_write_into_their_tensors() -> None:
         assert relative(found, expected) < TOLERANCE, name
 
 
+@pytest.mark.filterwarnings(
+    "ignore::captum_transformer_lrp.errors.HalfPrecisionWarning"
+)
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("name", ["epsilon", "gamma", "z+", "alpha2 beta1"])
 def test_half_precision(name: str, dtype: torch.dtype) -> None:

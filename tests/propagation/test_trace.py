@@ -9,15 +9,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from captum_transformer_lrp import CPLRP, AttnLRP, Composite, TransformerLRP, rules
+from captum_transformer_lrp import (
+    CPLRP,
+    AttnLRP,
+    Composite,
+    TransformerLRP,
+    check,
+    rules,
+)
 from captum_transformer_lrp.attribution.single_pass import run_once
 from captum_transformer_lrp.propagation import Call, Rule
 from captum_transformer_lrp.propagation.attention_engine import AttentionEngine
-from captum_transformer_lrp.propagation.composites import GRADIENT_X_INPUT
+from captum_transformer_lrp.propagation.composites import (
+    GRADIENT_X_INPUT,
+    TRANSFORMER_ATTRIBUTION,
+)
 from captum_transformer_lrp.propagation.gradients import scale_output_gradient
 from tests.helpers import Weighted, relative, tiny
 
 IDS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
+WEIGHT = torch.tensor([[2.0, -1.5]], dtype=torch.float64)
 
 
 @pytest.mark.parametrize("method", [AttnLRP, CPLRP])
@@ -25,7 +36,7 @@ def test_score_is_relevance_plus_what_was_absorbed(method: Any) -> None:
     model = tiny()
     lrp = method(model)
     trace = lrp.trace(IDS, target=1)
-    assert trace.conservation_error < 1e-12
+    assert trace.unseen < 1e-12
     assert trace.score == pytest.approx(model(IDS)[:, 1].sum().item())
     assert trace.relevance == pytest.approx(lrp.attribute(IDS, target=1).sum().item())
     assert trace.absorbed == pytest.approx(trace.score - trace.relevance)
@@ -81,7 +92,7 @@ def test_trace_of_in_place_and_masked_models() -> None:
         trace = method(model).trace(x)
         assert trace.score == pytest.approx(float(model(x).sum()))
         assert trace.relevance == pytest.approx(float(method(model).attribute(x).sum()))
-        assert trace.conservation_error < 1e-10
+        assert trace.unseen < 1e-10
 
 
 def test_modules_treated_as_one_operator_are_one_record() -> None:
@@ -216,13 +227,11 @@ def test_what_is_lost_is_told_apart_from_what_constants_take() -> None:
     assert abs(trace.constant) > 1e-3  # biases and positions did take their share
     assert all(abs(r.lost) < 1e-9 for r in trace)
 
-    class Generous(Rule):  # hands on one hundredth more than it received
-        def __call__(self, call: Call) -> Any:
-            return scale_output_gradient(call.run(), 1.01)
-
     broken = CPLRP(model, rules={"linear": Generous()}).trace(IDS, target=1)
-    assert broken.conservation_error < 1e-12  # it all went somewhere
-    assert broken.loss > 1e-4
+    assert broken.unseen < 1e-12  # it all went somewhere
+    assert (
+        broken.conservation_error == pytest.approx(broken.loss) and broken.loss > 1e-4
+    )
     lost = {key for key, v in broken.lost_by_module().items() if v > 1e-9}
     assert {operator for _, operator in lost} == {"linear"}
     assert ("blocks.0.qkv", "linear") in lost
@@ -247,6 +256,10 @@ def test_attnlrp_loses_relevance_in_the_softmax_only() -> None:
         (lambda x: torch.nn.functional.pad(x, (0, 2), value=6.0), 6.0),
         (lambda x: torch.nn.functional.gelu(x) * 5.0, 0.0),
         (lambda x: torch.softmax(torch.ones(1, 2).double(), 1) * x, 0.0),
+        (lambda x: functional.linear(x, WEIGHT, torch.tensor([3.0]).double()), 1.5),
+        (lambda x: functional.linear(x, bias=None, weight=WEIGHT), 0.0),
+        (lambda x: x + (1.4 * x).round(), 2.0),
+        (lambda x: 2 * x + torch.sign(-x), -1.0),
     ],
 )
 def test_the_share_of_constants(function: Any, constant: float) -> None:
@@ -306,3 +319,189 @@ def trace_free(model: Any, x: Tensor) -> Tensor:
     leaf = x.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(model(leaf + 0).sum(), leaf)
     return x * gradient
+
+
+# ------------------------------------------------------------------- the one number
+
+
+class Generous(Rule):
+    """Hands on one hundredth more than it received."""
+
+    def __call__(self, call: Call) -> Any:
+        return scale_output_gradient(call.run(), 1.01)
+
+
+def test_the_error_counts_what_rules_lose_and_is_one_number_everywhere() -> None:
+    """Of one biased layer: R = 1.01 w x, and the bias is the constant."""
+    torch.manual_seed(0)
+    layer, x = nn.Linear(3, 2).double(), torch.randn(1, 3).double()
+    weight, bias = layer.weight.detach()[1], float(layer.bias.detach()[1])
+    expected = abs(0.01 * float(weight @ x[0])) / abs(float(weight @ x[0]) + bias)
+    rows: dict[Any, Any] = {"linear": Generous()}
+    lrp = CPLRP(layer, rules=rows)
+    trace = lrp.trace(x, target=1)
+    found, error = lrp.attribute(x, target=1, return_conservation_error=True)
+    assert relative(found, 1.01 * weight * x) < 1e-12
+    for number in (
+        trace.conservation_error,
+        trace.loss,
+        error,
+        check(layer, x, 1, rules=rows)["conservation"].measured,
+    ):
+        assert number == pytest.approx(expected, rel=1e-9)
+    assert trace.unseen < 1e-12  # it all went somewhere
+    assert trace.constant == pytest.approx(bias)
+    assert trace.lost == pytest.approx(-0.01 * float(weight @ x[0]))
+    exact = CPLRP(layer).attribute(x, target=1, return_conservation_error=True)
+    assert exact[1] < 1e-12
+
+
+@pytest.mark.parametrize(
+    "composite",
+    "attnlrp cp-lrp gamma alpha-beta epsilon-plus-flat gradient-x-input".split(),
+)
+@pytest.mark.parametrize("inputs", ["identifiers", "mixed identifiers", "embeddings"])
+def test_attribute_gives_the_error_of_the_trace(composite: str, inputs: str) -> None:
+    model: Any = tiny()
+    given = IDS
+    if inputs == "mixed identifiers":
+        inner = model
+
+        def model(ids: Tensor) -> Any:
+            front = torch.zeros(len(ids), 1, dtype=ids.dtype)
+            return inner(torch.cat([front, ids], 1))
+
+    elif inputs == "embeddings":
+        given = model.embedding(IDS).detach()
+
+        def model(x: Tensor) -> Any:
+            for block in inner.blocks:
+                x = block(x)
+            return inner.head(x.mean(1))
+
+        inner = tiny()
+    lrp = TransformerLRP(model, composite)
+    plain, deltas = lrp.attribute(given, target=1, return_convergence_delta=True)
+    found, delta, error = lrp.attribute(
+        given, target=1, return_convergence_delta=True, return_conservation_error=True
+    )
+    assert torch.equal(found, plain) and torch.equal(delta, deltas)
+    trace = lrp.trace(given, target=1)
+    assert error == pytest.approx(trace.conservation_error, rel=1e-9, abs=1e-13)
+    assert (error < 1e-12) == (composite in ("cp-lrp", "epsilon-plus-flat"))
+
+
+def test_scores_of_a_batch_that_cancel_do_not_blow_up_the_error() -> None:
+    x = torch.tensor([[0.1, 0.2], [-0.1, -0.2]], dtype=torch.float64)
+    trace = CPLRP(lambda x: (x @ WEIGHT.T + 1e-3 * x[:, :1])[:, 0] * 0.3).trace(x)
+    assert abs(trace.score) < 1e-15 < trace.scale
+    assert trace.conservation_error < 1e-12
+
+
+def test_tables_of_relevance_start_from_one_for_each_example() -> None:
+    model = nn.Sequential(nn.Linear(3, 4, bias=False), nn.ReLU(), nn.Linear(4, 2))
+    x = torch.rand(2, 3).double()
+    lrp = TransformerLRP(model.double(), TRANSFORMER_ATTRIBUTION)
+    trace = lrp.trace(x, target=0)
+    assert trace.score == 2.0
+    assert trace.relevance == pytest.approx(float(lrp.attribute(x, target=0).sum()))
+    assert trace.conservation_error == pytest.approx(trace.unseen) and trace.loss == 0
+
+
+# --------------------------------------------------------------------------- cuts
+
+
+def _frozen(x: Tensor) -> Tensor:
+    with torch.no_grad():
+        frozen = torch.tanh(x)
+    return x + frozen
+
+
+def _in_place(x: Tensor) -> Tensor:
+    y = x * 2.0
+    y.detach_()
+    return x + y
+
+
+def _of_data(x: Tensor) -> Tensor:
+    y = x * 2.0
+    return x + y.data
+
+
+def _by_number(x: Tensor) -> Tensor:
+    return x * x.sum().item() + x * x.tolist()[0][0]
+
+
+@pytest.mark.filterwarnings("ignore:To copy construct from a tensor")
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (lambda x: x + x.detach().sin(), {"detach": "detached"}),
+        (lambda x: x + torch.detach(2 * x), {"detach": "detached"}),
+        (_in_place, {"detach": "detached"}),
+        (_of_data, {"data": "detached"}),
+        (lambda x: x + x.new_tensor(x), {"new_tensor": "detached"}),
+        (_frozen, {"tanh": "under torch.no_grad"}),
+        (lambda x: x + x.long(), {"long": "turned into integers"}),
+        (lambda x: x + x.to(torch.int32), {"to": "turned into integers"}),
+        (lambda x: torch.where(x > 1.5, x, 0.0), {"gt": "turned into integers"}),
+        (lambda x: x * x.argmax(-1), {"argmax": "turned into integers"}),
+        (
+            _by_number,
+            {"item": "read as a number", "tolist": "read as a number"},
+        ),
+        (lambda x: x.relu() if x.sum() > 0 else x, {"gt": "turned into integers"}),
+        # no cut: nothing of the values goes on, or a rule decides
+        (lambda x: x + torch.zeros_like(x) + x.new_ones(x.shape) + x.size(0), {}),
+        (lambda x: x.softmax(-1) * x, {}),
+        (lambda x: x.topk(1).values + x.max(), {}),
+        (lambda x: x + torch.arange(2.0).detach(), {}),
+    ],
+)
+def test_where_the_model_cuts_relevance_off(function: Any, expected: Any) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(2, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            found: Tensor = function(x).sum(1) + self.inner(x).sum(1)
+            return found
+
+    torch.manual_seed(0)
+    model = Model().double()
+    x = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
+    for method in (CPLRP, AttnLRP):
+        trace = method(model).trace(x)
+        assert {cut.operator: cut.how for cut in trace.cuts} == expected
+        assert all(cut.calls == 1 for cut in trace.cuts)
+        assert ("cut off by the model" in str(trace)) == bool(expected)
+        assert all(str(cut) in str(trace) for cut in trace.cuts)
+    assert CPLRP(model).trace(x).conservation_error < 1e-12  # cuts are constants
+
+
+def test_a_cut_names_its_module_and_a_module_rule_is_none() -> None:
+    class Frozen(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.detach() + x.detach().cos()
+
+    model = nn.Sequential(nn.Linear(2, 2), Frozen(), nn.Linear(2, 1)).double()
+    x = torch.rand(1, 2).double()
+
+    def scored(x: Tensor) -> Tensor:
+        hidden = model[0](x)
+        return model[2](hidden + model[1](hidden))
+
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.parts = model
+
+        def forward(self, x: Tensor) -> Tensor:
+            return scored(x)
+
+    (cut,) = CPLRP(Whole()).trace(x).cuts
+    assert (cut.module, cut.operator, cut.calls) == ("parts.1", "detach", 2)
+    assert str(cut) == "parts.1: detach, detached, 2 times"
+    whole = CPLRP(Whole(), rules={Frozen: rules.Identity()}).trace(x)
+    assert whole.cuts == ()  # the rule took what was inside

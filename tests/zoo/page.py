@@ -14,9 +14,10 @@ architecture is built small with random weights, in float64 on the CPU, and expl
 the unmodified engine. It passes if
 
 * under CP-LRP the score equals the relevance at the inputs plus what additive constants
-  absorbed, to 1e-6: `error` is what the trace leaves unexplained, relative to the
-  score, and `loss` what is neither relevance at the inputs nor what constants (biases,
-  positions) put into the score;
+  absorbed, to 1e-6: `error` is what went where the trace saw no operator
+  (`trace.unseen`), relative to the score, and `loss` what is neither relevance at the
+  inputs nor what constants (biases, positions) put into the score
+  (`trace.conservation_error`, the number of `check`);
 * forward values and the model are unchanged, and traced equals untraced relevance;
 * Gradient x Input equals autograd's gradient times the input;
 * AttnLRP is finite, and equal between eager and fused attention;

@@ -7,11 +7,12 @@ module's business: see ``transformers_models`` and ``timm_models``.
 All figures are relative. Two of them carry the bar (:data:`TOLERANCE`):
 
 ``conservation``
-    ``|score - relevance - absorbed| / |score|`` of the trace under CP-LRP: nothing is
-    lost between operators.
+    ``trace.unseen``, ``|score - relevance - absorbed| / |score|`` of the trace under
+    CP-LRP: nothing is lost between operators.
 ``loss``
-    ``|score - relevance - constant| / |score|``: what the trace calls absorbed is what
-    biases, positions and the like put in, and no rule passes on too much or too little.
+    ``trace.conservation_error``, ``|score - relevance - constant| / |score|``: what the
+    trace calls absorbed is what biases, positions and the like put in, and no rule
+    passes on too much or too little.
 """
 
 from __future__ import annotations
@@ -195,26 +196,26 @@ def _check(
     expected = _scores(out, target)
     lrp = CPLRP(model, output_field=entry.output_field)
     trace = lrp.trace(inputs, target=target)
-    record.conservation = trace.conservation_error
+    record.conservation = trace.unseen
     record.rules = module_rules(trace, model)
     _near("the traced score", trace.score, float(expected.sum()), tolerance)
-    record.loss = trace.loss
+    record.loss = trace.conservation_error
     if not max(record.conservation, record.loss) <= tolerance:
         # float32 inside a float64 model? then it holds where nothing is cast down
         with Raised(torch.float64):
             wide = lrp.trace(inputs, target=target)
-        exact = max(wide.conservation_error, wide.loss) <= TOLERANCE
+        exact = max(wide.unseen, wide.conservation_error) <= TOLERANCE
         if exact and max(record.conservation, record.loss) <= FLOAT32_TOLERANCE:
             tolerance = FLOAT32_TOLERANCE
             record.notes.append(
                 "float32 inside: without its casts the error is "
-                f"{wide.conservation_error:.0e}, the loss {wide.loss:.0e}"
+                f"{wide.unseen:.0e}, the loss {wide.conservation_error:.0e}"
             )
     if not record.conservation <= tolerance:
-        raise CheckError(f"conservation error {record.conservation:.1e}")
-    if not trace.loss <= tolerance:
+        raise CheckError(f"unseen {record.conservation:.1e} of the score")
+    if not record.loss <= tolerance:
         lost = [f"{o} in {m} {v:.1e}" for (m, o), v in trace.lost_by_module().items()]
-        raise CheckError(f"loss {trace.loss:.1e}: {'; '.join(lost[:4])}")
+        raise CheckError(f"loss {record.loss:.1e}: {'; '.join(lost[:4])}")
     found, delta = lrp.attribute(inputs, target=target, return_convergence_delta=True)
     total = sum(float(t.sum()) for t in _listed(found))
     scale = max(abs(trace.score), abs(trace.absorbed))
