@@ -42,7 +42,8 @@ NOT_YET: dict[str, str] = {
     "steps": "a factor of gradient zero keeps its half of the relevance",
     "unknown_beside": "an operator without a rule is refused where nothing reads it",
     "unknown_for_an_index": "an operator without a rule is refused behind an argmin",
-    "one function of one tensor": "is explained as a product of two",
+    "one function of one tensor": "is no gate, and a number in it absorbs",
+    "tensor exponents": "of more than one value fail in `if exponent < 0`",
     "exponential in place": "CP-LRP's cut in place leaves the trace out of balance",
 }
 
@@ -368,6 +369,7 @@ class Writer:
         self.inputs: dict[str, str] = {}
         self.extra: dict[str, str] = {}
         self.values: dict[str, Tensor] = {}
+        self.last = ""
         self.count = 0
 
     def number(self) -> int:
@@ -931,13 +933,20 @@ def relu(w: Writer) -> Spellings:
 
 
 @operator
-def gelu_written_out(w: Writer) -> Spellings:
+def activation_written_out(w: Writer) -> Spellings:
     a = w.relevant()
-    return [
-        f"F.silu({a})",
-        ("one function of one tensor", f"{a} * torch.sigmoid({a})"),
-        ("one function of one tensor", f"{a} / (1 + torch.exp(-{a}))"),
-    ]
+    inner = f"0.7978845608028654 * ({a} + 0.044715 * {a} ** 3)"
+    return w.pick(
+        [
+            f"F.silu({a})",
+            ("one function of one tensor", f"{a} * torch.sigmoid({a})"),
+            ("one function of one tensor", f"{a} / (1 + torch.exp(-{a}))"),
+        ],
+        [
+            f"F.gelu({a}, approximate='tanh')",
+            ("one function of one tensor", f"{a} * (1 + torch.tanh({inner})) / 2"),
+        ],
+    )
 
 
 @operator
@@ -1304,12 +1313,18 @@ def similarity(w: Writer) -> Spellings:
 
 @operator
 def power_of_tensor(w: Writer) -> Spellings:
-    a = w.relevant()
-    return [
-        f"({a}.abs() + 0.1) ** 2",
-        ("tensor exponents", f"({a}.abs() + 0.1) ** torch.tensor(2.0).double()"),
-        ("tensor exponents", f"torch.pow({a}.abs() + 0.1, torch.tensor(2))"),
-    ]
+    a = f"({w.relevant(lambda shape: shape[-1] == 2)}.abs() + 0.1)"
+    return w.pick(
+        [
+            f"{a} ** 2",
+            f"{a} ** torch.tensor(2.0).double()",
+            f"torch.pow({a}, torch.tensor(2))",
+        ],
+        [
+            f"torch.stack([{a}[..., 0] ** 2, {a}[..., 1] ** 3], -1)",
+            ("tensor exponents", f"{a} ** torch.tensor([2, 3])"),
+        ],
+    )
 
 
 @operator

@@ -296,14 +296,10 @@ def seeds(default: range) -> range:
     return range(int(first), int(end or int(first) + 1)) if asked else default
 
 
+@pytest.mark.timeout(1500)
 @pytest.mark.parametrize(
     "tried",
-    [
-        range(150),
-        pytest.param(
-            range(150, 1000), marks=[pytest.mark.slow, pytest.mark.timeout(1200)]
-        ),
-    ],
+    [range(150), pytest.param(range(150, 1000), marks=pytest.mark.slow)],
     ids=["some", "all the others"],
 )
 def test_random_programs(tried: range) -> None:
