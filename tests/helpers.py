@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 SHARED = Path(__file__).resolve().parents[1].parent / "shared"
+#: what other implementations return; see the page there
+REFERENCES = Path(__file__).resolve().parent / "references"
 
 
 def needs_shared(folder: str) -> Any:

@@ -19,17 +19,16 @@ from captum_transformer_lrp.propagation import (
     epsilon_gamma_box,
     epsilon_lrp,
 )
-from tests.helpers import SHARED, needs_shared, relative
-
-pytestmark = needs_shared("references")
+from tests.helpers import REFERENCES, relative
 
 TOLERANCE = {"f32": 1e-5, "f64": 1e-10}
 DTYPE = {"f32": torch.float32, "f64": torch.float64}
 
 
 def read(folder: str, name: str) -> dict[str, Tensor]:
-    load_file = pytest.importorskip("safetensors.torch").load_file
-    return load_file(SHARED / "references" / folder / f"{name}.safetensors")
+    from safetensors.torch import load_file
+
+    return load_file(REFERENCES / folder / f"{name}.safetensors")
 
 
 def mlp() -> nn.Sequential:

@@ -15,9 +15,7 @@ from captum_transformer_lrp import (
     LayerTransformerLRP,
 )
 from captum_transformer_lrp.propagation import COMPOSITES
-from tests.helpers import SHARED, needs_shared, relative
-
-pytestmark = needs_shared("references")
+from tests.helpers import REFERENCES, relative
 
 METHODS = {
     "gxi": (GradientXInput, "gradient-x-input"),
@@ -30,13 +28,16 @@ BLOCKS = {
     "gpt2": lambda m: m.transformer.h,
     "bert": lambda m: m.bert.encoder.layer,
 }
+#: the reference has no CP-LRP for BERT
+PAIRS = [(f, m) for f in BLOCKS for m in METHODS if (f, m) != ("bert", "cplrp")]
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-6}
 
 
 def load(family: str, attention: str, dtype: torch.dtype) -> tuple[Any, ...]:
-    transformers = pytest.importorskip("transformers")
-    load_file = pytest.importorskip("safetensors.torch").load_file
-    folder = SHARED / "references" / family
+    import transformers
+    from safetensors.torch import load_file
+
+    folder = REFERENCES / family
     auto = (
         transformers.AutoModelForSequenceClassification
         if family == "bert"
@@ -53,13 +54,10 @@ def load(family: str, attention: str, dtype: torch.dtype) -> tuple[Any, ...]:
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=["f32", "f64"])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("family", BLOCKS)
+@pytest.mark.parametrize(("family", "method"), PAIRS)
 def test_equals_lxt(
     family: str, method: str, attention: str, dtype: torch.dtype
 ) -> None:
-    if (family, method) == ("bert", "cplrp"):
-        pytest.skip("the reference has no CP-LRP for BERT")
     model, ids, target, references = load(family, attention, dtype)
     tag = {torch.float32: "f32", torch.float64: "f64"}[dtype]
     key = f"{method}.{tag}"

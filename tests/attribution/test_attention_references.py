@@ -29,10 +29,9 @@ from captum_transformer_lrp.propagation.composites import (
     LRP_BASELINE,
     TRANSFORMER_ATTRIBUTION,
 )
-from tests.helpers import SHARED, needs_shared
+from tests.helpers import REFERENCES
 
-pytestmark = needs_shared("references/chefer")
-FOLDER = SHARED / "references" / "chefer"
+FOLDER = REFERENCES / "chefer"
 TOLERANCE = 1e-9
 
 
@@ -53,8 +52,9 @@ def reference(name: str, key: str) -> Tensor:
 
 
 def load(name: str, model: nn.Module) -> nn.Module:
-    safetensors = pytest.importorskip("safetensors.torch")
-    weights = safetensors.load_file(FOLDER / f"{name}.safetensors")
+    from safetensors.torch import load_file
+
+    weights = load_file(FOLDER / f"{name}.safetensors")
     model.load_state_dict(weights, strict=False)
     return model.double().eval()
 
@@ -66,15 +66,17 @@ def config(name: str) -> dict[str, Any]:
 
 @cache
 def vit() -> nn.Module:
-    timm = pytest.importorskip("timm")
+    from timm.models.vision_transformer import VisionTransformer
+
     settings = config("vit_a")
     settings["img_size"] = tuple(settings["img_size"])
-    return load("vit_a", timm.models.vision_transformer.VisionTransformer(**settings))
+    return load("vit_a", VisionTransformer(**settings))
 
 
 @cache
 def bert(attention: str) -> nn.Module:
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     settings = transformers.BertConfig(**config("bert_a"))
     settings._attn_implementation = attention
     return load("bert_a", transformers.BertForSequenceClassification(settings))
@@ -82,7 +84,8 @@ def bert(attention: str) -> nn.Module:
 
 @cache
 def lxmert() -> nn.Module:
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     settings = transformers.LxmertConfig(**config("lxmert_a"))
     return load("lxmert_a", transformers.LxmertForQuestionAnswering(settings))
 

@@ -17,9 +17,8 @@ from captum_transformer_lrp import (
     errors,
 )
 from tests.helpers import (
-    SHARED,
+    REFERENCES,
     assert_same_state,
-    needs_shared,
     relative,
     state_of,
     tiny,
@@ -40,20 +39,14 @@ TOKENS, WIDTH = 5, 4
 
 @pytest.fixture(scope="module")
 def authors() -> Any:
-    pytest.importorskip("transformers")
-    load_file = pytest.importorskip("safetensors.torch").load_file
-    folder = SHARED / "references" / "llama"
+    from safetensors.torch import load_file
+
+    folder = REFERENCES / "llama"
     inputs = load_file(folder / "inputs.safetensors")
     return folder, inputs, load_file(folder / "refs.safetensors")
 
 
-@pytest.mark.parametrize(
-    "attention",
-    [
-        pytest.param(name, marks=needs_shared("references"))
-        for name in ("eager", "sdpa")
-    ],
-)
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
 def test_equals_the_authors_code_on_llama(authors: Any, attention: str) -> None:
     from transformers import AutoModelForCausalLM
 

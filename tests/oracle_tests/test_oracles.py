@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.helpers import REFERENCES
 from tests.oracle_tests import twins
 from tests.oracles import models as m
 from tests.oracles import mutants as mu
@@ -20,7 +21,6 @@ from tests.oracles import rules as r
 from tests.oracles.compare import assert_relevance, relative_error
 
 Array = r.Array
-REFERENCES = Path(__file__).resolve().parents[2].parent / "shared" / "references"
 METHODS = ("attnlrp", "cplrp")
 
 
@@ -579,14 +579,13 @@ def test_vit_is_gradient_times_input(method: str) -> None:
 
 
 def read(path: Path) -> dict[str, Array]:
-    numpy = pytest.importorskip("safetensors.numpy")
-    return numpy.load_file(path)  # type: ignore[no-any-return]
+    from safetensors.numpy import load_file
+
+    return load_file(path)
 
 
 def reference(name: str) -> tuple[Case, dict[str, Array]]:
     folder = REFERENCES / name
-    if not folder.is_dir():
-        pytest.skip(f"the reference data ../shared/references/{name} is not here")
     state = {
         k: v.astype(np.float64) for k, v in read(folder / "model.safetensors").items()
     }
@@ -630,14 +629,12 @@ def check_against_reference(
         )
 
 
-@pytest.mark.shared
 @pytest.mark.parametrize(("name", "method"), REFERENCE_CASES)
 def test_models_equal_references(name: str, method: str) -> None:
     case, wanted = reference(name)
     check_against_reference(case.explain(method), wanted, method, 1e-6)
 
 
-@pytest.mark.shared
 @pytest.mark.parametrize(("name", "method"), REFERENCE_CASES)
 def test_the_rest_is_the_quotient_of_lxt(name: str, method: str) -> None:
     """LXT divides by x + 1e-10 in the identity rule; doing so leaves 1e-13."""
@@ -650,7 +647,6 @@ def test_the_rest_is_the_quotient_of_lxt(name: str, method: str) -> None:
     check_against_reference(case.explain(rules), wanted, method, 1e-13)
 
 
-@pytest.mark.shared
 def test_bert_pooler_takes_the_identity_rule() -> None:
     """LXT gives the pooler's tanh the identity rule; its gradient is far off."""
 
