@@ -14,6 +14,7 @@ from ..propagation import Composite, composite_named
 from ..propagation.composites import epsilon_lrp
 from ..propagation.registry import Row
 from ..propagation.trace import Trace, TracingEngine
+from .explains import explains
 from .single_pass import Explained, check_callable, explain_once
 from .units import Selector, Unit, as_unit
 
@@ -120,6 +121,7 @@ class TransformerLRP(Named, GradientAttribution):
         return output.detach().flatten() - total
 
     @log_usage(part_of_slo=True)
+    @explains
     def attribute(
         self,
         inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],
@@ -174,6 +176,7 @@ class TransformerLRP(Named, GradientAttribution):
         delta = self.compute_convergence_delta(attributions, explained.scores)
         return attributions, delta
 
+    @explains
     def trace(
         self,
         inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],

@@ -34,7 +34,6 @@ from .measures import (
     input_times_gradient,
     listed,
     one_line,
-    random_state_kept,
     relative_error,
     state_of,
 )
@@ -78,7 +77,7 @@ class Checker:
         self.unknown: Literal["raise", "gradient"] = "raise"
         self.given = inputs
         self._method(CPLRP, model)  # now rather than as a finding: rules that are none
-        with torch.no_grad(), random_state_kept():
+        with torch.no_grad():
             output = self._call(model, inputs)
             self.field = field_of(output, output_field)
             scores = output_tensor(output, self.field)
@@ -187,7 +186,7 @@ class Checker:
                 "active, or it draws random numbers. Call model.eval().",
             )
             return
-        with torch.no_grad(), random_state_kept():
+        with torch.no_grad():
             plain = output_tensor(self._call(self.model, self.inputs), self.field)
         composite = CP_LRP.with_rules(self.rules)
         with run_once(
@@ -338,7 +337,7 @@ class Checker:
         if isinstance(target, Tensor):
             both = target.repeat(2) if target.numel() == 1 and target.dim() else target
         try:
-            with torch.no_grad(), random_state_kept():
+            with torch.no_grad():
                 alone = self._scores(self.model, one, target)
                 together = self._scores(self.model, two, both)
         except LRPError as error:
@@ -390,7 +389,7 @@ class Checker:
             return
         length = self.inputs["input_ids"].shape[1]
         target = from_the_start(self.target, self.scores)
-        with torch.no_grad(), random_state_kept():
+        with torch.no_grad():
             short = self._scores(self.model, self.inputs, target)
             long = self._scores(self.model, padded, target)
         changed = relative_error(long, short)
@@ -470,7 +469,7 @@ class Checker:
             "fail" if changed else "pass",
             f"The model has changed: {', '.join(changed)}."
             if changed
-            else "Parameters, buffers, hooks, modes and random state are as before.",
+            else "Parameters, buffers, hooks and modes are as before.",
         )
 
     # ---------------------------------------------------------------- running
@@ -522,7 +521,7 @@ class Checker:
         )
         try:
             twin = copy.deepcopy(self.original).double()
-            with torch.no_grad(), random_state_kept():
+            with torch.no_grad():
                 scores = output_tensor(self._call(twin, inputs), self.field)
         except Exception as error:  # any library may refuse to be copied or converted
             if wanted:
