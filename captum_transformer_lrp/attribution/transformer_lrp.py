@@ -148,7 +148,8 @@ class TransformerLRP(Named, GradientAttribution):
             return_convergence_delta (bool, optional): also return score minus sum of
                 relevance, per example. Default: False
             verbose (bool, optional): print the rule and relevance of every operator
-                (see :meth:`trace`). Default: False
+                (see :meth:`trace`), from a pass of its own: with dropout active, of
+                another draw. Default: False
 
         Returns:
             *Tensor* or *tuple[Tensor, ...]* of **attributions**, of the shapes of the

@@ -22,7 +22,6 @@ from tests.helpers import Tiny, tiny
 from tests.language.models import Plain, plain
 
 IDS = torch.tensor([[3, 7, 1, 9, 4]])
-CALLS = 20
 Explain = Callable[[Tiny], Any]
 
 
@@ -106,8 +105,9 @@ class Packed:
 
 
 @pytest.mark.filterwarnings("ignore")  # of Captum's, and of methods for other models
+@pytest.mark.parametrize("calls", [3, pytest.param(20, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", WAYS)
-def test_nothing_is_kept(name: str) -> None:
+def test_nothing_is_kept(name: str, calls: int) -> None:
     model, explain = tiny(blocks=1), WAYS[name]
     explain(model)
     saved: list[weakref.ref[Packed]] = []
@@ -118,7 +118,7 @@ def test_nothing_is_kept(name: str) -> None:
         return packed
 
     before = live()
-    for _ in range(CALLS):
+    for _ in range(calls):
         explain(model)
     assert live() <= before
     with saved_tensors_hooks(pack, lambda packed: packed.tensor):
