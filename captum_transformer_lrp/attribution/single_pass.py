@@ -191,7 +191,7 @@ def run_once(
             "dropout was active while the model was explained: the relevance is that "
             "of one random draw. Call model.eval() to explain the deterministic model.",
             DropoutWarning,
-            stacklevel=6,
+            stacklevel=8,
         )
 
 

@@ -183,8 +183,8 @@ def _asking(function: type[Function], usual: Any) -> Any:
                 return found
         if usual is not None:
             return usual.__get__(None, cls)(*args, **kwargs)
-        # a class method of the base, called on the class at hand
-        return super(function, cls).apply(*args, **kwargs)
+        base: Any = super(function, cls)  # its class method, on the class at hand
+        return base.apply(*args, **kwargs)
 
     return classmethod(apply)
 

@@ -182,6 +182,7 @@ def root(cls: type[nn.Module]) -> Any:
     return cls().double().eval()
 
 
+MIXED = torch.tensor([[1.0, -1, 2, -2, 3, -3, 4, -4]]).double()
 NOT_FINITE: dict[str, Callable[[], Any]] = {
     "AttnLRP": lambda: package.AttnLRP(root(Root)).attribute(MIXED, target=0),
     "with delta": lambda: package.CPLRP(root(Root)).attribute(
@@ -215,7 +216,6 @@ NOT_FINITE: dict[str, Callable[[], Any]] = {
         IDS[0], IDS[0, :2]
     ),
 }
-MIXED = torch.tensor([[1.0, -1, 2, -2, 3, -3, 4, -4]]).double()
 
 
 @pytest.mark.parametrize("name", NOT_FINITE)

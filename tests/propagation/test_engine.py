@@ -567,8 +567,9 @@ def test_active_dropout_is_said_and_draws_as_a_forward_pass_does() -> None:
     model(IDS)
     drawn = torch.get_rng_state()
     torch.manual_seed(3)
-    with pytest.warns(DropoutWarning, match=r"Call model\.eval\(\)"):
+    with pytest.warns(DropoutWarning, match=r"Call model\.eval\(\)") as warned:
         first = AttnLRP(model).attribute(IDS, target=1)
+    assert warned[0].filename == __file__
     assert torch.equal(drawn, torch.get_rng_state())  # nothing is rewound
     with pytest.warns(DropoutWarning), torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)

@@ -188,7 +188,7 @@ def test_an_interrupt_in_one_thread_leaves_another_its_own() -> None:
 
 def test_a_lost_release_is_made_up_for_by_the_next() -> None:
     """Users are known, not counted."""
-    lost = object.__new__(type("Lost", (), {}))
+    lost: Any = type("Lost", (), {})()
     before = around(), list(nn.modules.module._global_forward_hooks)
     installed.MODULES.acquire(lost)
     installed.EAGER.acquire(lost)
