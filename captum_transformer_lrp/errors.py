@@ -52,7 +52,17 @@ class UnknownOperatorWarning(UserWarning):
 
 
 class DropoutWarning(UserWarning):
-    """Dropout was active while the model was explained."""
+    """Dropout was active while the model was explained.
+
+    Each pass draws from torch's generators as any forward pass does; the state is not
+    put back. For the same draw again call ``torch.manual_seed`` before, for a generator
+    that goes on as if nothing had been drawn explain within ``torch.random.fork_rng()``
+    (which other threads notice).
+    """
+
+
+class NotFiniteWarning(UserWarning):
+    """Relevance holds NaN or infinity."""
 
 
 class HalfPrecisionWarning(UserWarning):

@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "propagation.call",
         "propagation.gates",
         "propagation.gradients",
+        "propagation.installed",
         "propagation.operators",
         "propagation.passes",
         "propagation.positions",

@@ -30,6 +30,7 @@ from .attention_readout import (
     contributions,
     read_out,
 )
+from .explains import explains
 from .inputs import Leaf
 from .single_pass import check_callable
 
@@ -127,6 +128,7 @@ class AttentionAttribution(Named, GradientAttribution):
         return False
 
     @log_usage(part_of_slo=True)
+    @explains
     def attribute(
         self,
         inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],
@@ -157,6 +159,7 @@ class AttentionAttribution(Named, GradientAttribution):
         """
         return self.attribute_targets(inputs, [target], additional_forward_args)[0]
 
+    @explains
     def attribute_targets(
         self,
         inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],
@@ -174,12 +177,14 @@ class AttentionAttribution(Named, GradientAttribution):
             list: for each target what :meth:`attribute` returns.
         """
         found = []
-        with self._seen(inputs, additional_forward_args) as model:
+        seeing = self._seen(inputs, additional_forward_args)
+        with seeing as model, torch._C.DisableTorchFunction():
             for number, target in enumerate(targets, start=1):
                 layers = model.go_back(target, last=number == len(targets))
                 found.append(self._attributions(model, layers))
         return found
 
+    @explains
     def layers(
         self,
         inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],
@@ -195,7 +200,8 @@ class AttentionAttribution(Named, GradientAttribution):
             target (int, tuple, Tensor or list, optional): which score. Default: None
             additional_forward_args (Any, optional): passed on. Default: None
         """
-        with self._seen(inputs, additional_forward_args) as model:
+        seeing = self._seen(inputs, additional_forward_args)
+        with seeing as model, torch._C.DisableTorchFunction():
             return model.go_back(target)
 
     def _seen(

@@ -159,7 +159,7 @@ def seen(
 
         with torch._C.DisableTorchFunction():
             merges = [] if positions is None else positions.stages
-            yield Seen(prepared, engine.grids, merges, go_back)
+        yield Seen(prepared, engine.grids, merges, go_back)
 
 
 def _or_nothing(

@@ -16,6 +16,7 @@ from .._captum import (
 )
 from ..propagation import Composite, ModuleName
 from .captum_rules import from_captum
+from .explains import explains
 from .layer_transformer_lrp import LayerTransformerLRP
 from .single_pass import Explained
 from .transformer_lrp import TransformerLRP
@@ -110,6 +111,7 @@ class CaptumLRP(_RulesOfModules):
         self._check_rules()
 
     @log_usage(part_of_slo=True)
+    @explains
     def attribute(
         self,
         inputs: Tensor | tuple[Tensor, ...],
@@ -168,6 +170,7 @@ class LayerCaptumLRP(_RulesOfModules, LayerTransformerLRP):
         self._check_rules()
 
     @log_usage(part_of_slo=True)
+    @explains
     def attribute(
         self,
         inputs: Tensor | tuple[Tensor, ...],

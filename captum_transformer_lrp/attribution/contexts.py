@@ -12,6 +12,7 @@ from torch import Tensor
 from .._captum import log_usage
 from ..errors import InputError
 from ..propagation import Composite
+from .explains import explains
 from .gradient_methods import special_ids
 from .inputs import Inputs, Leaf, prepare_inputs
 from .transformer_lrp import TransformerLRP
@@ -170,6 +171,7 @@ class ContextLRP(TransformerLRP):
         self.patch_size = sides
 
     @log_usage(part_of_slo=True)
+    @explains
     def attribute(
         self,
         inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],

@@ -11,7 +11,6 @@ this thread alone and without a hook.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +22,7 @@ from ..errors import InputError
 from ..propagation.call import tensors_in
 from ..propagation.composites import ATTN_LRP
 from ..propagation.identifiers import Identifiers
+from ..propagation.installed import Eagerly
 from ..propagation.table import Operator, table_for
 from .inputs import prepare_inputs, why_it_failed
 from .scores import output_tensor, select_scores
@@ -215,7 +215,7 @@ class InputFunction(nn.Module):
 
     def forward(self, *tensors: Any) -> Tensor:
         """Return the scores, of the shape that the model gives them."""
-        with _eagerly(self.forward_func):
+        with Eagerly():
             if self.order is None:
                 return output_tensor(self.call(*tensors), self.output_field)
             width = max(self.order) + 1
@@ -365,7 +365,7 @@ def prepare(
         tokens = leaf.keep.reshape(explained.shape[:2]).bool()
 
     def run(ids: Tensor) -> Any:
-        with _eagerly(forward_func):
+        with Eagerly():
             return plain.call(ids, *arguments)
 
     try:
@@ -425,15 +425,3 @@ def prepare(
         of_identifiers=True,
         in_tuple=given.form == "tuple",
     )
-
-
-def _eagerly(forward_func: Any) -> AbstractContextManager[None]:
-    """Run compiled parts of a model eagerly, so that what they read is seen."""
-    modules = forward_func.modules() if isinstance(forward_func, nn.Module) else ()
-    if any(
-        getattr(m, "_compiled_call_impl", None) is not None or hasattr(m, "_orig_mod")
-        for m in modules
-    ):
-        stance: AbstractContextManager[None] = torch.compiler.set_stance("force_eager")
-        return stance
-    return nullcontext()

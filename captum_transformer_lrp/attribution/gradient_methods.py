@@ -22,6 +22,7 @@ from .._captum import GradientAttribution, log_usage
 from .._named import Named
 from ..errors import InputError, UnknownOperatorError
 from .embedded import Prepared, prepare
+from .explains import explains
 from .single_pass import check_callable
 
 #: rows that go through the model at once, if the batch is not larger
@@ -74,6 +75,7 @@ class InputAttribution(Named, GradientAttribution):
         return False
 
     @log_usage(part_of_slo=True)
+    @explains
     def attribute(
         self,
         inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],

@@ -11,6 +11,7 @@ from .._captum import LayerGradientXActivation, log_usage
 from ..errors import InputError
 from ..propagation import Composite
 from ..propagation.call import tensors_in
+from .explains import explains
 from .single_pass import Explained
 from .transformer_lrp import TransformerLRP
 from .units import Unit, as_unit
@@ -60,6 +61,7 @@ class LayerTransformerLRP(TransformerLRP, LayerGradientXActivation):
         TransformerLRP.__init__(self, forward_func, composite, **options)
 
     @log_usage(part_of_slo=True)
+    @explains
     def attribute(
         self,
         inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .._captum import NeuronAttribution, log_usage
 from ..propagation import Composite
 from ..propagation.trace import Trace, TracingEngine
+from .explains import explains
 from .layer_transformer_lrp import check_devices
 from .single_pass import Explained, Start
 from .transformer_lrp import TransformerLRP, relevance_of
@@ -61,6 +62,7 @@ class NeuronTransformerLRP(TransformerLRP, NeuronAttribution):
         TransformerLRP.__init__(self, forward_func, composite, **options)
 
     @log_usage(part_of_slo=True)
+    @explains
     def attribute(
         self,
         inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],
@@ -114,6 +116,7 @@ class NeuronTransformerLRP(TransformerLRP, NeuronAttribution):
         delta = self.compute_convergence_delta(attributions, explained.scores)
         return attributions, delta
 
+    @explains
     def trace(  # type: ignore[override]
         self,
         inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],

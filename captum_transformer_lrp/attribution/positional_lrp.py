@@ -14,6 +14,7 @@ from .._captum import log_usage
 from ..errors import InputError
 from ..propagation import Composite
 from ..propagation.encodings import Encoding, PositionEngine, PositionUse
+from .explains import explains
 from .inputs import KNOWN_KEYS, Inputs
 from .single_pass import Explained
 from .transformer_lrp import TransformerLRP
@@ -171,6 +172,7 @@ class PositionalLRP(TransformerLRP):
         self.sign = checked_sign(sign)
 
     @log_usage(part_of_slo=True)
+    @explains
     def attribute(
         self,
         inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],
@@ -218,6 +220,7 @@ class PositionalLRP(TransformerLRP):
         )
         return attributions, self.compute_convergence_delta(signed, explained.scores)
 
+    @explains
     def parts(
         self,
         inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],

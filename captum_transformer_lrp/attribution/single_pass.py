@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,24 +183,20 @@ def run_once(
     owner = getattr(forward_func, "__self__", None)  # of model.forward
     if isinstance(owner, nn.DataParallel):
         refuse_replicas(owner)
-    with ExitStack() as stack:
-        stack.enter_context(torch.enable_grad())
-        with torch._C.DisableTorchFunction():  # another engine may be running
-            prepared = prepare_inputs(inputs, additional_forward_args)
-        stack.enter_context(_same_random_state(prepared))
-        engine = make_engine(
-            composite,
-            root=root,
-            unknown=unknown,
-            identifiers=prepared.identifiers(),
-            **engine_options,
-        )
-        for leaf in prepared.leaves:
-            if not leaf.is_identifier:
-                engine.tape.start(leaf.leaf, leaf.passed)
-        if engine.compiled:  # run compiled parts eagerly, so that they are seen
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(engine)
+    with torch.enable_grad(), torch._C.DisableTorchFunction():  # in another engine
+        prepared = prepare_inputs(inputs, additional_forward_args)
+        identifiers = prepared.identifiers()
+    engine = make_engine(
+        composite,
+        root=root,
+        unknown=unknown,
+        identifiers=identifiers,
+        **engine_options,
+    )
+    for leaf in prepared.leaves:
+        if not leaf.is_identifier:
+            engine.tape.start(leaf.leaf, leaf.passed)
+    with engine:
         with nullcontext() if dtype is None else Raised(dtype):
             output = engine.arrived(_run(forward_func, prepared))
         half = dtype is None and _divides_by_differences(engine)
@@ -221,7 +217,7 @@ def run_once(
             "dropout was active while the model was explained: the relevance is that "
             "of one random draw. Call model.eval() to explain the deterministic model.",
             DropoutWarning,
-            stacklevel=6,
+            stacklevel=8,
         )
 
 
@@ -326,19 +322,3 @@ def _disconnected(engine: Engine, prepared: Inputs) -> LRPError:
         "probabilities (CP-LRP treats a softmax as constant), and look for detach() or "
         "torch.no_grad() in the model."
     )
-
-
-@contextmanager
-def _same_random_state(prepared: Inputs) -> Any:
-    """Leave the random generators as they were, whatever the model draws."""
-    devices = {x.given.device for x in prepared.leaves if x.given.device.type != "cpu"}
-    if not devices or not torch.cuda.is_available():
-        devices = set()
-    state = torch.get_rng_state()
-    states = [(d, torch.cuda.get_rng_state(d)) for d in devices if d.type == "cuda"]
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
-        for device, saved in states:
-            torch.cuda.set_rng_state(saved, device)

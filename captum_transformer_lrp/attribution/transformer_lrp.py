@@ -14,6 +14,7 @@ from ..propagation import Composite, composite_named
 from ..propagation.composites import epsilon_lrp
 from ..propagation.registry import Row
 from ..propagation.trace import Trace, TracingEngine, balancing_engine
+from .explains import explains
 from .single_pass import Explained, check_callable, explain_once
 from .units import Selector, Unit, as_unit
 
@@ -120,6 +121,7 @@ class TransformerLRP(Named, GradientAttribution):
         return output.detach().flatten() - total
 
     @log_usage(part_of_slo=True)
+    @explains
     def attribute(
         self,
         inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],
@@ -150,7 +152,8 @@ class TransformerLRP(Named, GradientAttribution):
                 their share of the score, and a method that conserves has a delta of
                 that size. Costs nothing. Default: False
             verbose (bool, optional): print the rule and relevance of every operator
-                (see :meth:`trace`). Default: False
+                (see :meth:`trace`), from a pass of its own: with dropout active, of
+                another draw. Default: False
             return_conservation_error (bool, optional): also return that delta with what
                 constants took accounted for: ``trace.conservation_error`` of this call,
                 one number for the batch, at the level of rounding for methods that
@@ -190,6 +193,7 @@ class TransformerLRP(Named, GradientAttribution):
             found += (self._traced(explained).conservation_error,)
         return found if len(found) > 1 else found[0]
 
+    @explains
     def trace(
         self,
         inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],

@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from contextlib import ExitStack
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ..errors import DropoutWarning, HalfPrecisionWarning, ModelStateError
 from ..propagation.engine import batch_norm_message
+from ..propagation.installed import Eagerly
 from ..propagation.registry import Row
 from .checker import TOLERANCES, Checker
-from .measures import is_compiled
 from .report import Check, CheckReport
 
 
@@ -54,7 +52,7 @@ def check(
     - *batch*: an example's relevance does not depend on its neighbours.
     - *padding*: nor on padding, which itself gets exactly 0.
     - *precision*: how far relevance in the model's precision is from that in float64.
-    - *untouched*: parameters, hooks, modes and random state are as before.
+    - *untouched*: parameters, hooks and modes are as before.
 
     The error of float32 grows with the depth of a model, and where relevance of both
     signs cancels, so that it cannot tell a small flaw of a rule from rounding. The
@@ -110,12 +108,9 @@ def check(
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             if module.training and module.running_mean is not None:
                 raise ModelStateError(batch_norm_message(name))
-    with ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
+    with warnings.catch_warnings(), Eagerly():  # as the engine runs it
         for said in (DropoutWarning, HalfPrecisionWarning):  # by the report
             warnings.simplefilter("ignore", said)
-        if any(map(is_compiled, model.modules())):  # as the engine runs it
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
         return Checker(
             model,
             inputs,

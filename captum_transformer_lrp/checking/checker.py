@@ -37,7 +37,6 @@ from .measures import (
     listed,
     named,
     one_line,
-    random_state_kept,
     relative_error,
     state_of,
 )
@@ -86,7 +85,7 @@ class Checker:
         self.wanted = bool(in_float64)
         self._method(CPLRP, model)  # now rather than as a finding: rules that are none
         self.model, self.precision = model, self.dtype
-        with torch.no_grad(), random_state_kept():
+        with torch.no_grad():
             try:
                 output, repeated = (self._call(model, inputs) for _ in range(2))
             except Exception as error:  # the model is the user's
@@ -234,7 +233,7 @@ class Checker:
                 "active, or it draws random numbers. Call model.eval().",
             )
             return
-        with torch.no_grad(), random_state_kept():
+        with torch.no_grad():
             plain = output_tensor(self._call(self.model, self.inputs), self.field)
         composite = CP_LRP.with_rules(self.rules)
         with run_once(
@@ -461,7 +460,7 @@ class Checker:
         Many models are bound to the shapes that they were built or exported with.
         """
         try:
-            with torch.no_grad(), random_state_kept():
+            with torch.no_grad():
                 return self._scores(self.model, inputs, target)
         except Exception as error:  # the model is the user's
             if all(one.name != name for one in self.checks):
@@ -566,7 +565,7 @@ class Checker:
             "fail" if changed else "pass",
             f"The model has changed: {', '.join(changed)}."
             if changed
-            else "Parameters, buffers, hooks, modes and random state are as before.",
+            else "Parameters, buffers, hooks and modes are as before.",
         )
 
     # ---------------------------------------------------------------- running
@@ -618,7 +617,7 @@ class Checker:
         )
         try:
             twin = copy.deepcopy(self.original).double()
-            with torch.no_grad(), random_state_kept():
+            with torch.no_grad():
                 scores = output_tensor(self._call(twin, inputs), self.field)
         except Exception as error:  # any library may refuse to be copied or converted
             reason = f"the copy fails with {named(error)}"

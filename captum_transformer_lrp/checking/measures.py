@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.eval_frame import OptimizedModule
 
 from ..attribution.inputs import KNOWN_KEYS
 from .inputs import first_tensor, map_inputs
@@ -49,7 +48,7 @@ def input_times_gradient(
                 return leaves[i].clone()
         return tensor
 
-    with torch.enable_grad(), random_state_kept():
+    with torch.enable_grad():
         handles = [
             module.register_forward_hook(watch)
             for module in model.modules()
@@ -138,18 +137,7 @@ def state_of(model: nn.Module) -> dict[str, Any]:
         "training mode": [m.training for m in modules],
         "attributes of modules": [sorted(vars(m)) for m in modules],
         "hooks": [[list(getattr(m, name)) for name in hooks] for m in modules],
-        "the random state": torch.get_rng_state().tolist(),
     }
-
-
-@contextmanager
-def random_state_kept() -> Iterator[None]:
-    """Put torch's random state back in the end."""
-    state = torch.get_rng_state()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
 
 
 def relative_error(found: Any, expected: Any) -> float:
@@ -172,12 +160,6 @@ def listed(relevance: Any) -> list[Tensor]:
     if isinstance(relevance, Mapping):
         return list(relevance.values())
     return [relevance] if isinstance(relevance, Tensor) else list(relevance)
-
-
-def is_compiled(module: nn.Module) -> bool:
-    """Whether torch.compile was called for a module."""
-    compiled = getattr(module, "_compiled_call_impl", None) is not None
-    return compiled or isinstance(module, OptimizedModule)
 
 
 def dtype_of(model: nn.Module, inputs: Any) -> torch.dtype:

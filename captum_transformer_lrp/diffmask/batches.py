@@ -193,16 +193,18 @@ class Batches:
 
 
 class _Streams:
-    """The state of the generators that a loader draws from, apart from the user's."""
+    """The state of the generators that a loader draws from, apart from the user's.
+
+    Within the block they are torch's and python's own, for all threads: loaders and
+    samplers take no other.
+    """
 
     def __init__(self, loader: Any, seed: int) -> None:
         holders = (loader, getattr(loader, "sampler", None))
         found = [getattr(h, "generator", None) for h in holders]
         self._own = list({id(g): g for g in found if g is not None}.values())
         self._inside: list[Any] = []
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            state = torch.get_rng_state()
+        state = torch.Generator().manual_seed(seed).get_state()
         python = random.Random(seed).getstate()
         own = [
             torch.Generator(g.device).manual_seed(seed).get_state() for g in self._own

@@ -269,7 +269,8 @@ class DiffMask(Named, PerturbationAttribution):
                 the first 512 examples of the data
             seed (int, optional): of the first weights, the order of the data (a
                 ``DataLoader`` that shuffles, too) and all draws; torch's generators are
-                left as they are. Default: 0
+                put back where a draw takes no other, so that what other threads draw
+                meanwhile is drawn again. Default: 0
             patience (int, optional): stop when the kept fraction of no state has
                 changed for so many records, all are within the margin, and the bound
                 of the logits has grown to the end. None makes all steps. Default: 5

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .._captum import GradientAttribution, log_usage
 from .._named import Named
+from ..attribution.explains import explains
 from ..attribution.positional_lrp import (
     Sign,
     checked_sign,
@@ -143,6 +144,7 @@ class LLMTransformerLRP(Named, GradientAttribution):
         return False
 
     @log_usage(part_of_slo=True)
+    @explains
     def attribute(
         self,
         inp: Any,

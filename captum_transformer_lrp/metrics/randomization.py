@@ -37,7 +37,8 @@ def randomize_cascade(
     forgotten once, with the first of them.
 
     Args:
-        model (nn.Module): never changed; neither is torch's random state.
+        model (nn.Module): never changed; neither is torch's random state, which is put
+            back after each step: what other threads draw meanwhile is drawn again.
         seed (int, optional): of the new weights. Default: 0
         layers (sequence of str, optional): names of modules in the order in which they
             are forgotten, each with its parameters of its own. Default: all, from the

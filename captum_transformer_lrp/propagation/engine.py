@@ -18,23 +18,22 @@ from __future__ import annotations
 import functools
 import math
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch._dynamo.eval_frame import OptimizedModule
 from torch.autograd.graph import GradientEdge
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _pop_mode
 
 from ..errors import ModelStateError
 from .call import Call, map_tensors, tensors_in
 from .composites import Composite
-from .functions import Opened, acquire, release, wanted
+from .functions import APPLY, Opened, to_open
 from .gates import activation_behind
 from .identifiers import Identifiers
+from .installed import EAGER, MODULES, engine_here, thread
 from .joins import FUNCTION, Joined, common_source, conserves, note_source
 from .operators import transparent
 from .passes import Passes
@@ -45,8 +44,6 @@ from .tape import Made, Named, Tape, function_of, node_name, node_number
 from .tape import note as remember
 from .taps import OutputTap, ParameterTap, Tap
 from .unknown import UnknownOperators
-
-_thread = threading.local()
 
 
 class Engine(TorchFunctionMode):
@@ -91,7 +88,7 @@ class Engine(TorchFunctionMode):
         self.tape = Tape()
         for _, ones in identifiers:
             self.tape.start(ones, ones)
-        self._depth = 0  # within an operator that shows those it is made of
+        self._nested = 0  # within operators that show those they are made of
         self._note: Any = None  # what the last rule left for the record
         self.passes = Passes()
         self.dropout_seen = False
@@ -112,17 +109,16 @@ class Engine(TorchFunctionMode):
         self._suspended = 0  # inside a module that keeps torch's own gradient
         self._scope: Rule | None = None  # takes the operators inside a module
         self._scopes: list[Rule | None] = []
-        self._paused = 0  # while another engine runs inside this one
+        self._paused = False  # while another engine runs inside this one
         self._outer: Engine | None = None
+        self._depth = 0  # of the stack of modes below this one
+        self._gradients = True
+        self._cached: frozenset[Any] = frozenset()
         self._names: dict[int, str] = {}
         self._module_rules: dict[int, Rule] = {}
         self._read: list[dict[int, tuple[Tensor, str]]] = []  # in frozen modules
         self._stack: list[tuple[Rule | None, bool]] = []
-        self._handles: list[Any] = []
-        self._hooked = False
-        self._opens = False
         self._indexed: set[nn.Module] = set()
-        self.compiled = False
         self.merges = root is None  # what comes is not known
         self.merged_nodes: list[Any] = []
         self._recomputes = False
@@ -145,42 +141,55 @@ class Engine(TorchFunctionMode):
                 "the call in `with torch.inference_mode(False):`. torch.no_grad() is "
                 "fine."
             )
-        self._outer = getattr(_thread, "engine", None)
-        if self._outer is not None:
-            self._outer._paused += 1
-        _thread.engine = self
+        self._outer = engine_here()
+        self._depth = torch._C._len_torch_function_stack()
+        self._gradients = torch.is_grad_enabled()
+        self._cached = frozenset(_cached_parametrizations())
+        thread.engine = self  # from here on, leave() takes everything back
         try:
+            if self._outer is not None:
+                self._outer._paused = True
+            torch._C._set_grad_enabled(True)
             self._hook_modules()
-            if wanted(self.table.modules):
-                acquire(_ask_to_open)
-                self._opens = True
+            EAGER.acquire(self)
+            opened = to_open(self.table.modules)
+            if opened:
+                APPLY.acquire(self, *opened)
             super().__enter__()  # type: ignore[no-untyped-call]
         except BaseException:
-            self._leave()
+            self.leave()
             raise
         return self
 
     def __exit__(self, *exception: Any) -> None:
-        """Stop, and take back whatever was registered."""
-        try:
-            super().__exit__(*exception)  # type: ignore[no-untyped-call]
-        finally:
-            self._leave()
+        """Stop, and take back whatever was installed."""
+        self.leave()
 
-    def _leave(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
-        if self._hooked:
-            _release_global_hooks()
-            self._hooked = False
-        if self._opens:
-            release()
-            self._opens = False
-        _thread.engine = self._outer
+    def leave(self) -> None:
+        """Take back whatever was installed; may be repeated, and interrupted.
+
+        Does nothing on a thread on which this engine does not run.
+        """
+        if self not in _running():
+            return
+        while (inner := engine_here()) is not self:  # was interrupted
+            inner.leave()
+        while torch._C._len_torch_function_stack() > self._depth:
+            _pop_mode()
+        for tap in self._taps:
+            _unhook(tap.module, self)
+        for shared in (MODULES, APPLY, EAGER):
+            shared.release(self)
+        # weights that were computed here come from detached parameters
+        cached = _cached_parametrizations()
+        for key in set(cached) - self._cached:
+            cached.pop(key, None)
+        self.passes.close()
+        torch._C._set_grad_enabled(self._gradients)
         if self._outer is not None:
-            self._outer._paused -= 1
-            self._outer = None
+            self._outer._paused = False
+        thread.engine = self._outer
+        self._outer = None
 
     # ------------------------------------------------------------------ operators
 
@@ -259,7 +268,7 @@ class Engine(TorchFunctionMode):
             if operator.kind in _COMPUTES:
                 self._in_transform()  # noted, for a message
             return func(*args, **kwargs) if kwargs else func(*args)
-        if not self._depth:
+        if not self._nested:
             number = node_number()
             if number != tape.seen_to:
                 tape.gaps.append((tape.seen_to, number))
@@ -607,8 +616,6 @@ class Engine(TorchFunctionMode):
             if isinstance(module, _SPECIAL):
                 self.merges |= isinstance(module, nn.modules.batchnorm._BatchNorm)
                 self._check_module(module, root)
-            if getattr(module, "_compiled_call_impl", None) is not None:
-                self.compiled = True
             for child in module._modules.values():
                 if child is not None and child not in seen:
                     seen.add(child)
@@ -621,9 +628,7 @@ class Engine(TorchFunctionMode):
                 f"the module {name!r} is a TorchScript module, whose operators cannot "
                 "be seen. Explain the python model that was scripted or traced."
             )
-        if isinstance(module, OptimizedModule):
-            self.compiled = True
-        elif isinstance(module, nn.DataParallel):
+        if isinstance(module, nn.DataParallel):
             refuse_replicas(module)
         elif module.training and module.running_mean is not None:
             raise ModelStateError(batch_norm_message(name))
@@ -631,14 +636,11 @@ class Engine(TorchFunctionMode):
     def _hook_modules(self) -> None:
         for tap in self._taps:
             if tap.sees_inputs:
-                self._handles.append(
-                    tap.module.register_forward_pre_hook(
-                        functools.partial(self._before, tap), with_kwargs=True
-                    )
+                tap.module.register_forward_pre_hook(
+                    functools.partial(self._before, tap), with_kwargs=True
                 )
         if self._module_rules or self._outputs or self.root is None:
-            _acquire_global_hooks()
-            self._hooked = True
+            MODULES.acquire(self)
 
     def enter_module(self, module: nn.Module, args: tuple[Any, ...]) -> Any:
         """Before a module runs: freeze its operators if it is treated as one."""
@@ -738,7 +740,7 @@ class Engine(TorchFunctionMode):
     def _before(
         self, tap: Tap, module: nn.Module, args: Any, kwargs: dict[str, Any]
     ) -> Any:
-        if getattr(_thread, "engine", None) is not self:  # another thread runs it
+        if engine_here() is not self:  # another thread runs it
             return None
         changed = tap.before(self, args, kwargs)
         self._stop_after(tap)
@@ -938,7 +940,6 @@ _SPECIAL = (
     nn.modules.batchnorm._BatchNorm,
     nn.DataParallel,
     torch.jit.ScriptModule,
-    OptimizedModule,
 )
 
 
@@ -1062,68 +1063,37 @@ class _Again:
         self.engine = engine
 
     def __enter__(self) -> None:
-        self.engine._depth += 1
+        self.engine._nested += 1
         TorchFunctionMode.__enter__(self.engine)
 
     def __exit__(self, *exception: Any) -> None:
         TorchFunctionMode.__exit__(self.engine, *exception)
-        self.engine._depth -= 1
+        self.engine._nested -= 1
 
 
-# ------------------------------------------------------------------ global module hooks
-
-_lock = threading.Lock()
-_users = 0
-_global_handles: list[Any] = []
-_hooks_with_kwargs: dict[int, bool] = getattr(
-    nn.modules.module, "_global_forward_hooks_with_kwargs", {}
-)
-
-
-def _acquire_global_hooks() -> None:
-    global _users
-    with _lock:
-        _users += 1
-        if _users == 1:
-            _global_handles.extend(
-                (
-                    nn.modules.module.register_module_forward_pre_hook(_before_module),
-                    nn.modules.module.register_module_forward_hook(
-                        _after_module, with_kwargs=True, always_call=True
-                    ),
-                )
-            )
+def _running() -> list[Engine]:
+    """Return the engines that run on this thread, the innermost first."""
+    engines, engine = [], engine_here()
+    while engine is not None:
+        engines.append(engine)
+        engine = engine._outer
+    return engines
 
 
-def _release_global_hooks() -> None:
-    global _users
-    with _lock:
-        _users -= 1
-        if _users == 0:
-            while _global_handles:
-                handle = _global_handles.pop()
-                handle.remove()
-                # torch forgets this entry when it removes a hook (seen in 2.8 to 2.15)
-                _hooks_with_kwargs.pop(handle.id, None)
+def _unhook(module: nn.Module, engine: Engine) -> None:
+    """Remove the hooks of an engine from a module, known by what they call."""
+    hooks: Any = module._forward_pre_hooks
+    for number, hook in list(hooks.items()):
+        if isinstance(hook, functools.partial):
+            if getattr(hook.func, "__self__", None) is engine:
+                module._forward_pre_hooks_with_kwargs.pop(number, None)
+                hooks.pop(number, None)
 
 
-def _ask_to_open(function: Any, args: Any, kwargs: Any) -> Any:
-    engine: Engine | None = getattr(_thread, "engine", None)
-    return NotImplemented if engine is None else engine.open(function, args, kwargs)
-
-
-def _before_module(module: nn.Module, args: Any) -> Any:
-    engine: Engine | None = getattr(_thread, "engine", None)
-    return None if engine is None else engine.enter_module(module, args)
-
-
-def _after_module(module: nn.Module, args: Any, *rest: Any) -> Any:
-    # after an exception torch leaves the keyword arguments out, and output is None
-    kwargs, output = rest if len(rest) == 2 else ({}, *rest)
-    engine: Engine | None = getattr(_thread, "engine", None)
-    if engine is None:
-        return None
-    return engine.leave_module(module, args, kwargs, output)
+def _cached_parametrizations() -> dict[Any, Any]:
+    """Return what torch keeps inside ``parametrize.cached()``."""
+    found = getattr(sys.modules.get("torch.nn.utils.parametrize"), "_cache", None)
+    return {} if found is None else found
 
 
 __all__ = ["Engine", "batch_norm_message", "refuse_quantized", "refuse_replicas"]

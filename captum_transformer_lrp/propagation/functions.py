@@ -7,14 +7,13 @@ is made of differentiable torch operators and ``backward`` only saves memory, an
 where ``backward`` is meant to be another gradient (a straight-through estimator): so a
 function is opened only if a row says so.
 
-While an engine needs it, ``torch.autograd.Function.apply`` asks first whether the
-function is to be opened; other threads, and all else, see no difference.
+While an engine runs, these functions have an ``apply`` of their own, which asks first
+whether the function is to be opened; other threads see no difference.
 """
 
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -23,6 +22,7 @@ import torch
 from torch.autograd import Function
 
 from .call import Call
+from .installed import WhileUsed, engine_here
 from .rules import Rule
 
 
@@ -143,51 +143,79 @@ OPENED: dict[str, Opened] = {
     "transformers.models.reformer.modeling_reformer.ReverseSort": Opened(),
 }
 
-_lock = threading.Lock()
-_users = 0
-_own: dict[str, Any] = {}  # what stood in the class itself, if anything
+
+class _OwnApply(WhileUsed):
+    """An ``apply`` of the functions that are opened, which asks the thread's engine."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        #: class -> its own ``apply``, None where it has none
+        self._usual: dict[type[Function], Any] = {}
+
+    def install(self, *functions: type[Function]) -> None:
+        """Let ``apply`` of these functions ask the engine first."""
+        for function in functions:
+            if function not in self._usual:
+                self._usual[function] = vars(function).get("apply")
+            usual = self._usual[function]
+            if vars(function).get("apply") is usual:
+                type.__setattr__(function, "apply", _asking(function, usual))
+
+    def remove(self) -> None:
+        """Give the functions back what they had."""
+        for function, usual in list(self._usual.items()):
+            if vars(function).get("apply") is not usual:
+                if usual is None:
+                    del function.apply
+                else:
+                    type.__setattr__(function, "apply", usual)
+            del self._usual[function]
 
 
-def wanted(rows: Mapping[str, Any]) -> bool:
-    """Whether a library with a function to be opened is loaded."""
-    return any(
-        isinstance(row, Opened) and name.rpartition(".")[0] in sys.modules
-        for name, row in rows.items()
-    )
+def _asking(function: type[Function], usual: Any) -> Any:
+    """Return an ``apply`` that asks the engine of the thread, then does as usual."""
 
-
-def acquire(ask: Callable[[type[Function], Any, Any], Any]) -> None:
-    """Let ``Function.apply`` ask ``ask(function, args, kwargs)`` first.
-
-    Args:
-        ask (Callable): returns the output, or ``NotImplemented`` for the usual way.
-    """
-    global _users
-    with _lock:
-        _users += 1
-        if _users > 1:
-            return
-        usual = next(
-            c.__dict__["apply"] for c in Function.__mro__ if "apply" in vars(c)
-        )
-        _own.update({"apply": usual} if "apply" in vars(Function) else {})
-
-        def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
-            found = ask(cls, args, kwargs)
+    def apply(cls: type[Function], *args: Any, **kwargs: Any) -> Any:
+        engine = engine_here()
+        if engine is not None:
+            found = engine.open(cls, args, kwargs)
             if found is not NotImplemented:
                 return found
+        if usual is not None:
             return usual.__get__(None, cls)(*args, **kwargs)
+        base: Any = super(function, cls)  # its class method, on the class at hand
+        return base.apply(*args, **kwargs)
 
-        Function.apply = classmethod(apply)
+    return classmethod(apply)
 
 
-def release() -> None:
-    """Give ``Function.apply`` back after the last engine."""
-    global _users
-    with _lock:
-        _users -= 1
-        if _users == 0:
-            del Function.apply
-            for name, usual in _own.items():
-                setattr(Function, name, usual)
-            _own.clear()
+APPLY = _OwnApply()
+
+
+def to_open(rows: Mapping[Any, Any]) -> list[type[Function]]:
+    """Return the loaded autograd functions that some row opens."""
+    names = {
+        name
+        for name, row in rows.items()
+        if isinstance(row, Opened) and _is_loaded(name)
+    }
+    if not names:
+        return []
+    pending, found = list(Function.__subclasses__()), []
+    while pending:
+        function = pending.pop()
+        pending += function.__subclasses__()
+        if f"{function.__module__}.{function.__qualname__}" in names:
+            found.append(function)
+    return found
+
+
+def _is_loaded(name: str) -> bool:
+    """Whether the module of a function may be loaded, by the function's full name."""
+    owner = parent = name.rpartition(".")[0]
+    while owner and owner not in sys.modules:
+        owner = owner.rpartition(".")[0]
+    # a package above the module may be there without it
+    return owner == parent or (
+        bool(owner) and not hasattr(sys.modules[owner], "__path__")
+    )

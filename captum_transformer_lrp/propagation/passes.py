@@ -36,6 +36,19 @@ class Kept:
         self.tensor = tensor.detach()
 
 
+class Held:
+    """A share, as long as relevance may still go back.
+
+    Attributes:
+        share (Callable or None): None lets nothing past.
+    """
+
+    __slots__ = ("__weakref__", "share")
+
+    def __init__(self, share: Share | None) -> None:
+        self.share = share
+
+
 class Passes:
     """What travels back through one graph at this moment; shared by its switches.
 
@@ -46,6 +59,7 @@ class Passes:
     def __init__(self) -> None:
         self.relevance = False
         self._kept: dict[int, list[weakref.ref[Kept]]] = {}
+        self._held: list[weakref.ref[Held]] = []
 
     def keep(self, tensor: Tensor) -> Kept:
         """Return the values of a tensor, safe from what the model writes into it."""
@@ -61,6 +75,25 @@ class Passes:
             if kept is not None:
                 kept.tensor = kept.tensor.clone()
 
+    def hold(self, share: Share | None) -> Held:
+        """Return what holds a share until the run is over."""
+        held = Held(share)
+        self._held.append(weakref.ref(held))
+        return held
+
+    def close(self) -> None:
+        """Forget all shares: nothing goes back any more.
+
+        A share may reach tensors further on (through the engine, which knows the
+        attention maps). Their graph holds the switch and this its share: a cycle that
+        runs through autograd, where the garbage collector does not see it.
+        """
+        for reference in self._held:
+            held = reference()
+            if held is not None:
+                held.share = None
+        self._held.clear()
+
 
 class Switch(torch.autograd.Function):
     """An alias of an operator's output, behind which the two ways part.
@@ -75,7 +108,7 @@ class Switch(torch.autograd.Function):
     ) -> Tensor:
         """Return the alias."""
         ctx.set_materialize_grads(False)
-        ctx.passes, ctx.share, ctx.operands = passes, share, len(operands)
+        ctx.passes, ctx.held, ctx.operands = passes, passes.hold(share), len(operands)
         return output.detach()
 
     @staticmethod
@@ -84,10 +117,11 @@ class Switch(torch.autograd.Function):
         """Hand a gradient to the operator, or relevance to its operands."""
         if incoming is None or not ctx.passes.relevance:
             return None, None, incoming, *([None] * ctx.operands)
-        if ctx.share is None:
-            return None, None, None
+        share = ctx.held.share
+        if share is None:
+            return None, None, None, *([None] * ctx.operands)
         with torch._C.DisableTorchFunction():  # a checkpoint goes back inside an engine
-            return None, None, None, *ctx.share(incoming)
+            return None, None, None, *share(incoming)
 
     @staticmethod
     def made(node: Any) -> bool:

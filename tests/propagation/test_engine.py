@@ -561,14 +561,20 @@ def test_reentrant_checkpoint_is_refused() -> None:
         AttnLRP(checkpointed).attribute(embeddings(model), target=1)
 
 
-def test_active_dropout_is_said_and_leaves_the_random_state() -> None:
+def test_active_dropout_is_said_and_draws_as_a_forward_pass_does() -> None:
     model = tiny(dropout=0.5).train()
-    before = torch.get_rng_state()
-    with pytest.warns(DropoutWarning, match=r"Call model\.eval\(\)"):
+    torch.manual_seed(3)
+    model(IDS)
+    drawn = torch.get_rng_state()
+    torch.manual_seed(3)
+    with pytest.warns(DropoutWarning, match=r"Call model\.eval\(\)") as warned:
         first = AttnLRP(model).attribute(IDS, target=1)
-    assert torch.equal(before, torch.get_rng_state())
-    with pytest.warns(DropoutWarning):
+    assert warned[0].filename == __file__
+    assert torch.equal(drawn, torch.get_rng_state())  # nothing is rewound
+    with pytest.warns(DropoutWarning), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
         assert torch.equal(AttnLRP(model).attribute(IDS, target=1), first)
+    assert torch.equal(drawn, torch.get_rng_state())
     model.dropout.p = 0.0
     AttnLRP(model).attribute(IDS, target=1)  # training mode without dropout: no warning
 

@@ -1,0 +1,229 @@
+"""What a run installs for a while, and how it is taken back wherever it is interrupted.
+
+Three things are installed for the whole process, while some engine runs: hooks on all
+modules (:data:`MODULES`), an ``apply`` of a few autograd functions (:mod:`.functions`),
+and eager running of compiled code (:data:`EAGER`). All of them ask which engine runs on
+the calling thread, and do nothing on a thread without one.
+
+Ctrl-C may arrive between any two steps, those of taking back included. So every step
+may be repeated, and whether something is installed is looked up where it is, not
+counted. :class:`AsBefore` around the whole call repeats what an interrupt has cut off.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import weakref
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch.nn.modules import module as modules
+from torch.overrides import _get_current_function_mode_stack, _pop_mode, _push_mode
+
+#: ``engine``, the innermost that runs on this thread; ``eager``, what else runs here
+#: that has to see into compiled code; ``method``, the outermost that was asked
+thread = threading.local()
+
+
+def engine_here() -> Any:
+    """Return the innermost engine that runs on this thread, or None."""
+    return getattr(thread, "engine", None)
+
+
+class WhileUsed(ABC):
+    """Something that is installed for the process while at least one user needs it.
+
+    Users are known by their identity and held weakly: taking one back twice is fine,
+    and one that is gone needs nothing.
+    """
+
+    def __init__(self) -> None:
+        self._users: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._lock = threading.RLock()
+
+    def acquire(self, user: Any, *what: Any) -> None:
+        """Install it, for this user too."""
+        with self._lock:
+            self._users.add(user)
+            self.install(*what)
+
+    def release(self, user: Any) -> None:
+        """Take it back, if this was the last user; may be repeated."""
+        with self._lock:
+            self._users.discard(user)
+            if not len(self._users):
+                self.remove()
+
+    @abstractmethod
+    def install(self, *what: Any) -> None:
+        """Install what is not there yet."""
+
+    @abstractmethod
+    def remove(self) -> None:
+        """Take back all that is there."""
+
+
+# ------------------------------------------------------------------------- module hooks
+
+
+def _before_module(module: Any, args: Any) -> Any:
+    engine = engine_here()
+    return None if engine is None else engine.enter_module(module, args)
+
+
+def _after_module(module: Any, args: Any, *rest: Any) -> Any:
+    # after an exception torch leaves the keyword arguments out, and output is None
+    kwargs, output = rest if len(rest) == 2 else ({}, *rest)
+    engine = engine_here()
+    if engine is None:
+        return None
+    return engine.leave_module(module, args, kwargs, output)
+
+
+#: torch forgets these entries when it removes a hook (seen in 2.8 to 2.15)
+_OPTIONS: tuple[dict[int, bool], ...] = tuple(
+    getattr(modules, f"_global_forward_hooks_{name}", {})
+    for name in ("with_kwargs", "always_called")
+)
+
+
+class _ModuleHooks(WhileUsed):
+    """Torch's global module hooks, which lead to the engine of the thread."""
+
+    def install(self) -> None:
+        """Register both hooks."""
+        if _before_module not in modules._global_forward_pre_hooks.values():
+            modules.register_module_forward_pre_hook(_before_module)
+        if _after_module not in modules._global_forward_hooks.values():
+            modules.register_module_forward_hook(
+                _after_module, with_kwargs=True, always_call=True
+            )
+
+    def remove(self) -> None:
+        """Remove them, known by what they call."""
+        hooks: Any
+        for hooks, ours in (
+            (modules._global_forward_pre_hooks, _before_module),
+            (modules._global_forward_hooks, _after_module),
+        ):
+            for number in [n for n, hook in list(hooks.items()) if hook is ours]:
+                if ours is _after_module:
+                    for options in _OPTIONS:
+                        options.pop(number, None)
+                hooks.pop(number, None)
+
+
+MODULES = _ModuleHooks()
+
+# ------------------------------------------------------------------------ compiled code
+
+
+class _EagerHere:
+    """Torch's stance towards compiled code: eager where an engine runs, else as it was.
+
+    ``torch.compiler.set_stance`` is for all threads at once; this one asks at each call
+    of a compiled function on which thread it is.
+    """
+
+    def __init__(self, usual: Any) -> None:
+        self.usual = usual
+
+    @property
+    def stance(self) -> Any:
+        """Return the name of the stance, as torch asks for it."""
+        if engine_here() is None and getattr(thread, "eager", None) is None:
+            return self.usual.stance
+        return "force_eager"
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "usual":  # not there yet
+            raise AttributeError(name)
+        return getattr(self.usual, name)
+
+
+class _Eager(WhileUsed):
+    """Compiled code runs as it is written, on the threads that have to see into it."""
+
+    def install(self) -> None:
+        """Put the stance in place, if anybody has loaded the compiler."""
+        compiler: Any = sys.modules.get("torch._dynamo.eval_frame")
+        usual = getattr(compiler, "_stance", None)
+        if usual is not None and not isinstance(usual, _EagerHere):
+            compiler._stance = _EagerHere(usual)
+
+    def remove(self) -> None:
+        """Put back what was there."""
+        compiler: Any = sys.modules.get("torch._dynamo.eval_frame")
+        stance = getattr(compiler, "_stance", None)
+        if isinstance(stance, _EagerHere):
+            compiler._stance = stance.usual
+
+
+EAGER = _Eager()
+
+
+class Eagerly:
+    """A context in which compiled code runs as it is written, on this thread alone."""
+
+    def __enter__(self) -> None:
+        self._outer = getattr(thread, "eager", None)
+        thread.eager = self
+        EAGER.acquire(self)
+
+    def __exit__(self, *exception: Any) -> None:
+        EAGER.release(self)
+        thread.eager = self._outer
+
+
+# --------------------------------------------------------------------------- interrupts
+
+_saved_tensor_hooks = torch._C._autograd._top_saved_tensors_default_hooks
+
+
+class AsBefore:
+    """Leaves this thread as it was, whatever was interrupted on the way.
+
+    What runs inside takes back its own. This does it once more, and does nothing where
+    there is nothing left: an interrupt that cuts off the one meets the other whole.
+    """
+
+    def __enter__(self) -> None:
+        self._engine = engine_here()
+        self._eager = getattr(thread, "eager", None)
+        self._method = getattr(thread, "method", None)
+        self._gradients = torch.is_grad_enabled()
+        self._modes = _get_current_function_mode_stack()
+        self._hooks = _saved_tensor_hooks(True)
+        self._functions = torch._C._is_torch_function_enabled()
+
+    def __exit__(self, *exception: Any) -> None:
+        while (engine := engine_here()) is not None and engine is not self._engine:
+            engine.leave()
+        while (eager := getattr(thread, "eager", None)) not in (None, self._eager):
+            eager.__exit__()
+        while (hooks := _saved_tensor_hooks(True)) and hooks != self._hooks:
+            torch._C._autograd._pop_saved_tensors_default_hooks()
+        modes = _get_current_function_mode_stack()
+        if [id(m) for m in modes] != [id(m) for m in self._modes]:
+            for _ in modes:
+                _pop_mode()
+            for mode in self._modes:
+                _push_mode(mode)
+        if self._functions:
+            # left without having been entered, it goes back to how torch starts
+            torch._C.DisableTorchFunction().__exit__(None, None, None)
+        torch._C._set_grad_enabled(self._gradients)
+        thread.method = self._method
+
+
+__all__ = [
+    "EAGER",
+    "MODULES",
+    "AsBefore",
+    "Eagerly",
+    "WhileUsed",
+    "engine_here",
+    "thread",
+]

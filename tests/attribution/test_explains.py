@@ -1,0 +1,239 @@
+"""What holds for all methods: nothing stays in memory, what is not finite is said."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import BackwardCFunction
+from torch.autograd.graph import saved_tensors_hooks
+
+import captum_transformer_lrp as package
+from captum_transformer_lrp import attribution, errors
+from captum_transformer_lrp.attribution import BASELINES, METHODS
+from captum_transformer_lrp.propagation import COMPOSITES
+from tests.helpers import Tiny, tiny
+from tests.language.models import Plain, plain
+
+IDS = torch.tensor([[3, 7, 1, 9, 4]])
+Explain = Callable[[Tiny], Any]
+
+
+def usual(cls: Any, *args: Any, **options: Any) -> Explain:
+    return lambda model: cls(model, *args, **options).attribute(IDS, target=1)
+
+
+def of_layer(cls: Any) -> Explain:
+    def run(model: Tiny) -> Any:
+        layers = [model.blocks[0], model.head]
+        into = cls(model, layers).attribute(
+            IDS, target=1, attribute_to_layer_input=True
+        )
+        return into, cls(model, layers).attribute(IDS, target=1)
+
+    return run
+
+
+def of_neuron(cls: Any) -> Explain:
+    return lambda model: cls(model, model.head).attribute(IDS, 2)
+
+
+def by_modules(model: Tiny) -> nn.Module:
+    """A model of the modules that Captum's LRP knows."""
+    return nn.Sequential(nn.Linear(5, 6), nn.ReLU(), nn.Linear(6, 3)).double()
+
+
+X = torch.linspace(-1, 1, 5).double()[None]
+
+WAYS: dict[str, Explain] = {
+    **{cls.__name__: usual(cls) for cls in METHODS.values()},
+    **{cls.__name__: usual(cls, baseline=0) for cls in BASELINES.values()},
+    **{
+        f"TransformerLRP({name})": usual(attribution.TransformerLRP, name)
+        for name in COMPOSITES
+    },
+    "OwenLRP": usual(package.OwenLRP, baseline=0),
+    "ErasureLRP": usual(package.ErasureLRP, baseline=0),
+    "PositionalLRP": usual(package.PositionalLRP),
+    **{
+        cls.__name__: of_layer(cls)
+        for cls in (package.LayerAttnLRP, package.LayerCPLRP)
+    },
+    "LayerTransformerLRP": of_layer(package.LayerTransformerLRP),
+    **{
+        cls.__name__: of_neuron(cls)
+        for cls in (package.NeuronAttnLRP, package.NeuronCPLRP)
+    },
+    "NeuronTransformerLRP": of_neuron(package.NeuronTransformerLRP),
+    "CaptumLRP": lambda m: package.CaptumLRP(by_modules(m)).attribute(X, target=1),
+    "LayerCaptumLRP": lambda m: package.LayerCaptumLRP(
+        (mlp := by_modules(m)), mlp[0]
+    ).attribute(X, target=1),
+    "TransformerLRP": lambda m: package.TransformerLRP(m).trace(IDS, target=1),
+    "AttentionAttribution": lambda m: package.CheferLRP(m).layers(IDS, target=1),
+    "LLMTransformerLRP": lambda m: package.LLMTransformerLRP(
+        plain(), composite="cp-lrp", positional="absolute"
+    ).attribute(IDS[0], IDS[0, :2]),
+}
+
+
+def test_the_table_knows_every_method() -> None:
+    public = {
+        name for name in package.__all__ if hasattr(getattr(package, name), "attribute")
+    }
+    assert public - {"DiffMask", "Explainer"} <= WAYS.keys()
+
+
+def live() -> int:
+    """Count tensors, and what our autograd functions keep for the way back."""
+    gc.collect()
+    kinds = (Tensor, BackwardCFunction)
+    return sum(issubclass(type(each), kinds) for each in gc.get_objects())
+
+
+class Packed:
+    """Stands for a tensor that autograd saves, where the collector does not look."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor.detach()
+
+
+@pytest.mark.filterwarnings("ignore")  # of Captum's, and of methods for other models
+@pytest.mark.parametrize("calls", [3, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", WAYS)
+def test_nothing_is_kept(name: str, calls: int) -> None:
+    model, explain = tiny(blocks=1), WAYS[name]
+    explain(model)
+    saved: list[weakref.ref[Packed]] = []
+
+    def pack(tensor: Tensor) -> Packed:
+        packed = Packed(tensor)
+        saved.append(weakref.ref(packed))
+        return packed
+
+    before = live()
+    for _ in range(calls):
+        explain(model)
+    assert live() <= before
+    with saved_tensors_hooks(pack, lambda packed: packed.tensor):
+        explain(model)
+    assert saved, "nothing was saved: the test sees nothing"
+    gc.collect()
+    assert not [each for each in saved if each() is not None]
+
+
+@pytest.mark.parametrize("cls", [package.AttnLRP, package.CheferLRP])
+def test_nothing_is_kept_after_an_error(cls: Any) -> None:
+    model = tiny()
+
+    def failing(ids: Tensor) -> Tensor:
+        model(ids)
+        raise KeyError("no scores today")
+
+    def explain() -> None:
+        with pytest.raises(KeyError, match="no scores"):
+            cls(failing).attribute(IDS, target=1)
+
+    explain()
+    before = live()
+    for _ in range(5):
+        explain()
+    assert live() <= before
+
+
+# ------------------------------------------------------------------------------ finite
+
+
+class Root(nn.Module):
+    """A square root where x is positive: the other half of torch.where is NaN."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 3)
+        nn.init.ones_(self.head.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.where(x > 0, x.sqrt(), x))
+
+
+class RootOfIds(Tiny):
+    def forward(self, input_ids: Tensor) -> Tensor:  # type: ignore[override]
+        x = self.embedding(input_ids) + self.position[:, : input_ids.shape[1]]
+        for block in self.blocks:
+            x = block(x)
+        return self.head(torch.where(x > 0, x.sqrt(), x).mean(1))
+
+
+class RootOfTokens(Plain):
+    def forward(self, ids: Tensor) -> Tensor:
+        x = self.embedding(ids) + self.position[:, : ids.shape[1]]
+        x = torch.where(x > 0, x.sqrt(), x)
+        return self.head(self.attend(x))
+
+
+def root(cls: type[nn.Module]) -> Any:
+    torch.manual_seed(0)
+    return cls().double().eval()
+
+
+MIXED = torch.tensor([[1.0, -1, 2, -2, 3, -3, 4, -4]]).double()
+NOT_FINITE: dict[str, Callable[[], Any]] = {
+    "AttnLRP": lambda: package.AttnLRP(root(Root)).attribute(MIXED, target=0),
+    "with delta": lambda: package.CPLRP(root(Root)).attribute(
+        MIXED, target=0, return_convergence_delta=True
+    ),
+    "of a tuple": lambda: package.AttnLRP(lambda a, b: root(Root)(a) + b).attribute(
+        (MIXED, MIXED[:, :3]), target=0
+    ),
+    "contexts": lambda: package.OwenLRP(root(RootOfIds), baseline=0).attribute(
+        IDS, target=1
+    ),
+    "neuron": lambda: package.NeuronAttnLRP(
+        (model := root(RootOfIds)), model.head
+    ).attribute(IDS, 1),
+    "layer": lambda: package.LayerAttnLRP(
+        (model := root(RootOfIds)), [model.blocks[0], model.blocks[1]]
+    ).attribute(IDS, target=1),
+    "positions": lambda: package.PositionalLRP(root(RootOfIds)).attribute(
+        IDS, target=1
+    ),
+    "attention": lambda: package.GenericAttention(root(RootOfIds)).attribute(
+        IDS, target=1
+    ),
+    "attention, relevance": lambda: package.CheferLRP(root(RootOfIds)).attribute(
+        IDS, target=1
+    ),
+    "saliency": lambda: attribution.InputSaliency(root(RootOfIds)).attribute(
+        IDS, target=1
+    ),
+    "language model": lambda: package.LLMTransformerLRP(root(RootOfTokens)).attribute(
+        IDS[0], IDS[0, :2]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NOT_FINITE)
+def test_what_is_not_finite_is_said_once(name: str) -> None:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        found = NOT_FINITE[name]()
+    assert found is not None
+    (one,) = [w for w in seen if issubclass(w.category, errors.NotFiniteWarning)]
+    assert one.filename == __file__
+    assert "values are not finite" in str(one.message)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(errors.NotFiniteWarning, match=r"torch\.float64"):
+            NOT_FINITE[name]()
+
+
+def test_how_many_are_not_finite() -> None:
+    with pytest.warns(errors.NotFiniteWarning, match="AttnLRP: 4 of 8 values are"):
+        found = package.AttnLRP(root(Root)).attribute(MIXED, target=0)
+    assert torch.isnan(found).sum() == 4
