@@ -256,8 +256,8 @@ class Engine(TorchFunctionMode):
             if kwargs:
                 kwargs = dict(zip(kwargs, constants[len(args) :], strict=True))
             args = tuple(constants[: len(args)])
-        if operator.in_place and not args:
-            args, kwargs = _target_first(kwargs or {})
+        if operator.in_place and not args and kwargs:
+            args, kwargs = _target_first(kwargs)
         if operator.multiplies and not self._recomputes:
             self._recomputes = _saved_tensor_hooks(True) is not None
         if self._switches and (
@@ -1052,8 +1052,7 @@ class Beginning:
 def _target_first(kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Return the arguments of an operator in place, its target by position."""
     rest = dict(kwargs)
-    name = "input" if "input" in rest else "self"
-    return (rest.pop(name),), rest
+    return tuple(rest.pop(name) for name in ("input", "self") if name in rest), rest
 
 
 class _Again:

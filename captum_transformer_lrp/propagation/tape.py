@@ -141,12 +141,13 @@ class Tape:
 
         Args:
             leaf (Tensor): must live as long as the tape.
-            tensor (Tensor): a copy of it.
+            tensor (Tensor): a copy of it; or the leaf, for ones of identifiers.
             operator (Maker, optional): what made it. Default: none, it is an input
         """
         self._starts.add(id(leaf))
         made = Made(operator, (), self)
-        note(tensor, made)
+        if tensor is not leaf:
+            note(tensor, made)
         self.seen_to = node_number()
         return made
 
