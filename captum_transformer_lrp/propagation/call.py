@@ -58,7 +58,6 @@ class Seeing(Protocol):
     """What a call needs of the engine that made it."""
 
     passes: Passes
-    merges: bool
     merged_nodes: list[Any]
 
     def reenter(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -196,11 +195,6 @@ class Call:
         """
         assert self._engine is not None
         self._engine.merged_nodes = nodes
-
-    @property
-    def may_be_merged(self) -> bool:
-        """Whether the model has modules that are merged with the operator before."""
-        return self._engine is not None and self._engine.merges
 
     def keep(self, tensor: Tensor) -> Kept:
         """Return the values of a tensor for the way back, whatever is written later."""

@@ -14,9 +14,11 @@ from .rules import (
     ConstantFactor,
     ConstantPattern,
     ConstantScale,
+    Converted,
     DecomposedAttention,
     Detach,
     Epsilon,
+    EvenFactors,
     GatedProduct,
     HalfGradient,
     Identity,
@@ -128,6 +130,8 @@ _SHARED: dict[Key, Row] = {
     "rescaling": ConstantFactor(),
     "normalizer": Detach(),
     "variance": HalfGradient(),
+    "homogeneous": EvenFactors(),
+    "step": Detach(),
 }
 
 #: of the softmax family those that make scores to explain, not patterns
@@ -186,7 +190,7 @@ GRADIENT_X_INPUT = Composite(
     unknown="gradient",
 )
 
-_STOPS = "norm linalg_norm linalg_vector_norm vector_norm std std_mean round floor ceil"
+_STOPS = "norm linalg_norm linalg_vector_norm vector_norm std std_mean hypot"
 
 TRANSFORMER_ATTRIBUTION = Composite(
     "Transformer attribution",
@@ -208,6 +212,8 @@ TRANSFORMER_ATTRIBUTION = Composite(
         "quotient": PassOn(),
         "normalizer": Absorb(),
         "variance": Absorb(),
+        "homogeneous": Converted(rule=EvenFactors()),
+        "step": Detach(),
         RMS_NORM: PassOn(),
     },
     source="Chefer, Gur, Wolf, CVPR 2021, arXiv 2012.09838",

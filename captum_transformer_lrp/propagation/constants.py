@@ -43,8 +43,6 @@ def constant_part(
     """
     given = list(tensors_in((args, kwargs)))
     constants = [t for t in given if not t.requires_grad and _holds_values(t)]
-    if operator.name == "addcdiv" and not args[0].requires_grad:
-        return [args[0].expand_as(output)]
     if operator.kind not in AFFINE:
         return None
     if not constants and operator.name not in _WITH_NUMBERS:

@@ -110,7 +110,6 @@ class Engine(TorchFunctionMode):
         self._opens = False
         self._indexed: set[nn.Module] = set()
         self.compiled = False
-        self.merges = root is None  # what comes is not known
         self.merged_nodes: list[Any] = []
         self._recomputes = False
         if root is not None:
@@ -235,6 +234,9 @@ class Engine(TorchFunctionMode):
     ) -> Any:
         """Apply the rule of an operator, ``relevant`` of whose arguments are ours."""
         function = operator.function
+        other = self.special(operator, args, kwargs)
+        if other is not NotImplemented:
+            return other
         if operator.stateful:
             self._check_state(operator, args, kwargs)
         rule = self.rule_for(operator)
@@ -257,6 +259,14 @@ class Engine(TorchFunctionMode):
         )
         output = rule(call)
         return self._read_merged(output) if self.merged_nodes else output
+
+    def special(
+        self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Return the output of a call that is another operator, or NotImplemented."""
+        if operator.special is None or operator.in_place:
+            return NotImplemented  # what works in place is asked again out of place
+        return self.reenter(operator.special, operator.function, args, kwargs)
 
     def rule_for(self, operator: Operator) -> Rule | None:
         """Return the rule of an operator here: the module's around it, or its own."""
@@ -379,7 +389,6 @@ class Engine(TorchFunctionMode):
             elif type(module).__module__.startswith(_QUANTIZED):
                 refuse_quantized(module, root)
             if isinstance(module, _SPECIAL):
-                self.merges |= isinstance(module, nn.modules.batchnorm._BatchNorm)
                 self._check_module(module, root)
             if getattr(module, "_compiled_call_impl", None) is not None:
                 self.compiled = True
@@ -641,7 +650,11 @@ _SPECIAL = (
 
 #: packages of modules that compute with quantised numbers, of which torch records
 #: nothing to go back through
-_QUANTIZED = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
+_QUANTIZED = (
+    "torch.ao.nn.quantized.",
+    "torch.ao.nn.intrinsic.quantized.",
+    "transformers.integrations.bitnet",  # rounds its inputs to int8
+)
 
 
 def refuse_quantized(module: nn.Module, root: nn.Module) -> None:

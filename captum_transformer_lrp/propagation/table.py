@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from .composites import Composite
-from .decompositions import DECOMPOSITIONS
+from .decompositions import DECOMPOSITIONS, torch_decomposition
 from .functions import OPENED
 from .operators import (
     inplace_argument,
@@ -19,17 +19,29 @@ from .operators import (
     transparent,
 )
 from .registry import (
+    COMPOSED_ACTIVATIONS,
     Key,
     Layers,
     ModuleName,
     Predicate,
     Row,
     active_overrides,
+    computing_class,
     is_module_key,
     key_name,
     registry,
 )
-from .rules import PlainGradient, Rule, needs_relevance, relevance_form
+from .rules import (
+    ByReduction,
+    PlainGradient,
+    Rule,
+    needs_relevance,
+    relevance_form,
+)
+from .special_calls import SPECIAL_CALLS, Special
+
+#: operators that combine elements in the way that an argument names
+REDUCTIONS = frozenset({"scatter_reduce", "index_reduce", "segment_reduce"})
 
 #: operators that draw random numbers or change a module in training mode
 STATEFUL = frozenset(
@@ -49,14 +61,16 @@ class Operator:
         stateful (bool): it may draw random numbers or change a module.
         metadata (bool): it carries no relevance whatever happens.
         multiplies (bool): it is of kind ``"product"``.
-        plain (bool): its rule is torch's own gradient.
+        special (Callable | None): asked before the rule whether this call is another
+            operator, see :mod:`.special_calls`.
+        plain (bool): its rule is torch's own gradient, whatever the arguments.
         plain_for_one (bool): it is so with one relevant argument.
         in_place (bool): it overwrites its first argument.
         out_of_place (Callable | None): the operator that returns a new tensor instead.
         inplace_position (int | None): where a python function takes ``inplace``.
         twin (Callable | None): python code that does the same by other operators:
-            a decomposition, or its transparent twin
-            (:func:`.operators.transparent`).
+            a decomposition of ours, its transparent twin
+            (:func:`.operators.transparent`), or without a rule one of torch's.
     """
 
     __slots__ = (
@@ -71,6 +85,7 @@ class Operator:
         "plain",
         "plain_for_one",
         "rule",
+        "special",
         "stateful",
         "twin",
     )
@@ -86,7 +101,14 @@ class Operator:
         self.kind, rule = table.for_operator(self.name)
         self.rule = None if rule is None else table.in_form(rule, self.kind, self.name)
         self.stateful = stateful = self.name in STATEFUL
-        self.plain = isinstance(self.rule, PlainGradient) and not stateful
+        self.special: Special | None = None
+        if table.composite.rows:
+            self.special = SPECIAL_CALLS.get(self.name)
+        self.plain = (
+            isinstance(self.rule, PlainGradient)
+            and not stateful
+            and self.special is None
+        )
         self.multiplies = self.kind == "product"
         self.plain_for_one = (
             self.rule is not None and self.rule.plain_for_one and not stateful
@@ -94,6 +116,8 @@ class Operator:
         self.out_of_place = out_of_place(self.name) if self.in_place else None
         self.inplace_position = inplace_argument(function)
         self.twin = DECOMPOSITIONS.get(self.name) or transparent(function)
+        if self.twin is None and self.rule is None and not self.metadata:
+            self.twin = torch_decomposition(function, self.name)
 
     def asked_in_place(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether a python function was called with ``inplace=True``."""
@@ -169,7 +193,11 @@ class Table:
             if name in layer:
                 return kind, self._resolve(layer[name])
             if kind is not None and kind in layer:
-                return kind, self._resolve(layer[kind])
+                rule = self._resolve(layer[kind])
+                if name in REDUCTIONS and rule is not None:
+                    products = self._resolve("homogeneous") or rule
+                    rule = ByReduction(sums=rule, products=products)
+                return kind, rule
         if isinstance(registered, Rule) and self.composite.rows:
             return kind, registered
         if self.composite.unknown == "gradient" and not self.composite.rows:
@@ -206,9 +234,13 @@ class Table:
                 return self._resolve(row)
         cls = type(module)
         if cls not in self._classes:
+            names = [f"{c.__module__}.{c.__qualname__}" for c in cls.__mro__]
+            own = cls.__mro__.index(computing_class(cls))
             rows = (
-                self.modules.get(f"{c.__module__}.{c.__qualname__}")
-                for c in cls.__mro__
+                self.modules.get(name)
+                for place, name in enumerate(names)
+                # an activation that a subclass computes anew is another function
+                if place <= own or name not in COMPOSED_ACTIVATIONS
             )
             row_or_none = next((row for row in rows if row is not None), None)
             self._classes[cls] = (

@@ -271,6 +271,9 @@ class TracingEngine(Engine):
         relevant: int,
     ) -> Any:
         """Apply the rule between aliases of the inputs and a copy of the output."""
+        other = self.special(operator, args, kwargs)
+        if other is not NotImplemented:
+            return other
         tensors = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
         opened = operator.twin is not None and (
             operator.rule is None or operator.asked_in_place(args, kwargs)

@@ -25,7 +25,7 @@ from .gradients import (
     ScaledGradients,
     SplitGradient,
 )
-from .operators import KINDS
+from .operators import KINDS, is_pointwise
 from .passes import Switch
 
 CHOICES = ("raise", "warn", "gradient")
@@ -62,6 +62,7 @@ class UnknownOperators:
         self.choice = choice
         self.composite = composite
         self.calls: dict[tuple[str, str], str] = {}
+        self.activations: set[str] = set()
         self.functions: dict[str, None] = {}
 
     def met(self, name: str, path: str, args: Any, kwargs: Any) -> None:
@@ -71,6 +72,9 @@ class UnknownOperators:
             for t in tensors_in((args, kwargs))
         )
         self.calls.setdefault((name, path), shapes)
+        relevant = {id(t) for t in tensors_in((args, kwargs)) if t.requires_grad}
+        if len(relevant) == 1 and is_pointwise(name):
+            self.activations.add(name)
 
     def met_function(self, name: str) -> None:
         """Note an autograd function, which no operator of the model shows."""
@@ -106,6 +110,10 @@ class UnknownOperators:
         lines.append("  from captum_transformer_lrp import registry, rules")
         lines += [
             f'  registry.register("{name}", "activation")  # or another kind, or a rule'
+            if name in self.activations
+            else f'  registry.register("{name}", rules.PlainGradient())  # its own '
+            'gradient, right if it is linear; "product" if it multiplies what carries '
+            "relevance, rules.Detach() if it is a constant, or another kind or rule"
             for name in names
         ]
         lines += [

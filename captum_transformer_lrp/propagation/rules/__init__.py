@@ -6,6 +6,7 @@ from .carried import Absorb, PassOn
 from .contributions import AlphaBeta, Epsilon, Gamma, ZPlus
 from .convert import Converted, Past, needs_relevance, relevance_form
 from .elementwise import ConstantFactor, Identity, Power
+from .homogeneous import ByReduction, EvenFactors
 from .input_layer import AtInput, Flat, WSquare, ZBox
 from .linear import (
     ConstantDenominator,
@@ -24,6 +25,7 @@ __all__ = [
     "Absorb",
     "AlphaBeta",
     "AtInput",
+    "ByReduction",
     "ConstantDenominator",
     "ConstantFactor",
     "ConstantPattern",
@@ -33,6 +35,7 @@ __all__ = [
     "DequantizedLinear",
     "Detach",
     "Epsilon",
+    "EvenFactors",
     "Flat",
     "Gamma",
     "GatedProduct",

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..call import Call, carries_relevance, tensors_in
+from ...errors import RuleError
+from ..call import Call, tensors_in
 from ..gradients import RatioGradient, kept_here, slope_at_zero
 from .base import Rule
 
@@ -29,25 +31,21 @@ class Identity(Rule):
         """Rebuild the output of the function.
 
         Raises:
-            TypeError: if a module given this rule is no function of one tensor.
+            RuleError: if it is no function of one tensor, element by element: several
+                carry relevance, or the output has another shape.
         """
-        x = call.argument(0, "input")
         if call.module is not None:
             return self._module(call)
-        if not carries_relevance(x):  # clamp(constant, min=relevant): rare, exact
-            return call.run()
         function = call.function
         if len(call.args) == 1 and not call.kwargs:
-            slope_there = slope_at_zero(function, (), {})
-            return RatioGradient.apply(x, function, slope_there)
-        rest = call.args[1:]
-        kwargs = {k: v for k, v in call.kwargs.items() if k != "input"}
-        slope: float | Tensor
-        if any(True for _ in tensors_in((rest, kwargs))):
-            slope = _slope_elementwise(x, lambda t: function(t, *rest, **kwargs))
+            x, slope = call.args[0], slope_at_zero(function, (), {})
+            return RatioGradient.apply(x, _shaped(self, call, function), slope)
+        x, evaluate, others = _function_of_one(self, call)
+        if others:
+            slope = _slope_elementwise(x, evaluate)
         else:
-            slope = slope_at_zero(function, rest, kwargs)
-        return RatioGradient.apply(x, lambda t: function(t, *rest, **kwargs), slope)
+            slope = slope_at_zero(function, call.args[1:], _without_x(call.kwargs))
+        return RatioGradient.apply(x, _shaped(self, call, evaluate), slope)
 
     def _module(self, call: Call) -> Any:
         x, output = _one_tensor_in_and_out(self, call)
@@ -72,10 +70,72 @@ class ConstantFactor(Rule):
         """Rebuild the output of the module.
 
         Raises:
-            TypeError: if the call is no module with one tensor of one shape.
+            RuleError: if the call is no module with one tensor of one shape.
         """
         x, output = _one_tensor_in_and_out(self, call)
         return RatioGradient.apply(x, lambda t: output.to(t.dtype), 0.0)
+
+
+def _shaped(
+    rule: Rule, call: Call, function: Callable[[Tensor], Any]
+) -> Callable[[Tensor], Tensor]:
+    """Return the function, which raises if its output has not its input's shape."""
+
+    def evaluate(x: Tensor) -> Tensor:
+        output = function(x)
+        if not isinstance(output, Tensor) or output.shape != x.shape:
+            raise RuleError(_unfit(rule, call, [x], output))
+        return output
+
+    return evaluate
+
+
+def _function_of_one(
+    rule: Rule, call: Call
+) -> tuple[Tensor, Callable[[Tensor], Any], bool]:
+    """Return the one relevant argument, the call as its function, and if more follow.
+
+    Where another tensor has more dimensions the argument is copied along them.
+    """
+    given = list(tensors_in((call.args, call.kwargs)))
+    relevant = [t for t in given if t.requires_grad]
+    if len({id(t) for t in relevant}) != 1:
+        raise RuleError(_unfit(rule, call, relevant, None))
+    (x, *_), rest = relevant, [t for t in given if not t.requires_grad]
+
+    def evaluate(value: Tensor) -> Any:
+        args, kwargs = call.replacing(lambda _: value)
+        return call.run_with(args, kwargs)
+
+    elsewhere = not (call.args and call.args[0] is x)
+    if rest:
+        x = x.expand(torch.broadcast_shapes(x.shape, *(t.shape for t in rest)))
+    return x, evaluate, bool(rest) or elsewhere or len(relevant) > 1
+
+
+def _without_x(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in kwargs.items() if not isinstance(v, Tensor)}
+
+
+def _unfit(rule: Rule, call: Call, relevant: list[Tensor], output: Any) -> str:
+    """Return the message for what is no function of one tensor."""
+    shapes = ", ".join(str(tuple(t.shape)) for t in relevant)
+    out = [tuple(t.shape) for t in tensors_in(output)]
+    returned = f" and returned {out}" if out else ""
+    message = (
+        f"{rule!r} was given to {call.operator}, which took relevant tensors of shapes "
+        f"[{shapes}]{returned}. Expected a function of one tensor that keeps its "
+        "shape. "
+    )
+    if call.module is None:
+        return message + (
+            "Give the operator another kind ('product' if it multiplies several, "
+            "'additive' or 'structural' if it is linear), or a rule."
+        )
+    return message + (
+        "Give it PlainGradient() or Detach(), or remove its row so that the operators "
+        "inside it are seen."
+    )
 
 
 def _one_tensor_in_and_out(rule: Rule, call: Call) -> tuple[Tensor, Tensor]:
@@ -87,14 +147,7 @@ def _one_tensor_in_and_out(rule: Rule, call: Call) -> tuple[Tensor, Tensor]:
         or not isinstance(output, Tensor)
         or output.shape != relevant[0].shape
     ):
-        shapes = ", ".join(str(tuple(t.shape)) for t in relevant)
-        out = [tuple(t.shape) for t in tensors_in(output)]
-        raise TypeError(
-            f"{rule!r} was given to {call.operator}, which took relevant tensors of "
-            f"shapes [{shapes}] and returned {out}. Expected a function of one tensor "
-            "that keeps its shape. Give it PlainGradient() or Detach(), or remove its "
-            "row so that the operators inside it are seen."
-        )
+        raise RuleError(_unfit(rule, call, relevant, output))
     return relevant[0], output
 
 
@@ -119,38 +172,21 @@ def _slope_of_module(module: nn.Module, x: Tensor) -> float | Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Power(Rule):
-    """Relevance passes ``x ** n`` unchanged for ``n > 0``; ``x ** -n`` is a constant.
+    """Relevance passes ``x ** n`` unchanged for ``n > 0``.
 
-    The identity rule with ``f(x) / x = x ** (n - 1)``; negative exponents appear where
-    something is normalised, as :func:`torch.rsqrt` does. Conserves for ``n > 0``.
+    The identity rule with ``f(x) / x = x ** (n - 1)``, for one number or a tensor of
+    them. What else is spelled as a power never comes here (:mod:`..special_calls`):
+    ``x ** 0`` and ``x ** -n`` are constants, for negative exponents appear where
+    something is normalised, as :func:`torch.rsqrt` does; ``2 ** x`` is an exponential.
+    Conserves.
     """
 
     form: ClassVar[Literal["elementwise"]] = "elementwise"
 
     def __call__(self, call: Call) -> Any:
-        """Rebuild the power.
-
-        Raises:
-            TypeError: if the exponent itself carries relevance.
-        """
-        x = call.argument(0, "input", call.kwargs.get("self"))
-        if call.args[1:] == (2,) and carries_relevance(x):
-            return torch.mul(x, x.detach())
+        """Rebuild the power."""
         exponent = 2 if call.operator == "square" else call.argument(1, "exponent")
-        if carries_relevance(exponent):
-            raise TypeError(
-                f"{call.operator}: the exponent depends on the explained inputs, for "
-                "which no rule is known. Write it as exp(exponent * log(base)), or "
-                "give the module around it a rule."
-            )
-        if not carries_relevance(x):
-            return call.run()
-        if isinstance(exponent, Tensor):
-            if exponent.numel() != 1:
-                return call.run()
-            exponent = float(exponent)
-        if exponent < 0:
-            return call.value()
-        if exponent == 2:
+        if not isinstance(exponent, Tensor) and exponent == 2:
+            x = call.argument(0, "input", call.kwargs.get("self"))
             return torch.mul(x, x.detach())
         return Identity()(call)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..call import Call, map_tensors
 from ..gates import gate_strength, is_sum_of
-from ..gradients import scale_gradient, scale_output_gradient
+from ..gradients import scale_output_gradient
 from .addends import relevant_factors
 from .base import Rule
 
@@ -56,16 +56,9 @@ class UniformProduct(Rule):
             if all(isinstance(t, Tensor) and t.requires_grad for t in call.args):
                 return scale_output_gradient(call.run(), 0.5)
             return call.run()
-        factors, addend = relevant_factors(call)
-        share = 1 / max(len(factors), 1)
-        if share == 1:
-            return call.run()
-        if not addend:
-            return scale_output_gradient(call.run(), share)
-        args, kwargs = call.replacing(
-            lambda tensor: scale_gradient(tensor, share), only={id(t) for t in factors}
-        )
-        return call.run_with(args, kwargs)
+        share = 1 / max(len(relevant_factors(call)), 1)
+        output = call.run()
+        return output if share == 1 else scale_output_gradient(output, share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +91,6 @@ class GatedProduct(Rule):
 
 #: where operators other than a division take what they divide by
 _DENOMINATOR = {
-    "addcdiv": (2, "tensor2"),
     "linalg_solve": (0, "A"),
     "linalg_solve_triangular": (0, "A"),
 }
