@@ -14,11 +14,9 @@ from .rules import (
     ConstantFactor,
     ConstantPattern,
     ConstantScale,
-    Converted,
     DecomposedAttention,
     Detach,
     Epsilon,
-    EvenFactors,
     GatedProduct,
     HalfGradient,
     Identity,
@@ -130,7 +128,6 @@ _SHARED: dict[Key, Row] = {
     "rescaling": ConstantFactor(),
     "normalizer": Detach(),
     "variance": HalfGradient(),
-    "homogeneous": EvenFactors(),
     "step": Detach(),
 }
 
@@ -212,7 +209,6 @@ TRANSFORMER_ATTRIBUTION = Composite(
         "quotient": PassOn(),
         "normalizer": Absorb(),
         "variance": Absorb(),
-        "homogeneous": Converted(rule=EvenFactors()),
         "step": Detach(),
         RMS_NORM: PassOn(),
     },

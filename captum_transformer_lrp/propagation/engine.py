@@ -35,6 +35,7 @@ from .operators import transparent
 from .passes import Passes
 from .registry import Layers
 from .rules import PlainGradient, Rule
+from .rules.reductions import FOLDED
 from .table import Operator, table_for
 from .taps import OutputTap, ParameterTap, Tap
 from .unknown import UnknownOperators, foreign_functions, nodes_between
@@ -242,7 +243,8 @@ class Engine(TorchFunctionMode):
         rule = self.rule_for(operator)
         if rule is None:
             return self._without_rule(operator, args, kwargs)
-        if isinstance(rule, PlainGradient) or (relevant == 1 and rule.plain_for_one):
+        alone = relevant == 1 and operator.name not in FOLDED
+        if isinstance(rule, PlainGradient) or (alone and rule.plain_for_one):
             return function(*args, **kwargs)
         if operator.in_place:
             return self._in_place(operator, args, kwargs, relevant)
@@ -310,6 +312,8 @@ class Engine(TorchFunctionMode):
             kwargs,
             relevant,
         )
+        if not outcome.requires_grad and not target._is_view():
+            target.detach_()  # a constant, all over
         return target.copy_(outcome)
 
     def _without_rule(

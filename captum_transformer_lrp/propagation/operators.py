@@ -28,7 +28,6 @@ KINDS: dict[str, str] = {
     "rescaling": "multiplies each element by a factor that counts as a constant",
     "normalizer": "reciprocals that normalise something else",
     "variance": "mean of squares around the mean",
-    "homogeneous": "products of the elements of one tensor, which share evenly",
     "step": "piecewise constant: signs and rounded values, with gradient zero",
     "lookup": "reads rows of a constant table by integer ids",
 }
@@ -67,8 +66,8 @@ OPERATORS: dict[str, frozenset[str]] = {
         _unsafe_view _pack_padded_sequence _pad_packed_sequence index _unsafe_index
         _unsafe_masked_index _unsafe_index_put put pad_sequence reflection_pad1d
         reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
-        replication_pad3d diagflat linalg_diagonal combinations conj_physical cfloat
-        cdouble chalf as_strided_scatter expand_copy diagonal_copy alias_copy
+        replication_pad3d diagflat linalg_diagonal combinations conj_physical complex
+        cfloat cdouble chalf as_strided_scatter expand_copy diagonal_copy alias_copy
         as_strided_copy narrow_copy permute_copy split_copy split_with_sizes_copy
         unbind_copy unfold_copy squeeze_copy transpose_copy t_copy unsqueeze_copy
         select_copy detach_copy view_as_real_copy view_as_complex_copy
@@ -90,14 +89,14 @@ OPERATORS: dict[str, frozenset[str]] = {
         grid_sampler_2d grid_sampler_3d cudnn_grid_sampler affine_grid
         affine_grid_generator embedding_bag relu leaky_relu prelu _prelu_kernel rrelu
         abs absolute norm linalg_norm linalg_vector_norm linalg_matrix_norm std std_mean
-        vector_norm hypot complex deg2rad rad2deg quantile nanquantile gradient
+        vector_norm hypot deg2rad rad2deg quantile nanquantile gradient
     """),
     "product": _names("""
         mul multiply matmul mm bmm mv dot vdot inner outer ger einsum linear bilinear
         linalg_vecdot linalg_matmul addmm baddbmm addbmm addmv conv1d conv2d conv3d
         conv_transpose1d conv_transpose2d conv_transpose3d convolution conv_tbc
         tensordot kron grouped_mm _grouped_mm cross linalg_cross chain_matmul
-        linalg_multi_dot
+        linalg_multi_dot prod cumprod
     """),
     "quotient": _names("""
         div divide true_divide linalg_solve linalg_solve_triangular
@@ -121,7 +120,6 @@ OPERATORS: dict[str, frozenset[str]] = {
     "normalization": _names("layer_norm group_norm instance_norm rms_norm batch_norm"),
     "normalizer": _names("rsqrt reciprocal"),
     "variance": _names("var var_mean"),
-    "homogeneous": _names("prod cumprod"),
     "step": _names("""
         round floor ceil trunc fix sign sgn heaviside floor_divide special_round
     """),

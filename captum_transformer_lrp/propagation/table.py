@@ -38,6 +38,7 @@ from .rules import (
     needs_relevance,
     relevance_form,
 )
+from .rules.reductions import FOLDED
 from .special_calls import SPECIAL_CALLS, Special
 
 #: operators that combine elements in the way that an argument names
@@ -111,7 +112,10 @@ class Operator:
         )
         self.multiplies = self.kind == "product"
         self.plain_for_one = (
-            self.rule is not None and self.rule.plain_for_one and not stateful
+            self.rule is not None
+            and self.rule.plain_for_one
+            and not stateful
+            and self.name not in FOLDED
         )
         self.out_of_place = out_of_place(self.name) if self.in_place else None
         self.inplace_position = inplace_argument(function)
@@ -195,7 +199,7 @@ class Table:
             if kind is not None and kind in layer:
                 rule = self._resolve(layer[kind])
                 if name in REDUCTIONS and rule is not None:
-                    products = self._resolve("homogeneous") or rule
+                    products = self._resolve("product") or rule
                     rule = ByReduction(sums=rule, products=products)
                 return kind, rule
         if isinstance(registered, Rule) and self.composite.rows:

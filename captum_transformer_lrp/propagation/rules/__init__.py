@@ -6,7 +6,6 @@ from .carried import Absorb, PassOn
 from .contributions import AlphaBeta, Epsilon, Gamma, ZPlus
 from .convert import Converted, Past, needs_relevance, relevance_form
 from .elementwise import ConstantFactor, Identity, Power
-from .homogeneous import ByReduction, EvenFactors
 from .input_layer import AtInput, Flat, WSquare, ZBox
 from .linear import (
     ConstantDenominator,
@@ -19,6 +18,7 @@ from .linear import (
 from .norm import ConstantScale
 from .positive import PositiveProduct, PositiveSum
 from .quantized import DequantizedLinear
+from .reductions import ByReduction
 from .residual import ProportionalSum
 
 __all__ = [
@@ -35,7 +35,6 @@ __all__ = [
     "DequantizedLinear",
     "Detach",
     "Epsilon",
-    "EvenFactors",
     "Flat",
     "Gamma",
     "GatedProduct",

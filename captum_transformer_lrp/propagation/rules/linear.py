@@ -12,6 +12,7 @@ from ..gates import gate_strength, is_sum_of
 from ..gradients import scale_output_gradient
 from .addends import relevant_factors
 from .base import Rule
+from .reductions import share_of_each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,8 @@ class UniformProduct(Rule):
 
     AttnLRP (arXiv 2402.05602), Prop. 3.3 for matrix products (n = 2) and the rule for
     gated units. With one relevant factor the operator is linear and the gradient is
-    torch's own. Shapes: those of the operator, broadcasting included. Conserves.
+    torch's own; of one tensor whose n elements are multiplied (``x.prod()``) each
+    receives 1/n. Shapes: those of the operator, broadcasting included. Conserves.
 
     Three factors that are multiplied two by two share by the order: of ``(c b) x`` the
     last receives 1/2, of ``c (b x)`` 1/4. State space models that scan in chunks
@@ -50,6 +52,9 @@ class UniformProduct(Rule):
 
     def __call__(self, call: Call) -> Any:
         """Run the call and divide the gradient by the number of relevant factors."""
+        share: Tensor | float | None = share_of_each(call)
+        if share is not None:
+            return scale_output_gradient(call.run(), share)
         if call.kind != "product":
             return call.run()
         if call.operator in ("mul", "matmul", "bmm") and not call.kwargs:

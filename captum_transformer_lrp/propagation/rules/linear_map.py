@@ -28,6 +28,7 @@ from ..passes import Switch
 from .addends import addend_of, relevant_factors, without_addend
 from .base import Rule
 from .linear import UniformProduct
+from .reductions import FOLDED
 
 #: what is done to every constant of an operator: its weights, and what scales them
 Change = Callable[[Tensor], Tensor]
@@ -104,7 +105,7 @@ def _broadcast_addend(call: Call) -> Tensor | None:
 
 def operand_of(call: Call) -> Tensor | None:
     """Return the one factor in which an operator is linear, or None."""
-    if call.kind != "product" or call.operator in _ELEMENTWISE:
+    if call.kind != "product" or call.operator in _ELEMENTWISE | FOLDED:
         return None
     factors = relevant_factors(call)
     return factors[0] if len(factors) == 1 else None

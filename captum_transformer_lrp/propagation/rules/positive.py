@@ -17,6 +17,9 @@ from ..passes import Kept, divide
 from .addends import without_addend
 from .base import Rule
 from .carried import fit_to
+from .convert import Converted
+from .linear import UniformProduct
+from .reductions import share_of_each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,8 @@ class PositiveProduct(Rule):
 
     def __call__(self, call: Call) -> Any:
         """Run the call; on the way back, share relevance by positive contributions."""
+        if share_of_each(call) is not None:
+            return Converted(rule=UniformProduct())(call)
         factors = [t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad]
         if call.operator in _ELEMENTWISE:
             lasting = [t for t in factors if not is_absorbed(t)]

@@ -1,4 +1,4 @@
-"""Rules for functions of degree n of one tensor: the product of n of its elements."""
+"""Elements of one tensor that are combined: multiplied, or as an argument says."""
 
 from __future__ import annotations
 
@@ -10,38 +10,25 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ...errors import RuleError
 from ..call import Call, carries_relevance
-from ..gradients import scale_output_gradient
 from .base import Rule
 
 
-@dataclass(frozen=True, kw_only=True)
-class EvenFactors(Rule):
-    """Each of the n elements that are multiplied receives 1/n of the relevance.
+def share_of_each(call: Call) -> Tensor | float | None:
+    """Return 1/n for a product of n elements of one tensor, None for other operators.
 
-    What :class:`UniformProduct` does with n tensors (AttnLRP, arXiv 2402.05602, Prop.
-    3.3), for ``x.prod()``, ``x.cumprod()`` and reductions by product: torch's gradient
-    over the number of factors that carry relevance. Conserves, by Euler's theorem for
-    functions of degree n. Shapes: those of the operator.
+    Only factors that carry relevance count. The share has a shape that broadcasts to
+    the output.
     """
+    count = _COUNTS.get(call.operator)
+    if count is None or not (call.operator in FOLDED or _by_product(call)):
+        return None
+    return count(call)
 
-    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
 
-    def __call__(self, call: Call) -> Any:
-        """Run the call and divide the gradient by the number of factors.
-
-        Raises:
-            RuleError: for an operator whose factors it cannot count.
-        """
-        count = _COUNTS.get(call.operator)
-        if count is None or call.module is not None:
-            raise RuleError(
-                f"EvenFactors() was given to {call.operator!r}; it counts the factors "
-                f"of {', '.join(_COUNTS)}. Give it PlainGradient(), or write out the "
-                "product."
-            )
-        return scale_output_gradient(call.run(), count(call))
+def _by_product(call: Call) -> bool:
+    place = 1 if call.operator == "segment_reduce" else 4
+    return bool(call.argument(place, "reduce") == "prod")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +50,7 @@ class ByReduction(Rule):
 
     def __call__(self, call: Call) -> Any:
         """Apply one of the rules."""
-        place = 1 if call.operator == "segment_reduce" else 4
-        by_product = call.argument(place, "reduce") == "prod"
-        return (self.products if by_product else self.sums)(call)
+        return (self.products if _by_product(call) else self.sums)(call)
 
 
 def _of_prod(call: Call) -> float:
@@ -109,6 +94,9 @@ def _of_segments(call: Call) -> Tensor:
     kwargs = {k: v for k, v in kwargs.items() if k != "initial"}
     return 1 / torch.segment_reduce(ones, "sum", **kwargs).clamp(min=1)
 
+
+#: operators that multiply elements of one tensor, whatever their arguments
+FOLDED = frozenset({"prod", "cumprod"})
 
 _COUNTS: dict[str, Callable[[Call], Any]] = {
     "prod": _of_prod,
