@@ -48,7 +48,7 @@ class UnknownOperatorError(LRPError, RuntimeError):
 
 
 class RuleError(LRPError, TypeError):
-    """A rule was given to an operator or a module that it does not fit."""
+    """A rule was given to a module, or a kind of operator, that it does not fit."""
 
 
 class UnknownOperatorWarning(UserWarning):

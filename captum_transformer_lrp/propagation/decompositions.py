@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .operators import is_pointwise
 from .recurrent import RECURRENT
 
 
@@ -344,6 +343,11 @@ def native_batch_norm_no_training(
     )
 
 
+def batch_norm_no_update(*args: Any) -> tuple[Tensor, ...]:
+    """Return a batch norm with running statistics, and a fourth thing of no content."""
+    return (*native_batch_norm_no_training(*args), args[0].new_zeros(0))
+
+
 _DROPOUT = ("dropout_p", "is_causal")
 #: kernels of fused attention -> what follows query, key and value
 _KERNELS: dict[str, tuple[str, ...]] = {
@@ -394,31 +398,26 @@ DECOMPOSITIONS: dict[str, Callable[..., Any]] = {
     "native_batch_norm": native_batch_norm,
     "_native_batch_norm_legit": native_batch_norm_legit,
     "_native_batch_norm_legit_no_training": native_batch_norm_no_training,
+    "_batch_norm_no_update": batch_norm_no_update,
 }
 
 
-def torch_decomposition(function: Any, name: str) -> Callable[..., Any] | None:
-    """Return how torch itself writes an operator by others, or None if it does not.
+#: operators that torch writes out, and whose relevance is accounted for as written
+WRITTEN_BY_TORCH = frozenset(
+    """mse_loss smooth_l1_loss huber_loss binary_cross_entropy multi_margin_loss
+    binary_cross_entropy_with_logits _addmm_activation""".split()
+)
 
-    For operators without a rule (losses, rare normalisations): what they are written
-    as meets the rules one by one. Not for what works element by element, which is one
-    activation and no sum of pieces, nor for what draws random numbers or writes into
-    its arguments.
+
+def torch_decomposition(name: str) -> Callable[..., Any] | None:
+    """Return how torch itself writes an operator by others, for those in the list.
+
+    Torch writes out hundreds. Not listed are those that have a rule or stand above, that
+    work element by element (they are one activation, and no sum of pieces), and whose
+    pieces do not account for what the whole hands on.
     """
-    namespace, _, bare = name.rpartition("::")
-    if namespace or is_pointwise(bare):
-        return None
-    overload = function
-    if not isinstance(function, torch._ops.OpOverload):
-        packet = getattr(torch.ops.aten, bare, None)
-        spelled = [] if packet is None else packet.overloads()
-        if [o for o in spelled if "out" not in o] != ["default"]:
-            return None
-        overload = packet.default
-    if overload._schema.is_mutable or torch.Tag.nondeterministic_seeded in (
-        overload.tags
-    ):
+    if name not in WRITTEN_BY_TORCH:
         return None
     from torch._decomp import decomposition_table
 
-    return decomposition_table.get(overload)
+    return decomposition_table.get(getattr(torch.ops.aten, name).default)

@@ -312,6 +312,10 @@ class Engine(TorchFunctionMode):
             kwargs,
             relevant,
         )
+        return self.write_back(target, outcome)
+
+    def write_back(self, target: Tensor, outcome: Tensor) -> Tensor:
+        """Write what an operator in place gave into its first argument."""
         if not outcome.requires_grad and not target._is_view():
             target.detach_()  # a constant, all over
         return target.copy_(outcome)

@@ -121,7 +121,7 @@ class Operator:
         self.inplace_position = inplace_argument(function)
         self.twin = DECOMPOSITIONS.get(self.name) or transparent(function)
         if self.twin is None and self.rule is None and not self.metadata:
-            self.twin = torch_decomposition(function, self.name)
+            self.twin = torch_decomposition(self.name)
 
     def asked_in_place(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
         """Whether a python function was called with ``inplace=True``."""

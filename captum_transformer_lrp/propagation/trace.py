@@ -317,7 +317,7 @@ class TracingEngine(Engine):
             )
         base = target._base if target._is_view() else None
         around = None if base is None or base.requires_grad else base
-        target.copy_(outcome)
+        self.write_back(target, outcome)
         if around is not None and self._times_value:
             self._measure_around(operator, target, around)
         return target

@@ -38,8 +38,9 @@ _OURS = (
     SplitGradient,
     Switch,
 )
-#: autograd functions of torch itself that only move tensors between devices
-_MOVES = ("torch.nn.parallel.",)
+#: autograd functions of torch itself: those that only move tensors between devices, and
+#: those behind an operator of torch.library, which the engine has seen
+_KNOWN = ("torch.nn.parallel.", "torch._library.autograd.")
 
 
 class UnknownOperators:
@@ -182,7 +183,7 @@ def _verdict(node: Any) -> str | None:
     """Return the name of a foreign function's node, None for a node of torch's."""
     if isinstance(node, BackwardCFunction):
         function = getattr(type(node), "_forward_cls", type(node))
-        if function in _OURS or str(function.__module__).startswith(_MOVES):
+        if function in _OURS or str(function.__module__).startswith(_KNOWN):
             return None
         if function.__name__ == "CheckpointFunction":
             raise ModelStateError(

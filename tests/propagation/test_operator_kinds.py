@@ -22,6 +22,8 @@ from captum_transformer_lrp import (
     EpsilonLRP,
     TransformerLRP,
     errors,
+    registry,
+    rules,
 )
 
 Function = Callable[[Tensor, Tensor], Tensor]
@@ -401,6 +403,12 @@ PAIRS: dict[str, tuple[Function, Function]] = {
         )[0],
         lambda y, z: functional.batch_norm(y, CONSTANT, CONSTANT.abs(), eps=1e-5),
     ),
+    "batch norm without an update, aten": (
+        lambda y, z: aten._batch_norm_no_update(
+            y, None, None, CONSTANT, CONSTANT.abs(), 0.1, 1e-5
+        )[0],
+        lambda y, z: functional.batch_norm(y, CONSTANT, CONSTANT.abs(), eps=1e-5),
+    ),
     "statistics of the batch, aten": (
         lambda y, z: aten._native_batch_norm_legit.no_stats(
             y, None, None, True, 0.1, 1e-5
@@ -433,3 +441,375 @@ def test_a_step_is_a_constant(name: str, method: str) -> None:
 @pytest.mark.parametrize("name", PAIRS)
 def test_two_spellings_agree(name: str, method: str) -> None:
     agree(*PAIRS[name], method)
+
+
+# --------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda y, z: (y.abs() + 1) ** z, "base and exponent both depend"),
+        (lambda y, z: (-2) ** z.detach() + torch.pow(-2.0, y), "the base is negative"),
+        (lambda y, z: torch.pow(CONSTANT, y), "the base is negative"),
+        (lambda y, z: ((y + 0j) ** (1 + 2j)).real, "exponent is a complex number"),
+    ],
+)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_power_without_a_rule_is_refused(
+    function: Function, message: str, method: str
+) -> None:
+    with pytest.raises(errors.UnknownOperatorError, match=message):
+        METHODS[method](Net(function)).attribute(inputs(), target=1)
+
+
+@pytest.mark.parametrize("method", ["gamma", "alpha-beta"])
+def test_signed_rules_refuse_complex_numbers(method: str) -> None:
+    weight = MATRIX + 0.5j * MATRIX.T
+
+    def function(y: Tensor, z: Tensor) -> Tensor:
+        return (torch.complex(y, z) @ weight).real
+
+    with pytest.raises(
+        errors.UnknownOperatorError, match="neither positive nor negative"
+    ):
+        METHODS[method](Net(function)).attribute(inputs(), target=1)
+
+
+@pytest.mark.parametrize("method", ["attnlrp", "cp-lrp", "epsilon"])
+def test_complex_numbers_are_two_real_ones(method: str) -> None:
+    weight = MATRIX + 0.5j * MATRIX.T
+
+    def spelled(y: Tensor, z: Tensor) -> Tensor:
+        return (torch.complex(y, z) @ weight).real
+
+    def written(y: Tensor, z: Tensor) -> Tensor:
+        return y @ MATRIX - z @ (0.5 * MATRIX.T)
+
+    tolerance = 1e-4 if method == "epsilon" else 1e-10  # its stabiliser is of |z|
+    agree(spelled, written, method, tolerance)
+
+
+@pytest.mark.parametrize(
+    "function", [torch.tanh, lambda x: x**3, lambda x: x**2, torch.sigmoid]
+)
+def test_a_function_of_complex_numbers_conserves(function: Any) -> None:
+    def model(x: Tensor) -> Tensor:
+        z = function(torch.complex(x, 0.5 * x.flip(-1)))
+        return torch.view_as_real(z).flatten(1).sum(1)
+
+    x = inputs()[:, 0]
+    found = AttnLRP(model).attribute(x).sum(1)
+    assert torch.allclose(found, model(x), rtol=1e-10)
+
+
+# --------------------------------------------------------------- masks of infinity
+
+
+def _attention(low: float, spell: Callable[[Tensor, Tensor], Tensor]) -> Function:
+    mask = torch.full((8, 8), low, dtype=torch.float64).triu(1)
+
+    def function(y: Tensor, z: Tensor) -> Tensor:
+        return spell(y @ z.mT / 3, mask).softmax(-1) @ z
+
+    return function
+
+
+MASKED: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "added": lambda scores, mask: scores + mask,
+    "subtracted": lambda scores, mask: scores - -mask,
+    "added in place": lambda scores, mask: scores.add_(mask),
+    "baddbmm": lambda scores, mask: torch.baddbmm(
+        mask, scores, torch.eye(8, dtype=torch.float64).expand(2, 8, 8)
+    ),
+    "linear": lambda scores, mask: functional.linear(
+        scores, torch.eye(8, dtype=torch.float64), mask[3]
+    ),
+}
+
+
+@pytest.mark.parametrize("method", [*METHODS, "captum"])
+@pytest.mark.parametrize("spelling", MASKED)
+def test_a_mask_may_be_infinite(spelling: str, method: str) -> None:
+    explain = METHODS.get(method) or _composite(method)
+    finite = explain(Net(_attention(-1e5, MASKED[spelling])))
+    infinite = explain(Net(_attention(-math.inf, MASKED[spelling])))
+    x = inputs()
+    expected = finite.attribute(x, target=1)
+    assert relative(infinite.attribute(x, target=1), expected) < 1e-9
+
+
+# --------------------------------------------------------------- the balance
+
+
+@pytest.mark.parametrize("name", [*STEPS, *PAIRS])
+@pytest.mark.parametrize("method", ["cp-lrp", "alpha-beta"])
+@pytest.mark.filterwarnings("ignore:index_reduce")
+def test_a_trace_agrees_with_the_map(name: str, method: str) -> None:
+    spelled, _ = {**STEPS, **PAIRS}[name]
+    explainer, x = METHODS[method](Net(spelled)), inputs()
+    try:
+        found = explainer.attribute(x, target=1)
+    except errors.DisconnectedError:
+        return
+    trace = explainer.trace(x, target=1)
+    assert abs(trace.relevance - float(found.sum())) < 1e-9 * abs(trace.score)
+    assert trace.conservation_error < 1e-9
+
+
+# --------------------------------------------------------------- who is asked
+
+
+class RMSNorm(nn.Module):
+    """Called like one, and something else."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.linspace(-1, 1, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.gelu(x) @ torch.outer(self.weight, self.weight)
+
+
+def _like(name: str) -> type[nn.Module]:
+    """A linear layer of that name with an activation inside."""
+
+    def forward(self: Any, x: Tensor) -> Tensor:
+        return functional.linear(functional.gelu(x), self.weight, self.bias)
+
+    return type(name, (nn.Linear,), {"forward": forward, "__module__": __name__})
+
+
+@pytest.mark.parametrize(
+    "name", ["BitLinear", "QuantLinear", "Linear4bit", "HQQLinear", "FP8Linear"]
+)
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "chefer"])
+def test_a_layer_is_no_name(name: str, method: str) -> None:
+    models = []
+    for cls in (_like(name), _like("Mine")):
+        torch.manual_seed(0)
+        models.append(nn.Sequential(cls(8, 8), cls(8, 3)).double().eval())
+    x = inputs()[:, 0]
+    first, second = (METHODS[method](m).attribute(x, target=1) for m in models)
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "chefer"])
+def test_a_norm_is_no_name(method: str) -> None:
+    models = []
+    for cls in (RMSNorm, type("Mine", (RMSNorm,), {})):
+        torch.manual_seed(0)
+        layers = (nn.Linear(8, 8), cls(8), nn.Linear(8, 3))
+        models.append(nn.Sequential(*layers).double().eval())
+    x = inputs()[:, 0]
+    first, second = (METHODS[method](m).attribute(x, target=1) for m in models)
+    assert torch.equal(first, second)
+
+
+def test_a_subclass_that_computes_anew_is_another_activation() -> None:
+    activations = pytest.importorskip("transformers.activations")
+
+    class Mixing(activations.NewGELUActivation):  # type: ignore[misc, name-defined]
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flip(-1) * 2 + x
+
+    class Plain(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flip(-1) * 2 + x
+
+    x = inputs()[:, 0]
+    first, second = (
+        AttnLRP(nn.Sequential(m(), nn.Flatten(1))).attribute(x, target=1)
+        for m in (Mixing, Plain)
+    )
+    assert torch.equal(first, second)
+
+
+# --------------------------------------------------------------- models and graphs
+
+
+class Tiny(nn.Module):
+    """A vision transformer of one block, with every operator that exports differ in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.patch, self.norm = nn.Conv2d(3, 16, 4, 4), nn.BatchNorm2d(16)
+        self.first, self.second = nn.LayerNorm(16), nn.RMSNorm(16)
+        self.qkv, self.out = nn.Linear(16, 48), nn.Linear(16, 16)
+        self.up, self.down = nn.Linear(16, 32), nn.Linear(32, 16)
+        self.groups, self.head = nn.GroupNorm(4, 4), nn.Linear(16, 3)
+        self.double().eval()
+        with torch.no_grad():
+            self.norm.running_mean += torch.linspace(-1, 1, 16)  # type: ignore[operator]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.norm(self.patch(x))).flatten(2).mT
+        q, k, v = self.qkv(self.first(x)).unflatten(-1, (3, 2, 8)).unbind(2)
+        heads = [t.transpose(1, 2) for t in (q, k, v)]
+        mixed = ((heads[0] @ heads[1].mT) / 8**0.5).softmax(-1) @ heads[2]
+        x = x + self.out(mixed.transpose(1, 2).flatten(2))
+        x = x + self.down(functional.gelu(self.up(self.second(x))))
+        x = self.groups(x)
+        result: Tensor = self.head(torch.tanh(x[:, 0]) + x[:, 1:].mean(1))
+        return result
+
+
+@pytest.mark.parametrize("decomposed", [None, "core", "nothing else"])
+def test_an_exported_graph_is_the_model(decomposed: str | None) -> None:
+    model, x = Tiny(), torch.randn(1, 3, 8, 8, dtype=torch.float64)
+    program = torch.export.export(model, (x,))
+    if decomposed:
+        program = program.run_decompositions(None if decomposed == "core" else {})
+    graph = program.module()
+    for name, explain in METHODS.items():
+        found = explain(graph).attribute(x, target=1)
+        # a stabiliser is added behind each operator that is written out
+        tolerance = 1e-3 if name == "epsilon" else 1e-9
+        assert relative(found, explain(model).attribute(x, target=1)) < tolerance, name
+
+
+class Deformable(nn.Module):
+    """Attention that samples where its queries say, as deformable DETR does."""
+
+    def __init__(self, *, constant: bool = False, spelling: str = "sample") -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.values = nn.Conv2d(3, 8, 1, bias=False)
+        self.places = nn.Linear(192, 2 * 2 * 2, bias=False)
+        self.weights = nn.Linear(192, 4, bias=False)
+        self.head = nn.Linear(8, 3, bias=False)
+        self.constant, self.spelling = constant, spelling
+        self.double().eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        flat = x.flatten(1)
+        grid = self.places(flat).view(-1, 2, 2, 2).tanh()
+        grid = grid.detach() if self.constant else grid
+        values = self.values(x)
+        if self.spelling == "sample":
+            read = functional.grid_sample(values, grid, align_corners=False)
+        elif self.spelling == "by name":
+            read = functional.grid_sample(input=values, grid=grid, align_corners=False)
+        elif self.spelling == "sampler":
+            read = torch.grid_sampler(values, grid, 0, 0, False)
+        elif self.spelling == "aten":
+            read = aten.grid_sampler_2d.default(values, grid, 0, 0, False)
+        else:  # of five dimensions
+            zeros = torch.zeros_like(grid[..., :1])
+            places = torch.cat([grid, zeros], -1)[:, None]
+            read = functional.grid_sample(
+                values[:, :, None], places, align_corners=False
+            )
+        weights = self.weights(flat).softmax(-1)[:, None]
+        result: Tensor = self.head((read.flatten(2) * weights).sum(-1))
+        return result
+
+
+@pytest.mark.parametrize("method", [m for m in METHODS if m != "chefer"])
+@pytest.mark.parametrize("spelling", ["sample", "by name", "sampler", "aten", "volume"])
+def test_a_grid_says_where(spelling: str, method: str) -> None:
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    found = METHODS[method](Deformable(spelling=spelling)).attribute(x, target=1)
+    written = Deformable(spelling=spelling, constant=True)
+    assert relative(found, METHODS[method](written).attribute(x, target=1)) < 1e-12
+
+
+@pytest.mark.parametrize("spelling", ["sample", "sampler", "aten", "volume"])
+def test_deformable_attention_accounts_for_its_score(spelling: str) -> None:
+    x = torch.randn(1, 3, 8, 8, dtype=torch.float64)
+    model = Deformable(spelling=spelling)
+    trace = CPLRP(model).trace(x, target=1)
+    assert abs(trace.relevance - float(model(x)[0, 1].detach())) < 1e-12
+    assert trace.loss < 1e-10
+
+
+# --------------------------------------------------------------- what torch writes out
+
+
+@pytest.mark.parametrize(
+    ("spelled", "written"),
+    [
+        (
+            lambda y, z: torch.ops.aten.mse_loss(y, CONSTANT.expand_as(y), 0),
+            lambda y, z: (y - CONSTANT) ** 2,
+        ),
+        (
+            lambda y, z: functional.mse_loss(
+                y, CONSTANT.expand_as(y), reduction="none"
+            ),
+            lambda y, z: (y - CONSTANT) ** 2,
+        ),
+    ],
+)
+@pytest.mark.parametrize("method", ["attnlrp", "cp-lrp", "gamma"])
+def test_an_unknown_operator_is_what_torch_writes(
+    spelled: Function, written: Function, method: str
+) -> None:
+    agree(spelled, written, method)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda y: functional.mse_loss(y, CONSTANT.expand_as(y)),
+        lambda y: functional.smooth_l1_loss(y, CONSTANT.expand_as(y)),
+        lambda y: functional.huber_loss(y, CONSTANT.expand_as(y), reduction="sum"),
+        lambda y: functional.binary_cross_entropy(y.sigmoid(), torch.ones_like(y) / 3),
+        lambda y: functional.binary_cross_entropy_with_logits(
+            y, torch.ones_like(y) / 3
+        ),
+        lambda y: functional.multi_margin_loss(y[0], torch.arange(8)),
+        lambda y: torch._addmm_activation(CONSTANT, y[0], MATRIX).mean(),
+    ],
+)
+@pytest.mark.parametrize("method", ["attnlrp", "cp-lrp"])
+def test_what_torch_writes_out_accounts_for_its_score(loss: Any, method: str) -> None:
+    net = Net(lambda y, z: z)
+
+    def model(x: Tensor) -> Tensor:
+        result: Tensor = loss(net.a(x))[None]
+        return result
+
+    assert METHODS[method](model).trace(inputs()).loss < 1e-9
+
+
+@torch.library.custom_op("operator_kinds::blend", mutates_args=())
+def blend(x: Tensor, weight: Tensor) -> Tensor:
+    return x @ weight
+
+
+def _setup(ctx: Any, inputs: Any, output: Any) -> None:
+    ctx.save_for_backward(inputs[1])
+
+
+blend.register_autograd(
+    lambda ctx, g: (g @ ctx.saved_tensors[0].mT, None), setup_context=_setup
+)
+
+
+def test_the_line_of_an_unknown_operator_works() -> None:
+    model = Net(lambda y, z: blend(y, MATRIX))
+    with pytest.raises(errors.UnknownOperatorError) as error:
+        AttnLRP(model).attribute(inputs(), target=1)
+    (line,) = (s for s in str(error.value).splitlines() if "register(" in s)
+    assert '"operator_kinds::blend", rules.PlainGradient())' in line
+    assert '"product" if it multiplies' in line
+    exec(line, {"registry": registry, "rules": rules})
+    try:
+        agree(model.function, lambda y, z: y @ MATRIX, "attnlrp")
+    finally:
+        registry.unregister("operator_kinds::blend")
+
+
+def test_an_activation_is_a_function_of_one_tensor() -> None:
+    def model(x: Tensor) -> Tensor:
+        return blend(x, torch.ones(8, 3, dtype=torch.float64)).mean(1)
+
+    rows = {"operator_kinds::blend": "activation"}
+    with registry.override(rows):
+        with pytest.raises(errors.UnknownOperatorError, match="keeps its shape"):
+            AttnLRP(model).attribute(inputs(), target=1)
+    with registry.override({"hypot": "activation"}):
+        with pytest.raises(errors.UnknownOperatorError, match="of one tensor"):
+            AttnLRP(Net(torch.hypot)).attribute(inputs(), target=1)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from ...errors import RuleError
+from ...errors import RuleError, UnknownOperatorError
 from ..call import Call, tensors_in
 from ..gradients import RatioGradient, kept_here, slope_at_zero
 from .base import Rule
@@ -31,8 +31,9 @@ class Identity(Rule):
         """Rebuild the output of the function.
 
         Raises:
-            RuleError: if it is no function of one tensor, element by element: several
-                carry relevance, or the output has another shape.
+            UnknownOperatorError: if it is no function of one tensor, element by
+                element: several carry relevance, or the output has another shape.
+            RuleError: likewise, for a module.
         """
         if call.module is not None:
             return self._module(call)
@@ -84,7 +85,7 @@ def _shaped(
     def evaluate(x: Tensor) -> Tensor:
         output = function(x)
         if not isinstance(output, Tensor) or output.shape != x.shape:
-            raise RuleError(_unfit(rule, call, [x], output))
+            raise UnknownOperatorError(_unfit(rule, call, [x], output))
         return output
 
     return evaluate
@@ -100,7 +101,7 @@ def _function_of_one(
     given = list(tensors_in((call.args, call.kwargs)))
     relevant = [t for t in given if t.requires_grad]
     if len({id(t) for t in relevant}) != 1:
-        raise RuleError(_unfit(rule, call, relevant, None))
+        raise UnknownOperatorError(_unfit(rule, call, relevant, None))
     (x, *_), rest = relevant, [t for t in given if not t.requires_grad]
 
     def evaluate(value: Tensor) -> Any:
@@ -108,9 +109,18 @@ def _function_of_one(
         return call.run_with(args, kwargs)
 
     elsewhere = not (call.args and call.args[0] is x)
-    if rest:
-        x = x.expand(torch.broadcast_shapes(x.shape, *(t.shape for t in rest)))
+    shape = _broadcast([x, *rest])
+    if shape not in (x.shape, None):
+        x = x.expand(shape)
     return x, evaluate, bool(rest) or elsewhere or len(relevant) > 1
+
+
+def _broadcast(tensors: list[Tensor]) -> torch.Size | None:
+    """Return the shape that tensors have together, None if they have none."""
+    try:
+        return torch.broadcast_shapes(*(t.shape for t in tensors))
+    except RuntimeError:
+        return None
 
 
 def _without_x(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ...errors import RuleError
+from ...errors import RuleError, UnknownOperatorError
 from ..call import Call, map_tensors
 from ..gradients import HALF_PRECISION, AbsoluteLinear, SplitGradient
 from ..passes import Switch
@@ -126,8 +126,9 @@ class LinearRule(Rule):
         """Rebuild the output of a linear operator.
 
         Raises:
-            RuleError: if the rule was given to a module as a whole, or tells positive
-                contributions from negative ones and meets complex numbers.
+            RuleError: if the rule was given to a module as a whole.
+            UnknownOperatorError: if it tells positive contributions from negative ones
+                and meets complex numbers.
         """
         if call.module is not None:
             raise RuleError(
@@ -138,7 +139,7 @@ class LinearRule(Rule):
         x = operand_of(call)
         if x is not None:
             if x.is_complex() and not self.knows_complex:
-                raise RuleError(
+                raise UnknownOperatorError(
                     f"{self!r} was given to {call.operator!r} with complex numbers, "
                     "which are neither positive nor negative; expected real ones. "
                     "Give the operator PlainGradient() or Epsilon()."
@@ -201,7 +202,7 @@ def _split(
         plain = z if bias is None else z - added
         rounding = torch.finfo(value.dtype).eps
         factors = rule.factors(z, plain, total, added, rounding)
-        if added.dim() > 1:  # a mask may have made the output infinite
+        if bias is not None:  # a mask may have made the output infinite
             hidden = z.isinf()
             factors = tuple(  # type: ignore[assignment]
                 None if f is None else f.masked_fill(hidden, 0) for f in factors
