@@ -40,6 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "propagation.rules",
         "propagation.decompositions",
         "propagation.functions",
+        "propagation.special_calls",
     ),
     ("propagation.registry",),
     ("propagation.composites",),

@@ -224,24 +224,32 @@ def pairwise_distance(
     x1: Tensor, x2: Tensor, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False
 ) -> Tensor:
     """Return the norm of ``x1 - x2 + eps`` over the last dimension."""
-    return torch.linalg.vector_norm(x1 - x2 + eps, p, dim=-1, keepdim=keepdim)
+    distance: Tensor = torch.linalg.vector_norm(
+        x1 - x2 + eps, p, dim=-1, keepdim=keepdim
+    )
+    return distance
 
 
 def dist(input: Tensor, other: Tensor, p: float = 2.0) -> Tensor:
     """Return the norm of ``input - other``."""
-    return torch.linalg.vector_norm(input - other, p)
+    distance: Tensor = torch.linalg.vector_norm(input - other, p)
+    return distance
 
 
 def cdist(x1: Tensor, x2: Tensor, p: float = 2.0, *_: Any, **__: Any) -> Tensor:
     """Return the distances of all rows of ``x1`` to all of ``x2``."""
-    return torch.linalg.vector_norm(x1.unsqueeze(-2) - x2.unsqueeze(-3), p, dim=-1)
+    between = x1.unsqueeze(-2) - x2.unsqueeze(-3)
+    distances: Tensor = torch.linalg.vector_norm(between, p, dim=-1)
+    return distances
 
 
 def pdist(input: Tensor, p: float = 2.0) -> Tensor:
     """Return the distances of all pairs of rows, each pair once."""
     count = input.shape[0]
     first, second = torch.triu_indices(count, count, 1, device=input.device)
-    return torch.linalg.vector_norm(input[first] - input[second], p, dim=-1)
+    between = input[first] - input[second]
+    distances: Tensor = torch.linalg.vector_norm(between, p, dim=-1)
+    return distances
 
 
 def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
@@ -412,9 +420,9 @@ WRITTEN_BY_TORCH = frozenset(
 def torch_decomposition(name: str) -> Callable[..., Any] | None:
     """Return how torch itself writes an operator by others, for those in the list.
 
-    Torch writes out hundreds. Not listed are those that have a rule or stand above, that
-    work element by element (they are one activation, and no sum of pieces), and whose
-    pieces do not account for what the whole hands on.
+    Torch writes out hundreds. Not listed are those that have a rule or stand above,
+    that work element by element (they are one activation, and no sum of pieces), and
+    whose pieces do not account for what the whole hands on.
     """
     if name not in WRITTEN_BY_TORCH:
         return None

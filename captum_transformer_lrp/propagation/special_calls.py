@@ -29,7 +29,7 @@ def constant_argument(
     position: int, name: str, function: Any, args: Arguments, kwargs: Keywords
 ) -> Any:
     """Detach the argument that says where values are read, not how much they are."""
-    where = args[position] if len(args) > position else kwargs.get(name)
+    where: Any = args[position] if len(args) > position else kwargs.get(name)
     if not carries_relevance(where):
         return NotImplemented
     if len(args) > position:
@@ -63,7 +63,8 @@ def _bounded(function: Any, args: Arguments, kwargs: Keywords) -> Any:
         name.rstrip("_"), ("input", "min", "max")
     )
     given = {**dict(zip(names, args, strict=False)), **kwargs}
-    x, low, high = given.get("input"), given.get("min"), given.get("max")
+    x: Any = given["input"] if "input" in given else given["self"]
+    low, high = given.get("min"), given.get("max")
     if not (carries_relevance(low) or carries_relevance(high)):
         return NotImplemented
     if isinstance(low, Tensor):
@@ -118,7 +119,7 @@ def _sum_of_products(first: Tensor, second: Tensor) -> Tensor:
 
 def _bias_apart(position: int, function: Any, args: Arguments, kwargs: Keywords) -> Any:
     """A bias that carries relevance has its own share of a sum."""
-    bias = args[position] if len(args) > position else kwargs.get("bias")
+    bias: Any = args[position] if len(args) > position else kwargs.get("bias")
     if not carries_relevance(bias):
         return NotImplemented
     if len(args) > position:

@@ -40,7 +40,7 @@ _OURS = (
 )
 #: autograd functions of torch itself: those that only move tensors between devices, and
 #: those behind an operator of torch.library, which the engine has seen
-_KNOWN = ("torch.nn.parallel.", "torch._library.autograd.")
+_KNOWN = ("torch.nn.parallel.", "torch._library.autograd")
 
 
 class UnknownOperators:

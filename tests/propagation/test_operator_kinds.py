@@ -795,7 +795,7 @@ def test_the_line_of_an_unknown_operator_works() -> None:
     (line,) = (s for s in str(error.value).splitlines() if "register(" in s)
     assert '"operator_kinds::blend", rules.PlainGradient())' in line
     assert '"product" if it multiplies' in line
-    exec(line, {"registry": registry, "rules": rules})
+    exec(line.strip(), {"registry": registry, "rules": rules})
     try:
         agree(model.function, lambda y, z: y @ MATRIX, "attnlrp")
     finally:

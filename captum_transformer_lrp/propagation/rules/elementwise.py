@@ -39,8 +39,10 @@ class Identity(Rule):
             return self._module(call)
         function = call.function
         if len(call.args) == 1 and not call.kwargs:
-            x, slope = call.args[0], slope_at_zero(function, (), {})
-            return RatioGradient.apply(x, _shaped(self, call, function), slope)
+            at_zero = slope_at_zero(function, (), {})
+            evaluate = _shaped(self, call, function)
+            return RatioGradient.apply(call.args[0], evaluate, at_zero)
+        slope: float | Tensor
         x, evaluate, others = _function_of_one(self, call)
         if others:
             slope = _slope_elementwise(x, evaluate)
@@ -118,9 +120,10 @@ def _function_of_one(
 def _broadcast(tensors: list[Tensor]) -> torch.Size | None:
     """Return the shape that tensors have together, None if they have none."""
     try:
-        return torch.broadcast_shapes(*(t.shape for t in tensors))
+        shape: torch.Size = torch.broadcast_shapes(*(t.shape for t in tensors))
     except RuntimeError:
         return None
+    return shape
 
 
 def _without_x(kwargs: dict[str, Any]) -> dict[str, Any]:

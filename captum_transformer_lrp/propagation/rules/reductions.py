@@ -23,7 +23,8 @@ def share_of_each(call: Call) -> Tensor | float | None:
     count = _COUNTS.get(call.operator)
     if count is None or not (call.operator in FOLDED or _by_product(call)):
         return None
-    return count(call)
+    share: Tensor | float = count(call)
+    return share
 
 
 def _by_product(call: Call) -> bool:
@@ -58,7 +59,9 @@ def _of_prod(call: Call) -> float:
     if dim is None:
         return 1 / max(x.numel(), 1)
     dims = (dim,) if isinstance(dim, int) else dim
-    return 1 / max(math.prod(x.shape[d] for d in dims), 1) if x.dim() else 1.0
+    count: int = math.prod(x.shape[d] for d in dims) if x.dim() else 1
+    share: float = 1 / max(count, 1)
+    return share
 
 
 def _of_cumprod(call: Call) -> Tensor | float:
