@@ -255,7 +255,7 @@ def pdist(input: Tensor, p: float = 2.0) -> Tensor:
 def renorm(input: Tensor, p: float, dim: int, maxnorm: float) -> Tensor:
     """Return slices along ``dim``, those of a larger norm scaled to ``maxnorm``."""
     others = [d for d in range(input.dim()) if d != dim % input.dim()]
-    norm = torch.linalg.vector_norm(input.detach(), p, dim=others, keepdim=True)
+    norm = torch.linalg.vector_norm(input, p, dim=others, keepdim=True)
     return input * torch.where(norm > maxnorm, maxnorm / (norm + 1e-7), 1.0)
 
 

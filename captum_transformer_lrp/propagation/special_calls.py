@@ -9,7 +9,6 @@ call is the ordinary one, for which the operator has its rule.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -17,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import UnknownOperatorError
 from .call import carries_relevance, map_tensors
 
 Arguments = tuple[Any, ...]
@@ -138,76 +136,29 @@ def _bias_apart(position: int, function: Any, args: Arguments, kwargs: Keywords)
 
 
 def _power(function: Any, args: Arguments, kwargs: Keywords) -> Any:
-    """Powers whose exponent is no plain number.
-
-    An exponent that carries relevance makes an exponential of a constant base. Of a
-    tensor of constant exponents, each is treated as the number would be: positive ones
-    by the rule, the others give constants (``x ** 0``, ``x ** -n``).
-    """
+    """Of exponents of any sign, each is treated as the number would be."""
     names = ("input", "exponent")
     given = dict(zip(names, args, strict=False))
     for key, value in kwargs.items():
         given["input" if key == "self" else key] = value
     base, exponent = given["input"], given["exponent"]
-    if carries_relevance(exponent):
-        return _exponential(base, exponent)
-    if isinstance(exponent, complex) or (
-        isinstance(exponent, Tensor) and exponent.is_complex()
-    ):
-        raise UnknownOperatorError(
-            "pow: the exponent is a complex number, for which no rule is known. Write "
-            "it as exp(exponent * log(base)), or give the module around it a rule."
-        )
-    if not isinstance(exponent, Tensor):
-        if exponent > 0:
-            return NotImplemented
-        return torch.pow(base.detach(), exponent)
-    positive = exponent > 0
-    if bool(positive.all()):
-        if exponent.numel() == 1 and exponent.dim() == 0:
-            return torch.pow(base, exponent.item())
+    if not isinstance(exponent, Tensor) or carries_relevance(exponent):
         return NotImplemented
-    constant = torch.pow(base.detach(), exponent)
-    if not bool(positive.any()):
-        return constant
-    safe = torch.where(positive, exponent, 1)
-    return torch.where(positive, torch.pow(base, safe), constant)
+    if exponent.is_complex() or not exponent.dim():
+        return NotImplemented if exponent.dim() else torch.pow(base, exponent.item())
+    positive = exponent > 0
+    if bool(positive.all()) or not bool(positive.any()):
+        return NotImplemented
+    power = torch.pow(base, torch.where(positive, exponent, 1))
+    constant = torch.pow(base, torch.where(positive, 0, exponent))
+    return torch.where(positive, power, constant)
 
 
-def _exponential(base: Any, exponent: Tensor) -> Tensor:
-    """``base ** exponent = exp(exponent * log(base))`` of a constant base.
-
-    Raises:
-        UnknownOperatorError: if the base carries relevance too, or is negative.
-    """
-    if carries_relevance(base):
-        raise UnknownOperatorError(
-            "pow: base and exponent both depend on the explained inputs, for which no "
-            "rule is known. Write it as exp(exponent * log(base)), in which they share "
-            "as factors of a product, or give the module around it a rule."
-        )
-    if isinstance(base, Tensor):
-        base = base.to(exponent.dtype)
-        negative = bool((base < 0).any())
-    else:
-        negative = isinstance(base, complex) or base < 0
-    if negative:
-        raise UnknownOperatorError(
-            "pow: the exponent depends on the explained inputs and the base is "
-            "negative, for which no rule is known. Give the module around it a rule."
-        )
-    if not isinstance(base, Tensor):
-        if base == 0:
-            return torch.pow(base, exponent.detach())
-        return (
-            torch.exp2(exponent) if base == 2 else torch.exp(exponent * math.log(base))
-        )
-    grows = base > 0
-    power = torch.exp(exponent * torch.where(grows, base, 1).log())
-    return torch.where(grows, power, torch.pow(base, exponent.detach()))
-
-
-_GRIDS = "grid_sample grid_sampler grid_sampler_2d grid_sampler_3d cudnn_grid_sampler"
+#: what the grid of these reads is linear in the values, not in the grid
+GRIDS = frozenset(
+    """grid_sample grid_sampler grid_sampler_2d grid_sampler_3d
+    cudnn_grid_sampler""".split()
+)
 _CONVOLUTIONS = (
     "linear conv1d conv2d conv3d conv_tbc conv_transpose1d conv_transpose2d "
     "conv_transpose3d convolution"
@@ -216,7 +167,7 @@ _BATCHED = ("input", "batch1", "batch2")
 
 #: operator -> function that is asked before the operator's rule
 SPECIAL_CALLS: dict[str, Special] = {
-    **dict.fromkeys(_GRIDS.split(), partial(constant_argument, 1, "grid")),
+    **dict.fromkeys(GRIDS, partial(constant_argument, 1, "grid")),
     **dict.fromkeys(("div", "divide"), _division),
     "sgn": _sign,
     **dict.fromkeys(("clamp", "clip", "clamp_min", "clamp_max"), _bounded),

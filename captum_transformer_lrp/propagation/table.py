@@ -32,6 +32,7 @@ from .registry import (
     registry,
 )
 from .rules import (
+    ByExponent,
     ByReduction,
     PlainGradient,
     Rule,
@@ -39,7 +40,7 @@ from .rules import (
     relevance_form,
 )
 from .rules.reductions import FOLDED
-from .special_calls import SPECIAL_CALLS, Special
+from .special_calls import GRIDS, SPECIAL_CALLS, Special
 
 #: operators that combine elements in the way that an argument names
 REDUCTIONS = frozenset({"scatter_reduce", "index_reduce", "segment_reduce"})
@@ -105,6 +106,8 @@ class Operator:
         self.special: Special | None = None
         if table.composite.rows:
             self.special = SPECIAL_CALLS.get(self.name)
+        if self.name in GRIDS and table.carries_both:
+            self.special = None  # the gradient would not reach the grid: refused
         self.plain = (
             isinstance(self.rule, PlainGradient)
             and not stateful
@@ -151,6 +154,8 @@ class Table:
         if any(needs_relevance(row) for _, row in overrides):
             composite = composite.with_rules(dict(overrides))
         self.composite = composite
+        #: torch's gradient is wanted too, as that at attention maps
+        self.carries_both = composite.carries == "relevance" and not composite.converts
         self._forms: dict[tuple[Rule, str | None, str | None], Rule] = {}
         self.operators: dict[Callable[..., Any], Operator] = {}
         self._classes: dict[type[nn.Module], Rule | None] = {}
@@ -201,6 +206,9 @@ class Table:
                 if name in REDUCTIONS and rule is not None:
                     products = self._resolve("product") or rule
                     rule = ByReduction(sums=rule, products=products)
+                if name == "pow" and rule is not None:
+                    exponentials = self._resolve("exponential") or rule
+                    rule = ByExponent(powers=rule, exponentials=exponentials)
                 return kind, rule
         if isinstance(registered, Rule) and self.composite.rows:
             return kind, registered

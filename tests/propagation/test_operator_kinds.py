@@ -430,6 +430,10 @@ PAIRS: dict[str, tuple[Function, Function]] = {
 }
 
 
+#: written with one more product, behind which LRP-epsilon adds its stabiliser
+WITH_A_STABILISER_MORE = ("base of three", "float_power of a number", "constant bases")
+
+
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", STEPS)
 def test_a_step_is_a_constant(name: str, method: str) -> None:
@@ -440,7 +444,8 @@ def test_a_step_is_a_constant(name: str, method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", PAIRS)
 def test_two_spellings_agree(name: str, method: str) -> None:
-    agree(*PAIRS[name], method)
+    stabilized = method == "epsilon" and name in WITH_A_STABILISER_MORE
+    agree(*PAIRS[name], method, 1e-4 if stabilized else 1e-10)
 
 
 # --------------------------------------------------------------- what is refused

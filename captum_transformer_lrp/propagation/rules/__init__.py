@@ -5,7 +5,7 @@ from .base import Rule
 from .carried import Absorb, PassOn
 from .contributions import AlphaBeta, Epsilon, Gamma, ZPlus
 from .convert import Converted, Past, needs_relevance, relevance_form
-from .elementwise import ConstantFactor, Identity, Power
+from .elementwise import ByExponent, ConstantFactor, Identity, Power
 from .input_layer import AtInput, Flat, WSquare, ZBox
 from .linear import (
     ConstantDenominator,
@@ -25,6 +25,7 @@ __all__ = [
     "Absorb",
     "AlphaBeta",
     "AtInput",
+    "ByExponent",
     "ByReduction",
     "ConstantDenominator",
     "ConstantFactor",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import RuleError, UnknownOperatorError
-from ..call import Call, tensors_in
+from ..call import Call, carries_relevance, tensors_in
 from ..gradients import RatioGradient, kept_here, slope_at_zero
 from .base import Rule
 
@@ -185,13 +185,11 @@ def _slope_of_module(module: nn.Module, x: Tensor) -> float | Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Power(Rule):
-    """Relevance passes ``x ** n`` unchanged for ``n > 0``.
+    """Relevance passes ``x ** n`` unchanged for ``n > 0``; ``x ** -n`` is a constant.
 
     The identity rule with ``f(x) / x = x ** (n - 1)``, for one number or a tensor of
-    them. What else is spelled as a power never comes here (:mod:`..special_calls`):
-    ``x ** 0`` and ``x ** -n`` are constants, for negative exponents appear where
-    something is normalised, as :func:`torch.rsqrt` does; ``2 ** x`` is an exponential.
-    Conserves.
+    exponents of one sign. Negative exponents appear where something is normalised, as
+    :func:`torch.rsqrt` does; ``x ** 0`` is 1. Conserves for ``n > 0``.
     """
 
     form: ClassVar[Literal["elementwise"]] = "elementwise"
@@ -199,7 +197,62 @@ class Power(Rule):
     def __call__(self, call: Call) -> Any:
         """Rebuild the power."""
         exponent = 2 if call.operator == "square" else call.argument(1, "exponent")
-        if not isinstance(exponent, Tensor) and exponent == 2:
-            x = call.argument(0, "input", call.kwargs.get("self"))
-            return torch.mul(x, x.detach())
-        return Identity()(call)
+        if isinstance(exponent, Tensor):
+            return Identity()(call) if bool((exponent > 0).all()) else call.value()
+        if exponent <= 0:
+            return call.value()
+        if exponent != 2:
+            return Identity()(call)
+        x = call.argument(0, "input", call.kwargs.get("self"))
+        return torch.mul(x, x.detach())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByExponent(Rule):
+    """``x ** n`` is a power and ``2 ** x`` an exponential: what carries relevance says.
+
+    Conserves as the two rules do.
+
+    Args:
+        powers (Rule): where the base carries relevance.
+        exponentials (Rule): where the exponent does.
+    """
+
+    powers: Rule
+    exponentials: Rule
+    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
+    form: ClassVar[Literal["either"]] = "either"
+
+    def __call__(self, call: Call) -> Any:
+        """Apply one of the rules.
+
+        Raises:
+            UnknownOperatorError: if base and exponent both carry relevance, a base is
+                negative where the exponent does, or the exponent is complex.
+        """
+        exponent: Any = call.argument(1, "exponent")
+        if isinstance(exponent, complex) or (
+            isinstance(exponent, Tensor) and exponent.is_complex()
+        ):
+            raise UnknownOperatorError(
+                f"{call.operator}: the exponent is a complex number, for which no rule "
+                "is known. Write it as exp(exponent * log(base)), or give the module "
+                "around it a rule."
+            )
+        if not carries_relevance(exponent):
+            return self.powers(call)
+        base: Any = call.argument(0, "input", call.kwargs.get("self"))
+        if carries_relevance(base):
+            raise UnknownOperatorError(
+                f"{call.operator}: base and exponent both depend on the explained "
+                "inputs, for which no rule is known. Write it as exp(exponent * "
+                "log(base)), in which they share as factors of a product, or give the "
+                "module around it a rule."
+            )
+        if bool((torch.as_tensor(base).real < 0).any()):
+            raise UnknownOperatorError(
+                f"{call.operator}: the exponent depends on the explained inputs and "
+                "the base is negative, for which no rule is known. Give the module "
+                "around it a rule."
+            )
+        return self.exponentials(call)
