@@ -56,10 +56,11 @@ class ByReduction(Rule):
 
 def _of_prod(call: Call) -> float:
     x, dim = call.argument(0, "input"), call.argument(1, "dim")
-    if dim is None:
-        return 1 / max(x.numel(), 1)
-    dims = (dim,) if isinstance(dim, int) else dim
-    count: int = math.prod(x.shape[d] for d in dims) if x.dim() else 1
+    if dim is None or not x.dim():
+        count: int = x.numel()
+    else:
+        dims = (dim,) if isinstance(dim, int) else dim
+        count = math.prod(x.shape[d] for d in dims)
     share: float = 1 / max(count, 1)
     return share
 
