@@ -47,6 +47,10 @@ class UnknownOperatorError(LRPError, RuntimeError):
     """The model uses differentiable operators for which the composite has no rule."""
 
 
+class RuleError(LRPError, TypeError):
+    """A rule was given to a module, or a kind of operator, that it does not fit."""
+
+
 class UnknownOperatorWarning(UserWarning):
     """Like :class:`UnknownOperatorError`, when ``unknown="warn"`` was asked for."""
 

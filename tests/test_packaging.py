@@ -43,6 +43,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "propagation.decompositions",
         "propagation.functions",
         "propagation.joins",
+        "propagation.special_calls",
     ),
     ("propagation.registry",),
     ("propagation.composites",),

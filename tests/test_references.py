@@ -45,7 +45,7 @@ def load(family: str, attention: str, dtype: torch.dtype) -> tuple[Any, ...]:
     )
     model = auto.from_pretrained(folder, attn_implementation=attention)
     inputs = load_file(folder / "inputs.safetensors")
-    target = inputs["target"]
+    target: Any = inputs["target"]
     if family != "bert":
         target = [(-1, int(t)) for t in target]
     references = load_file(folder / "refs.safetensors")

@@ -62,6 +62,9 @@ class AttentionEngine(Engine):
         """Apply the rule of an operator; look for attention maps."""
         if operator.kind == "attention":
             return self.reenter(scaled_dot_product_attention, *args, **kwargs)
+        other = self.special(operator, args, kwargs)
+        if other is not NotImplemented:
+            return other
         if operator.kind is None and operator.twin is not None:
             return self.reenter(operator.twin, *args, **kwargs)
         if operator.kind == "softmax" and not relevant:

@@ -60,7 +60,6 @@ class Seeing(Protocol):
 
     passes: Passes
     tape: Tape
-    merges: bool
     merged_nodes: list[Any]
 
     def reenter(self, function: Callable[..., Any], *args: Any) -> Any:
@@ -212,11 +211,6 @@ class Call:
         """
         assert self._engine is not None
         self._engine.merged_nodes = nodes
-
-    @property
-    def may_be_merged(self) -> bool:
-        """Whether the model has modules that are merged with the operator before."""
-        return self._engine is not None and self._engine.merges
 
     def keep(self, tensor: Tensor) -> Kept:
         """Return the values of a tensor for the way back, whatever is written later."""

@@ -128,6 +128,7 @@ _SHARED: dict[Key, Row] = {
     "rescaling": ConstantFactor(),
     "normalizer": Detach(),
     "variance": HalfGradient(),
+    "step": Detach(),
 }
 
 #: of the softmax family those that make scores to explain, not patterns
@@ -186,7 +187,7 @@ GRADIENT_X_INPUT = Composite(
     unknown="gradient",
 )
 
-_STOPS = "norm linalg_norm linalg_vector_norm vector_norm std std_mean round floor ceil"
+_STOPS = "norm linalg_norm linalg_vector_norm vector_norm std std_mean hypot"
 
 TRANSFORMER_ATTRIBUTION = Composite(
     "Transformer attribution",
@@ -208,6 +209,7 @@ TRANSFORMER_ATTRIBUTION = Composite(
         "quotient": PassOn(),
         "normalizer": Absorb(),
         "variance": Absorb(),
+        "step": Detach(),
         RMS_NORM: PassOn(),
     },
     source="Chefer, Gur, Wolf, CVPR 2021, arXiv 2012.09838",

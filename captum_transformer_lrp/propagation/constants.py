@@ -26,9 +26,6 @@ _WITH_NUMBERS = frozenset(
     scatter nan_to_num""".split()
 )
 
-#: piecewise constant: nothing that they return depends on their input
-STEPS = frozenset("round floor ceil trunc fix sign sgn heaviside".split())
-
 #: products that are 0 where what carries relevance is, whatever the constants are
 _HOMOGENEOUS = frozenset("mul multiply matmul mm bmm mv einsum".split())
 
@@ -49,10 +46,6 @@ def constant_part(
     """
     given = list(tensors_in((args, kwargs)))
     constants = [t for t in given if not t.requires_grad and _holds_values(t)]
-    if operator.name == "addcdiv" and not args[0].requires_grad:
-        return [args[0].expand_as(output)]
-    if operator.name in STEPS:
-        return [t.detach() for t in tensors_in(output)]
     if operator.kind not in AFFINE or operator.name in _HOMOGENEOUS:
         return None
     if operator.name == "linear" and not output.is_nested:  # not to multiply zeros

@@ -39,6 +39,8 @@ from .operators import transparent
 from .passes import Passes
 from .registry import Layers
 from .rules import PlainGradient, Rule
+from .rules.reductions import FOLDED
+from .special_calls import may_be_special
 from .table import Operator, table_for
 from .tape import Made, Named, Tape, function_of, node_name, node_number
 from .tape import note as remember
@@ -119,7 +121,6 @@ class Engine(TorchFunctionMode):
         self._read: list[dict[int, tuple[Tensor, str]]] = []  # in frozen modules
         self._stack: list[tuple[Rule | None, bool]] = []
         self._indexed: set[nn.Module] = set()
-        self.merges = root is None  # what comes is not known
         self.merged_nodes: list[Any] = []
         self._recomputes = False
         if root is not None:
@@ -473,12 +474,16 @@ class Engine(TorchFunctionMode):
         function = operator.function
         if self._in_transform():
             return function(*args, **kwargs)
+        other = self.special(operator, args, kwargs)
+        if other is not NotImplemented:
+            return other
         if operator.stateful:
             self._check_state(operator, args, kwargs)
         rule = self.rule_for(operator)
         if rule is None:
             return self._without_rule(operator, args, kwargs)
-        if isinstance(rule, PlainGradient) or (relevant == 1 and rule.plain_for_one):
+        alone = relevant == 1 and operator.name not in FOLDED
+        if isinstance(rule, PlainGradient) or (alone and rule.plain_for_one):
             return function(*args, **kwargs)
         if operator.in_place:
             return self.in_place(operator, args, kwargs, relevant)
@@ -496,6 +501,16 @@ class Engine(TorchFunctionMode):
         output = rule(call)
         self._note = call.note
         return self._read_merged(output) if self.merged_nodes else output
+
+    def special(
+        self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Return the output of a call that is another operator, or NotImplemented."""
+        if operator.special is None or operator.in_place:
+            return NotImplemented  # what works in place is asked again out of place
+        if not may_be_special(operator.name, args, kwargs):
+            return NotImplemented
+        return self.reenter(operator.special, operator.function, args, kwargs)
 
     def rule_for(self, operator: Operator) -> Rule | None:
         """Return the rule of an operator here: the module's around it, or its own."""
@@ -534,7 +549,14 @@ class Engine(TorchFunctionMode):
         if function is None or not isinstance(target, Tensor):
             return self._without_rule(operator, args, kwargs)
         copied = self.tape.same(self.without_foreign(target).clone(), target)
-        return target.copy_(self.reenter(function, copied, *args[1:], **kwargs))
+        outcome = self.reenter(function, copied, *args[1:], **kwargs)
+        return self.write_back(target, outcome)
+
+    def write_back(self, target: Tensor, outcome: Tensor) -> Tensor:
+        """Write what an operator in place gave into its first argument."""
+        if not outcome.requires_grad and not target._is_view():
+            target.detach_()  # a constant, all over
+        return target.copy_(outcome)
 
     def _without_rule(
         self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -614,7 +636,6 @@ class Engine(TorchFunctionMode):
             elif type(module).__module__.startswith(_QUANTIZED):
                 refuse_quantized(module, root)
             if isinstance(module, _SPECIAL):
-                self.merges |= isinstance(module, nn.modules.batchnorm._BatchNorm)
                 self._check_module(module, root)
             for child in module._modules.values():
                 if child is not None and child not in seen:
@@ -915,7 +936,12 @@ class Engine(TorchFunctionMode):
 
 
 #: autograd functions of torch itself that hand tensors on as they are
-_MOVES = ("torch.nn.parallel.", "torch.nn.modules._functions.BackwardHookFunction")
+#: that operators of torch.library, which the engine has seen, are made of
+_MOVES = (
+    "torch.nn.parallel.",
+    "torch.nn.modules._functions.BackwardHookFunction",
+    "torch._library.autograd",
+)
 
 
 def refuse_reentrant(function: str) -> None:
@@ -945,7 +971,11 @@ _SPECIAL = (
 
 #: packages of modules that compute with quantised numbers, of which torch records
 #: nothing to go back through
-_QUANTIZED = ("torch.ao.nn.quantized.", "torch.ao.nn.intrinsic.quantized.")
+_QUANTIZED = (
+    "torch.ao.nn.quantized.",
+    "torch.ao.nn.intrinsic.quantized.",
+    "transformers.integrations.bitnet",  # rounds its inputs to int8
+)
 
 
 def refuse_quantized(module: nn.Module, root: nn.Module) -> None:

@@ -23,25 +23,28 @@ HALF_PRECISION = (torch.float16, torch.bfloat16)
 
 
 def stabilize(x: Tensor, epsilon: float) -> Tensor:
-    """Move ``x`` away from zero by ``epsilon``, keeping its sign (0 is positive)."""
+    """Move ``x`` away from zero by ``epsilon``, keeping its sign (0 is positive).
+
+    The sign of a complex number is its direction.
+    """
+    if x.is_complex():
+        return torch.where(x == 0, epsilon, x + epsilon * x.sgn())
     return torch.where(x < 0, x - epsilon, x + epsilon)
 
 
-def scale_gradient(x: Tensor, factor: float) -> Tensor:
-    """Return ``x`` such that the gradient flowing back into it is scaled.
+def share_of_stabilized(z: Tensor, epsilon: float) -> Tensor:
+    """Return ``z / stabilize(z, epsilon) = 1 / (1 + epsilon / |z|)``, a real number.
 
-    The result is a view: pass it to one operator, and do not hand it to the model,
-    which might change it in place.
+    0 where ``z`` is 0, and 1 where it is infinite, as under a mask of attention scores.
+    Complex numbers are moved away from zero along their own direction.
     """
-    alias = x.view_as(x)
-    alias.register_hook(lambda g: None if g is None else g * factor)
-    return alias
+    return 1 / (1 + epsilon / z.abs())
 
 
 class ScaledGradients(torch.autograd.Function):
     """Aliases of several tensors, the gradient into each scaled by its own factor.
 
-    One node where :func:`scale_gradient` would take one for each tensor.
+    One node for all of them, where a hook would take one for each tensor.
     """
 
     @staticmethod
@@ -157,19 +160,28 @@ class RatioGradient(torch.autograd.Function):
         if gradient is None:
             return None, None, None
         (ratio,) = ctx.saved_tensors
-        return (gradient * ratio).to(ctx.input_dtype), None, None
+        return (gradient * ratio.conj()).to(ctx.input_dtype), None, None
 
 
 def _ratio(x: Tensor, output: Tensor, slope: float | Tensor, smallest: float) -> Tensor:
     """``output / x`` with its limit at 0; an infinite slope means there is none."""
     if isinstance(slope, Tensor):
-        return torch.where(x == 0, slope.to(x.dtype), output / x)
-    if math.isinf(slope):  # f(0) != 0, or a vertical tangent: keep away from zero
-        return output / torch.where(
-            x < 0, x.clamp(max=-smallest), x.clamp(min=smallest)
-        )
+        ratio = torch.where(x == 0, slope.to(x.dtype), output / x)
+        unbounded = slope.abs().isinf()
+        return torch.where(unbounded, output / _away_from_0(x, smallest), ratio)
+    if math.isinf(slope):  # f(0) != 0, or a vertical tangent
+        return output / _away_from_0(x, smallest)
     ratio = output / x
+    if ratio.is_complex():
+        return torch.where(x == 0, slope, ratio)
     return ratio.nan_to_num_(nan=slope, posinf=math.inf, neginf=-math.inf)
+
+
+def _away_from_0(x: Tensor, smallest: float) -> Tensor:
+    """Return ``x``, its absolute value at least ``smallest``."""
+    if x.is_complex():
+        return torch.where(x.abs() < smallest, smallest, x)
+    return torch.where(x < 0, x.clamp(max=-smallest), x.clamp(min=smallest))
 
 
 def kept_here() -> AbstractContextManager[object]:

@@ -28,6 +28,7 @@ KINDS: dict[str, str] = {
     "rescaling": "multiplies each element by a factor that counts as a constant",
     "normalizer": "reciprocals that normalise something else",
     "variance": "mean of squares around the mean",
+    "step": "piecewise constant: signs and rounded values, with gradient zero",
     "lookup": "reads rows of a constant table by integer ids",
 }
 
@@ -47,63 +48,81 @@ OPERATORS: dict[str, frozenset[str]] = {
         hsplit vsplit dsplit chunk unsafe_chunk unsafe_split unbind cat concat
         concatenate stack hstack vstack dstack column_stack row_stack tile repeat
         repeat_interleave roll flip fliplr flipud rot90 unfold as_strided diagonal diag
-        diag_embed diagonal_scatter
-        tril triu where masked_fill masked_scatter index_fill index_copy scatter
-        select_scatter slice_scatter index_put setitem copy pad constant_pad_nd
-        pixel_shuffle pixel_unshuffle channel_shuffle native_channel_shuffle im2col
-        max min amax amin topk sort msort kthvalue median mode maximum minimum fmax fmin
-        max_pool1d max_pool2d max_pool3d max_pool1d_with_indices cummax cummin
-        max_pool2d_with_indices max_pool3d_with_indices adaptive_max_pool1d
-        adaptive_max_pool2d adaptive_max_pool3d adaptive_max_pool1d_with_indices
+        diag_embed diagonal_scatter tril triu where masked_fill masked_scatter
+        index_fill index_copy scatter select_scatter slice_scatter index_put setitem
+        copy pad constant_pad_nd pixel_shuffle pixel_unshuffle channel_shuffle
+        native_channel_shuffle im2col max min amax amin aminmax topk nanmedian sort
+        msort kthvalue median mode maximum minimum fmax fmin max_pool1d max_pool2d
+        max_pool3d max_pool1d_with_indices cummax cummin max_pool2d_with_indices
+        max_pool3d_with_indices adaptive_max_pool1d adaptive_max_pool2d
+        adaptive_max_pool3d adaptive_max_pool1d_with_indices
         adaptive_max_pool2d_with_indices adaptive_max_pool3d_with_indices max_unpool1d
-        max_unpool2d max_unpool3d fractional_max_pool2d fractional_max_pool3d
-        nan_to_num view_as_real view_as_complex real imag conj resolve_conj resolve_neg
-        lift_fresh alias detach data fill zero block_diag meshgrid atleast_1d atleast_2d
-        atleast_3d squeeze_multiple slice_copy view_copy requires_grad positive
-        pin_memory align_to rename refine_names unsafe_split_with_sizes slice
-        to_padded_tensor nested_tensor to_dense _to_copy _unsafe_view
-        _pack_padded_sequence _pad_packed_sequence
+        max_unpool2d max_unpool3d fractional_max_pool2d fractional_max_pool3d nan_to_num
+        view_as_real view_as_complex real imag conj resolve_conj resolve_neg lift
+        lift_fresh lift_fresh_copy alias _reshape_alias detach data fill zero block_diag
+        meshgrid atleast_1d atleast_2d atleast_3d squeeze_multiple slice_copy view_copy
+        requires_grad positive pin_memory align_to rename refine_names
+        unsafe_split_with_sizes slice to_padded_tensor nested_tensor to_dense _to_copy
+        _unsafe_view _pack_padded_sequence _pad_packed_sequence index _unsafe_index
+        _unsafe_masked_index _unsafe_index_put put pad_sequence reflection_pad1d
+        reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
+        replication_pad3d diagflat linalg_diagonal combinations conj_physical complex
+        cfloat cdouble chalf as_strided_scatter expand_copy diagonal_copy alias_copy
+        as_strided_copy narrow_copy permute_copy split_copy split_with_sizes_copy
+        unbind_copy unfold_copy squeeze_copy transpose_copy t_copy unsqueeze_copy
+        select_copy detach_copy view_as_real_copy view_as_complex_copy
     """),
     "additive": _names("""
-        add sub subtract rsub neg negative sum nansum mean nanmean cumsum
-        avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d
-        adaptive_avg_pool2d adaptive_avg_pool3d lp_pool1d lp_pool2d interpolate
-        upsample upsample_nearest upsample_bilinear index_add scatter_add
-        scatter_reduce segment_reduce trace diff fold col2im dropout dropout1d dropout2d
-        dropout3d alpha_dropout feature_dropout feature_alpha_dropout native_dropout
-        fft_fft fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2
-        fft_fftn fft_ifftn fft_rfftn fft_irfftn fft_fftshift fft_ifftshift fft_hfft
-        stft istft grid_sample grid_sampler affine_grid embedding_bag relu leaky_relu
-        prelu rrelu abs absolute norm linalg_norm linalg_vector_norm std std_mean
-        vector_norm round floor ceil trunc fix frac sign sgn
+        add sub subtract rsub neg negative sum nansum mean nanmean cumsum avg_pool1d
+        avg_pool2d avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d
+        adaptive_avg_pool3d lp_pool1d lp_pool2d interpolate upsample upsample_nearest
+        upsample_bilinear upsample_linear1d upsample_bilinear2d upsample_trilinear3d
+        upsample_bicubic2d upsample_nearest1d upsample_nearest2d upsample_nearest3d
+        _upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d
+        _upsample_bilinear2d_aa _upsample_bicubic2d_aa _adaptive_avg_pool2d
+        _adaptive_avg_pool3d index_add scatter_add scatter_reduce index_reduce
+        segment_reduce trace diff fold col2im dropout dropout1d dropout2d dropout3d
+        alpha_dropout feature_dropout feature_alpha_dropout native_dropout fft_fft
+        fft_ifft fft_rfft fft_irfft fft_fft2 fft_ifft2 fft_rfft2 fft_irfft2 fft_fftn
+        fft_ifftn fft_rfftn fft_irfftn fft_fftshift fft_ifftshift fft_hfft fft_hfft2
+        fft_hfftn fft_ihfft fft_ihfft2 fft_ihfftn stft istft grid_sample grid_sampler
+        grid_sampler_2d grid_sampler_3d cudnn_grid_sampler affine_grid
+        affine_grid_generator embedding_bag relu leaky_relu prelu _prelu_kernel rrelu
+        abs absolute norm linalg_norm linalg_vector_norm linalg_matrix_norm std std_mean
+        vector_norm hypot deg2rad rad2deg quantile nanquantile gradient
     """),
     "product": _names("""
         mul multiply matmul mm bmm mv dot vdot inner outer ger einsum linear bilinear
-        linalg_vecdot linalg_matmul addmm baddbmm addbmm addmv addr addcmul conv1d
-        conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d convolution
-        conv_tbc tensordot kron grouped_mm _grouped_mm cross linalg_cross chain_matmul
-        linalg_multi_dot
+        linalg_vecdot linalg_matmul addmm baddbmm addbmm addmv conv1d conv2d conv3d
+        conv_transpose1d conv_transpose2d conv_transpose3d convolution conv_tbc
+        tensordot kron grouped_mm _grouped_mm cross linalg_cross chain_matmul
+        linalg_multi_dot prod cumprod
     """),
     "quotient": _names("""
-        div divide true_divide addcdiv linalg_solve linalg_solve_triangular
+        div divide true_divide linalg_solve linalg_solve_triangular
     """),
-    "power": _names("pow square float_power"),
+    "power": _names("pow square"),
     "activation": _names("""
         gelu silu mish tanh sigmoid softplus hardswish hardsigmoid hardtanh relu6 elu
         celu selu softsign tanhshrink softshrink hardshrink threshold logsigmoid sqrt
         expm1 log log2 log10 log1p sin cos tan sinh cosh asin acos atan asinh
         acosh atanh sinc erf erfc erfinv clamp clip clamp_min clamp_max logit
-        special_erf special_expm1 special_log1p
+        special_erf special_erfc special_erfinv special_expm1 special_log1p special_sinc
+        special_logit special_ndtr special_log_ndtr special_erfcx
     """),
     "exponential": _names("exp exp2 special_exp2"),
     "softmax": _names("""
-        softmax _softmax special_softmax log_softmax _log_softmax special_log_softmax
-        softmin logsumexp special_logsumexp gumbel_softmax logcumsumexp
+        softmax _softmax _safe_softmax special_softmax log_softmax _log_softmax
+        special_log_softmax softmin logsumexp special_logsumexp gumbel_softmax
+        logcumsumexp
     """),
     "attention": _names("scaled_dot_product_attention"),
     "normalization": _names("layer_norm group_norm instance_norm rms_norm batch_norm"),
     "normalizer": _names("rsqrt reciprocal"),
     "variance": _names("var var_mean"),
+    "step": _names("""
+        round floor ceil trunc fix sign sgn heaviside floor_divide special_round
+    """),
     "lookup": _names("embedding"),
 }
 
@@ -119,8 +138,9 @@ MOVES: frozenset[str] = _names("""
 
 #: elementwise functions of degree one of one tensor: they pass relevance on
 PASSING: frozenset[str] = _names("""
-    neg negative relu leaky_relu prelu rrelu abs absolute dropout dropout1d dropout2d
-    dropout3d alpha_dropout feature_dropout feature_alpha_dropout native_dropout
+    neg negative relu leaky_relu prelu _prelu_kernel rrelu abs absolute dropout
+    dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout
+    native_dropout
 """)
 
 #: other names of the same operator
@@ -140,6 +160,8 @@ SPELLINGS: dict[str, str] = {
     "__truediv__": "div",
     "__itruediv__": "div_",
     "__radd__": "add",
+    "__mod__": "remainder",
+    "__imod__": "remainder_",
     "__rmul__": "mul",
     "log_sigmoid": "logsigmoid",
     "swish": "silu",
@@ -213,6 +235,19 @@ def _packet_namespace(function: Callable[..., Any]) -> str | None:
 def is_metadata(name: str) -> bool:
     """Whether an operator of this name can neither carry nor lose relevance."""
     return name in METADATA or name.startswith("attribute ")
+
+
+def is_pointwise(name: str) -> bool:
+    """Whether torch says that an operator works element by element."""
+    namespace, _, bare = name.rpartition("::")
+    packets = getattr(torch.ops, namespace or "aten")
+    # special functions are spelled twice, and tagged once
+    for spelled in (bare, bare.removeprefix("special_")):
+        packet = getattr(packets, spelled, None)
+        overloads = () if packet is None else packet.overloads()
+        if any(torch.Tag.pointwise in getattr(packet, o).tags for o in overloads):
+            return True
+    return False
 
 
 def is_in_place(name: str) -> bool:

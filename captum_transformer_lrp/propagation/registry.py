@@ -302,16 +302,31 @@ def _defaults() -> Registry:
     return registry
 
 
+def computing_class(cls: type[nn.Module]) -> type[nn.Module]:
+    """Return the class that says what modules of ``cls`` compute: its ``forward``.
+
+    A class is not known by its name, nor by what it inherits from, but by what it
+    computes: a subclass with a ``forward`` of its own is another layer.
+    """
+    return next(c for c in cls.__mro__ if "forward" in vars(c))
+
+
 def _computes_gelu_in_python(module: nn.Module) -> bool:
     """Whether a Hugging Face activation spells gelu out, which its class may or not."""
-    if not type(module).__module__.endswith("transformers.activations"):
+    if computing_class(type(module)).__module__ != "transformers.activations":
         return False
     return "python" in getattr(getattr(module, "act", None), "__name__", "")
 
 
 def _is_rms_norm(module: nn.Module) -> bool:
-    """Whether a module normalises by the root mean square, told by its class name."""
-    return type(module).__name__.endswith(("RMSNorm", "RmsNorm", "T5LayerNorm"))
+    """Whether a module is one of transformers' RMSNorm classes, hundreds of one kind.
+
+    Others, whatever their name, are seen operator by operator.
+    """
+    cls = computing_class(type(module))
+    return cls.__module__.startswith("transformers.models.") and (
+        cls.__name__.endswith(("RMSNorm", "RmsNorm", "T5LayerNorm"))
+    )
 
 
 def _rounds_to_float32(module: nn.Module) -> bool:
@@ -326,32 +341,39 @@ def _rounds_to_float32(module: nn.Module) -> bool:
     return weight is not None and weight.dtype == torch.float64
 
 
-#: linear layers of packed weights by the libraries that have them: bitsandbytes,
-#: AutoGPTQ and GPTQModel, AutoAWQ, HQQ, EETQ, transformers' own. Named by class,
-#: because they multiply in an autograd function of their own, which no operator shows
-_PACKED_LINEAR = frozenset(
-    """Linear4bit LinearFP4 LinearNF4 Linear8bitLt QuantLinear WQLinear_GEMM
-    WQLinear_GEMV HQQLinear EetqLinear FbgemmFp8Linear FP8Linear BitLinear
-    """.split()
-)
+#: library -> its linear layers of packed weights. Named by class, because they multiply
+#: in an autograd function or a kernel of their own, which no operator shows
+_PACKED_LINEAR: dict[str, frozenset[str]] = {
+    library: frozenset(names.split())
+    for library, names in {
+        "bitsandbytes": "Linear4bit LinearFP4 LinearNF4 Linear8bitLt",
+        "auto_gptq": "QuantLinear",
+        "gptqmodel": "QuantLinear",
+        "awq": "WQLinear_GEMM WQLinear_GEMV",
+        "hqq": "HQQLinear",
+        "eetq": "EetqLinear",
+        "transformers": "EetqLinear FbgemmFp8Linear FP8Linear",
+    }.items()
+}
 
 
 def _multiplies_packed_weights(module: nn.Module) -> bool:
-    """Whether a module is a linear layer of packed weights, told by its class name.
+    """Whether a module is a linear layer of packed weights of a known library.
 
     Its own gradient is exact: the layer is linear in its input, whatever the weights.
     One that holds other modules (a LoRA adapter around it) is looked into instead.
     """
     if module._modules:
         return False
-    return any(c.__name__ in _PACKED_LINEAR for c in type(module).__mro__)
+    cls = computing_class(type(module))
+    return cls.__name__ in _PACKED_LINEAR.get(cls.__module__.split(".")[0], ())
 
 
 def _is_dynamic_int8_linear(module: nn.Module) -> bool:
     """Whether ``torch.ao.quantization.quantize_dynamic`` made a linear layer."""
-    cls = type(module)
-    return cls.__name__ == "Linear" and cls.__module__.endswith(
-        "nn.quantized.dynamic.modules.linear"
+    cls = computing_class(type(module))
+    return cls.__name__ == "Linear" and cls.__module__ == (
+        "torch.ao.nn.quantized.dynamic.modules.linear"
     )
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from .composites import Composite
-from .decompositions import DECOMPOSITIONS
+from .decompositions import DECOMPOSITIONS, torch_decomposition
 from .functions import OPENED
 from .joins import ELEMENTWISE, JOINS, OneFunction
 from .operators import (
@@ -20,17 +20,21 @@ from .operators import (
     transparent,
 )
 from .registry import (
+    COMPOSED_ACTIVATIONS,
     Key,
     Layers,
     ModuleName,
     Predicate,
     Row,
     active_overrides,
+    computing_class,
     is_module_key,
     key_name,
     registry,
 )
 from .rules import (
+    ByExponent,
+    ByReduction,
     GatedProduct,
     Identity,
     PlainGradient,
@@ -39,6 +43,11 @@ from .rules import (
     needs_relevance,
     relevance_form,
 )
+from .rules.reductions import FOLDED
+from .special_calls import ADDENDS, GRIDS, SPECIAL_CALLS, Special
+
+#: operators that combine elements in the way that an argument names
+REDUCTIONS = frozenset({"scatter_reduce", "index_reduce", "segment_reduce"})
 
 #: operators that take the shape or dtype of their second argument, not its values
 IMITATES = frozenset("view_as reshape_as expand_as type_as".split())
@@ -61,7 +70,9 @@ class Operator:
         stateful (bool): it may draw random numbers or change a module.
         metadata (bool): it carries no relevance whatever happens.
         multiplies (bool): it is of kind ``"product"``.
-        plain (bool): its rule is torch's own gradient.
+        special (Callable | None): asked before the rule whether this call is another
+            operator, see :mod:`.special_calls`.
+        plain (bool): its rule is torch's own gradient, whatever the arguments.
         plain_for_one (bool): it is so with one relevant argument.
         in_place (bool): it overwrites its first argument.
         out_of_place (Callable | None): the operator that returns a new tensor instead.
@@ -71,8 +82,8 @@ class Operator:
         inplace_position (int | None): where a python function takes ``inplace``.
         differentiates (bool): it asks autograd for gradients.
         twin (Callable | None): python code that does the same by other operators:
-            a decomposition, or its transparent twin
-            (:func:`.operators.transparent`).
+            a decomposition of ours, its transparent twin
+            (:func:`.operators.transparent`), or without a rule one of torch's.
     """
 
     __slots__ = (
@@ -91,6 +102,7 @@ class Operator:
         "plain",
         "plain_for_one",
         "rule",
+        "special",
         "stateful",
         "twin",
     )
@@ -110,14 +122,29 @@ class Operator:
         self.joins = self.name in JOINS and table.one_function is not None
         self.differentiates = spelled in ("grad", "backward")
         self.stateful = stateful = self.name in STATEFUL
-        self.plain = isinstance(self.rule, PlainGradient) and not stateful
+        self.special: Special | None = None
+        if table.composite.rows:
+            self.special = SPECIAL_CALLS.get(self.name)
+        if self.name in GRIDS and table.carries_both:
+            self.special = None  # the gradient would not reach the grid: refused
+        self.plain = (
+            isinstance(self.rule, PlainGradient)
+            and not stateful
+            and (self.special is None or self.name in ADDENDS)
+        )
         self.multiplies = self.kind == "product"
         self.plain_for_one = (
-            self.rule is not None and self.rule.plain_for_one and not stateful
+            self.rule is not None
+            and self.rule.plain_for_one
+            and not stateful
+            and self.name not in FOLDED
+            and (self.special is None or self.name in ADDENDS)
         )
         self.out_of_place = out_of_place(self.name) if self.in_place else None
         self.inplace_position = inplace_argument(function)
         self.twin = DECOMPOSITIONS.get(self.name) or transparent(function)
+        if self.twin is None and self.rule is None and not self.metadata:
+            self.twin = torch_decomposition(self.name)
 
     def asked_in_place(
         self, args: tuple[Any, ...], kwargs: dict[str, Any] | None
@@ -153,6 +180,8 @@ class Table:
         if any(needs_relevance(row) for _, row in overrides):
             composite = composite.with_rules(dict(overrides))
         self.composite = composite
+        #: torch's gradient is wanted too, as that at attention maps
+        self.carries_both = composite.carries == "relevance" and not composite.converts
         self._forms: dict[tuple[Rule, str | None, str | None], Rule] = {}
         self.operators: dict[Callable[..., Any], Operator] = {}
         self._classes: dict[type[nn.Module], Rule | None] = {}
@@ -210,7 +239,14 @@ class Table:
             if name in layer:
                 return kind, self._resolve(layer[name])
             if kind is not None and kind in layer:
-                return kind, self._resolve(layer[kind])
+                rule = self._resolve(layer[kind])
+                if name in REDUCTIONS and rule is not None:
+                    products = self._resolve("product") or rule
+                    rule = ByReduction(sums=rule, products=products)
+                if name == "pow" and rule is not None:
+                    exponentials = self._resolve("exponential") or rule
+                    rule = ByExponent(powers=rule, exponentials=exponentials)
+                return kind, rule
         if isinstance(registered, Rule) and self.composite.rows:
             return kind, registered
         if self.composite.unknown == "gradient" and not self.composite.rows:
@@ -247,9 +283,13 @@ class Table:
                 return self._resolve(row)
         cls = type(module)
         if cls not in self._classes:
+            names = [f"{c.__module__}.{c.__qualname__}" for c in cls.__mro__]
+            own = cls.__mro__.index(computing_class(cls))
             rows = (
-                self.modules.get(f"{c.__module__}.{c.__qualname__}")
-                for c in cls.__mro__
+                self.modules.get(name)
+                for place, name in enumerate(names)
+                # an activation that a subclass computes anew is another function
+                if place <= own or name not in COMPOSED_ACTIVATIONS
             )
             row_or_none = next((row for row in rows if row is not None), None)
             self._classes[cls] = (

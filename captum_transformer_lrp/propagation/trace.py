@@ -362,6 +362,9 @@ class TracingEngine(Engine):
         relevant: int,
     ) -> Any:
         """Apply the rule between aliases of the inputs and a copy of the output."""
+        other = self.special(operator, args, kwargs)
+        if other is not NotImplemented:
+            return other
         tensors = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
         opened = operator.twin is not None and (
             operator.rule is None or operator.asked_in_place(args, kwargs)
@@ -407,7 +410,7 @@ class TracingEngine(Engine):
             outcome = self.reenter(function, copied, *args[1:], **kwargs)
         base = target._base if target._is_view() else None
         around = None if base is None or base.requires_grad else base
-        target.copy_(outcome)
+        self.write_back(target, outcome)
         if around is not None and self._times_value:
             self._measure_around(operator, target, around)
         return target

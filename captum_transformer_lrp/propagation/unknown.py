@@ -15,7 +15,7 @@ from ..errors import (
 )
 from .call import tensors_in
 from .composites import Composite
-from .operators import KINDS
+from .operators import KINDS, is_pointwise
 from .tape import Unseen
 
 CHOICES = ("raise", "warn", "gradient")
@@ -41,6 +41,7 @@ class UnknownOperators:
         self.choice = choice
         self.composite = composite
         self.calls: list[_Unknown] = []
+        self.activations: set[str] = set()
         self.transforms: dict[str, None] = {}  # of torch.func that ran
 
     @property
@@ -57,6 +58,9 @@ class UnknownOperators:
             for t in tensors_in((args, kwargs))
         )
         self.calls.append(_Unknown(name, path, shapes, tuple(nodes)))
+        relevant = {id(t) for t in tensors_in((args, kwargs)) if t.requires_grad}
+        if len(relevant) == 1 and is_pointwise(name):
+            self.activations.add(name)
 
     def report(self, unseen: Iterable[Unseen], on_the_way: set[Any]) -> None:
         """Raise or warn about what is on the way to the score.
@@ -96,6 +100,10 @@ class UnknownOperators:
         lines.append("  from captum_transformer_lrp import registry, rules")
         lines += [
             f'  registry.register("{name}", "activation")  # or another kind, or a rule'
+            if name in self.activations
+            else f'  registry.register("{name}", rules.PlainGradient())  # its own '
+            'gradient, right if it is linear; "product" if it multiplies what carries '
+            "relevance, rules.Detach() if it is a constant, or another kind or rule"
             for name in dict.fromkeys(name for name, _ in calls)
         ]
         lines.append(f"Kinds: {', '.join(KINDS)}.")

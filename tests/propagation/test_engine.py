@@ -416,7 +416,7 @@ class Unknown(nn.Module):
     """Uses two operators for which no rule exists."""
 
     def forward(self, x: Tensor) -> Tensor:
-        x = torch.cumprod(x, 1)
+        x = torch.corrcoef(x)
         return torch.special.i0(x).sum(1)
 
 
@@ -426,9 +426,11 @@ def test_unknown_operators_are_all_named() -> None:
         AttnLRP(model).attribute(torch.ones(2, 3))
     message = str(error.value)
     assert "AttnLRP has no rule for 2 differentiable operator(s)" in message
-    assert "cumprod  in 1  with x(2, 3)" in message
-    assert "special_i0  in 1  with x(2, 3)" in message
-    assert 'registry.register("cumprod", "activation")' in message
+    assert "corrcoef  in 1  with x(2, 3)" in message
+    assert "special_i0  in 1  with x(2, 2)" in message
+    assert 'registry.register("special_i0", "activation")' in message
+    assert 'registry.register("corrcoef", rules.PlainGradient())' in message
+    assert "Kinds: structural, additive" in message
 
 
 def test_unknown_operators_may_keep_their_gradient() -> None:
@@ -436,7 +438,7 @@ def test_unknown_operators_may_keep_their_gradient() -> None:
     expected = InputXGradient(model).attribute(x.clone().requires_grad_())
     found = AttnLRP(model, unknown="gradient").attribute(x)
     assert torch.equal(found, expected)
-    with pytest.warns(UnknownOperatorWarning, match="cumprod"):
+    with pytest.warns(UnknownOperatorWarning, match="corrcoef"):
         assert torch.equal(AttnLRP(model, unknown="warn").attribute(x), expected)
     with pytest.raises(ValueError, match="unknown='ignore'; expected one of 'raise'"):
         AttnLRP(model, unknown="ignore")  # type: ignore[arg-type]

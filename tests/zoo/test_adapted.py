@@ -120,6 +120,10 @@ class Linear4bit(nn.Module):
         return linear
 
 
+#: a layer is known by library and class: as if bitsandbytes had made it
+Linear4bit.__module__ = "bitsandbytes.nn.modules"
+
+
 def with_every_linear(model: nn.Module, make: Any) -> nn.Module:
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
@@ -140,8 +144,13 @@ def test_packed_weights_by_class_name(method: Any) -> None:
     assert {r.operator for r in trace if r.module.endswith("qkv")} == {"Linear4bit"}
 
 
-def test_another_name_is_unknown() -> None:
-    other = type("Fancy", (nn.Module,), dict(vars(Linear4bit)))
+@pytest.mark.parametrize(
+    ("name", "module"),
+    [("Fancy", "bitsandbytes.nn.modules"), ("Linear4bit", "my_models.layers")],
+)
+def test_another_name_or_library_is_unknown(name: str, module: str) -> None:
+    other = type(name, (nn.Module,), dict(vars(Linear4bit)))
+    other.__module__ = module
 
     def like(self: nn.Module, linear: nn.Linear) -> None:
         nn.Module.__init__(self)

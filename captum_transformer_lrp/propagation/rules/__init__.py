@@ -5,7 +5,7 @@ from .base import Rule
 from .carried import Absorb, PassOn
 from .contributions import AlphaBeta, Epsilon, Gamma, ZPlus
 from .convert import Converted, Past, needs_relevance, relevance_form
-from .elementwise import ConstantFactor, Identity, Power
+from .elementwise import ByExponent, ConstantFactor, Identity, Power
 from .input_layer import AtInput, Flat, WSquare, ZBox
 from .linear import (
     ConstantDenominator,
@@ -18,12 +18,15 @@ from .linear import (
 from .norm import ConstantScale
 from .positive import PositiveProduct, PositiveSum
 from .quantized import DequantizedLinear
+from .reductions import ByReduction
 from .residual import ProportionalSum
 
 __all__ = [
     "Absorb",
     "AlphaBeta",
     "AtInput",
+    "ByExponent",
+    "ByReduction",
     "ConstantDenominator",
     "ConstantFactor",
     "ConstantPattern",

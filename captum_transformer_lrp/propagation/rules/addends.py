@@ -1,4 +1,8 @@
-"""What a product operator adds to the product, and what it multiplies."""
+"""What a product operator adds to the product, and what it multiplies.
+
+An addend that carries relevance has been taken apart before any rule sees the operator
+(:mod:`..special_calls`): what is found here is a constant.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,7 @@ from ..call import Call, tensors_in
 
 #: operators whose named argument is added to the product, with its position
 _ADDEND: dict[str, tuple[int, str]] = {
-    **dict.fromkeys(
-        ("addmm", "baddbmm", "addbmm", "addmv", "addr", "addcmul", "addcdiv"),
-        (0, "input"),
-    ),
+    **dict.fromkeys(("addmm", "baddbmm", "addbmm", "addmv"), (0, "input")),
     **dict.fromkeys(("linear", "conv1d", "conv2d", "conv3d", "conv_tbc"), (2, "bias")),
     **dict.fromkeys(
         ("conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "convolution"),
@@ -30,30 +31,27 @@ def addend_of(call: Call) -> Any:
     return None if place is None else call.argument(*place)
 
 
-def without_addend(call: Call) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Return the arguments of a product operator that then adds nothing."""
-    addend = addend_of(call)
+def without_addend(
+    operator: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of a product operator that then adds nothing.
+
+    The addend is known by its place: the same tensor may be a factor too.
+    """
+    if operator not in _ADDEND:
+        return args, kwargs
+    position, name = _ADDEND[operator]
+    by_name = position >= len(args)
+    addend = kwargs.get(name) if by_name else args[position]
     if not isinstance(addend, Tensor):
-        return call.args, call.kwargs
+        return args, kwargs
     # a bias may be left out, the first argument of addmm may not
-    nothing = None if _ADDEND[call.operator][0] else torch.zeros_like(addend)
-    args = tuple(nothing if a is addend else a for a in call.args)
-    kwargs = {k: nothing if a is addend else a for k, a in call.kwargs.items()}
-    return args, kwargs
+    nothing = None if position else torch.zeros_like(addend)
+    if by_name:
+        return args, {**kwargs, name: nothing}
+    return (*args[:position], nothing, *args[position + 1 :]), kwargs
 
 
-def relevant_factors(call: Call) -> tuple[list[Tensor], bool]:
-    """Return the factors that carry relevance, and whether an addend does too."""
-    relevant = [t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad]
-    addend = addend_of(call)
-    if addend is None:
-        return relevant, False
-    factors = [t for t in relevant if t is not addend]
-    return factors, len(factors) < len(relevant)
-
-
-def with_addend_outside(call: Call, addend: Tensor) -> Any:
-    """Return the product plus its addend, as two operators."""
-    args, kwargs = without_addend(call)
-    beta = kwargs.pop("beta", 1)
-    return call.run_with(args, kwargs) + (addend if beta == 1 else addend * beta)
+def relevant_factors(call: Call) -> list[Tensor]:
+    """Return the factors that carry relevance, as often as they are multiplied."""
+    return [t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad]

@@ -71,7 +71,7 @@ def _is_reciprocal(call: Call) -> bool:
         return not carries_relevance(call.argument(0, "input"))
     if call.kind == "power" and call.operator != "square":
         exponent = call.argument(1, "exponent")
-        return bool(torch.as_tensor(exponent).lt(0).all())
+        return bool(torch.as_tensor(exponent).le(0).all())
     return False
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..call import Call, map_tensors
-from ..gradients import scale_output_gradient, stabilize
+from ..gradients import scale_output_gradient, share_of_stabilized, stabilize
 from ..operators import PASSING
 from .linear import UniformProduct
 from .linear_map import Bias, ContributionRule, operand_of
@@ -41,7 +41,8 @@ class Epsilon(ContributionRule):
     Bach et al. (2015), Eq. 58. Shapes: any. The stabiliser and the bias absorb
     relevance, so the sum is not conserved exactly. Products of several relevant factors
     share the relevance evenly, as in :class:`UniformProduct`. Elementwise functions of
-    degree one (relu, dropout) pass relevance on.
+    degree one (relu, dropout) pass relevance on. Of complex numbers the sign is ``z /
+    |z|``; where a mask made the output infinite, there is nothing to stabilise.
 
     Args:
         epsilon (float, optional): the stabiliser, in units of the output.
@@ -58,6 +59,7 @@ class Epsilon(ContributionRule):
     bias: Bias = "absorbs"
     kinds: ClassVar[frozenset[str]] = frozenset({"product", "additive"})
     signed: ClassVar[bool] = False
+    knows_complex: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -77,8 +79,9 @@ class Epsilon(ContributionRule):
         def rescale(z: Tensor) -> Tensor:
             if not z.requires_grad:
                 return z
-            value = z.detach()
-            return scale_output_gradient(z, value / stabilize(value, self.epsilon))
+            return scale_output_gradient(
+                z, share_of_stabilized(z.detach(), self.epsilon)
+            )
 
         return map_tensors(rescale, UniformProduct()(call))
 
@@ -86,8 +89,9 @@ class Epsilon(ContributionRule):
         self, z: Tensor, plain: Tensor, size: Tensor, bias: Tensor, rounding: float
     ) -> tuple[Tensor, Tensor | None]:
         """Return ``z / s(z)``."""
-        whole = plain if self.bias == "ignored" else z
-        return z / stabilize(whole, self.epsilon), None
+        if self.bias == "ignored":
+            return z / stabilize(plain, self.epsilon), None
+        return share_of_stabilized(z, self.epsilon), None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
+from ...errors import RuleError, UnknownOperatorError
 from ..call import Call, carries_relevance, tensors_in
 from ..gates import Activation
 from ..gradients import RatioGradient, kept_here, value_and_slope_at_zero
@@ -31,28 +33,29 @@ class Identity(Rule):
         """Rebuild the output of the function.
 
         Raises:
-            TypeError: if a module given this rule is no function of one tensor.
+            UnknownOperatorError: if it is no function of one tensor, element by
+                element: several carry relevance, or the output has another shape.
+            RuleError: likewise, for a module.
         """
-        x = call.argument(0, "input")
         if call.module is not None:
             return self._module(call)
-        if not carries_relevance(x):  # clamp(constant, min=relevant): rare, exact
-            return call.run()
         function = call.function
         if len(call.args) == 1 and not call.kwargs:
             at_zero, slope_there = value_and_slope_at_zero(function, (), {})
             call.note = Activation(at_zero)
-            return RatioGradient.apply(x, function, slope_there)
-        rest = call.args[1:]
-        kwargs = {k: v for k, v in call.kwargs.items() if k != "input"}
+            evaluate = _shaped(self, call, function)
+            return RatioGradient.apply(call.args[0], evaluate, slope_there)
         slope: float | Tensor
-        if any(True for _ in tensors_in((rest, kwargs))):
-            slope = _slope_elementwise(x, lambda t: function(t, *rest, **kwargs))
+        x, evaluate, others = _function_of_one(self, call)
+        if others:
+            slope = _slope_elementwise(x, evaluate)
             call.note = _activation(slope)
         else:
-            at_zero, slope = value_and_slope_at_zero(function, rest, kwargs)
+            at_zero, slope = value_and_slope_at_zero(
+                function, call.args[1:], _without_x(call.kwargs)
+            )
             call.note = Activation(at_zero)
-        return RatioGradient.apply(x, lambda t: function(t, *rest, **kwargs), slope)
+        return RatioGradient.apply(x, _shaped(self, call, evaluate), slope)
 
     def _module(self, call: Call) -> Any:
         x, output = _one_tensor_in_and_out(self, call)
@@ -84,10 +87,82 @@ class ConstantFactor(Rule):
         """Rebuild the output of the module.
 
         Raises:
-            TypeError: if the call is no module with one tensor of one shape.
+            RuleError: if the call is no module with one tensor of one shape.
         """
         x, output = _one_tensor_in_and_out(self, call)
         return RatioGradient.apply(x, lambda t: output.to(t.dtype), 0.0)
+
+
+def _shaped(
+    rule: Rule, call: Call, function: Callable[[Tensor], Any]
+) -> Callable[[Tensor], Tensor]:
+    """Return the function, which raises if its output has not its input's shape."""
+
+    def evaluate(x: Tensor) -> Tensor:
+        output = function(x)
+        if not isinstance(output, Tensor) or output.shape != x.shape:
+            raise UnknownOperatorError(_unfit(rule, call, [x], output))
+        return output
+
+    return evaluate
+
+
+def _function_of_one(
+    rule: Rule, call: Call
+) -> tuple[Tensor, Callable[[Tensor], Any], bool]:
+    """Return the one relevant argument, the call as its function, and if more follow.
+
+    Where another tensor has more dimensions the argument is copied along them.
+    """
+    given = list(tensors_in((call.args, call.kwargs)))
+    relevant = [t for t in given if t.requires_grad]
+    if len({id(t) for t in relevant}) != 1:
+        raise UnknownOperatorError(_unfit(rule, call, relevant, None))
+    (x, *_), rest = relevant, [t for t in given if not t.requires_grad]
+
+    def evaluate(value: Tensor) -> Any:
+        args, kwargs = call.replacing(lambda _: value)
+        return call.run_with(args, kwargs)
+
+    elsewhere = not (call.args and call.args[0] is x)
+    shape = _broadcast([x, *rest])
+    if shape not in (x.shape, None):
+        x = x.expand(shape)
+    return x, evaluate, bool(rest) or elsewhere or len(relevant) > 1
+
+
+def _broadcast(tensors: list[Tensor]) -> torch.Size | None:
+    """Return the shape that tensors have together, None if they have none."""
+    try:
+        shape: torch.Size = torch.broadcast_shapes(*(t.shape for t in tensors))
+    except RuntimeError:
+        return None
+    return shape
+
+
+def _without_x(kwargs: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in kwargs.items() if not isinstance(v, Tensor)}
+
+
+def _unfit(rule: Rule, call: Call, relevant: list[Tensor], output: Any) -> str:
+    """Return the message for what is no function of one tensor."""
+    shapes = ", ".join(str(tuple(t.shape)) for t in relevant)
+    out = [tuple(t.shape) for t in tensors_in(output)]
+    returned = f" and returned {out}" if out else ""
+    message = (
+        f"{rule!r} was given to {call.operator}, which took relevant tensors of shapes "
+        f"[{shapes}]{returned}. Expected a function of one tensor that keeps its "
+        "shape. "
+    )
+    if call.module is None:
+        return message + (
+            "Give the operator another kind ('product' if it multiplies several, "
+            "'additive' or 'structural' if it is linear), or a rule."
+        )
+    return message + (
+        "Give it PlainGradient() or Detach(), or remove its row so that the operators "
+        "inside it are seen."
+    )
 
 
 def _one_tensor_in_and_out(rule: Rule, call: Call) -> tuple[Tensor, Tensor]:
@@ -99,14 +174,7 @@ def _one_tensor_in_and_out(rule: Rule, call: Call) -> tuple[Tensor, Tensor]:
         or not isinstance(output, Tensor)
         or output.shape != relevant[0].shape
     ):
-        shapes = ", ".join(str(tuple(t.shape)) for t in relevant)
-        out = [tuple(t.shape) for t in tensors_in(output)]
-        raise TypeError(
-            f"{rule!r} was given to {call.operator}, which took relevant tensors of "
-            f"shapes [{shapes}] and returned {out}. Expected a function of one tensor "
-            "that keeps its shape. Give it PlainGradient() or Detach(), or remove its "
-            "row so that the operators inside it are seen."
-        )
+        raise RuleError(_unfit(rule, call, relevant, output))
     return relevant[0], output
 
 
@@ -133,36 +201,72 @@ def _slope_of_module(module: nn.Module, x: Tensor) -> float | Tensor:
 class Power(Rule):
     """Relevance passes ``x ** n`` unchanged for ``n > 0``; ``x ** -n`` is a constant.
 
-    The identity rule with ``f(x) / x = x ** (n - 1)``; negative exponents appear where
-    something is normalised, as :func:`torch.rsqrt` does. Conserves for ``n > 0``.
+    The identity rule with ``f(x) / x = x ** (n - 1)``, for one number or a tensor of
+    exponents of one sign. Negative exponents appear where something is normalised, as
+    :func:`torch.rsqrt` does; ``x ** 0`` is 1. Conserves for ``n > 0``.
     """
 
     form: ClassVar[Literal["elementwise"]] = "elementwise"
 
     def __call__(self, call: Call) -> Any:
-        """Rebuild the power.
+        """Rebuild the power."""
+        exponent = 2 if call.operator == "square" else call.argument(1, "exponent")
+        if isinstance(exponent, Tensor):
+            return Identity()(call) if bool((exponent > 0).all()) else call.value()
+        if exponent <= 0:
+            return call.value()
+        if exponent != 2:
+            return Identity()(call)
+        x = call.argument(0, "input", call.kwargs.get("self"))
+        return torch.mul(x, x.detach())
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByExponent(Rule):
+    """``x ** n`` is a power and ``2 ** x`` an exponential: what carries relevance says.
+
+    Conserves as the two rules do.
+
+    Args:
+        powers (Rule): where the base carries relevance.
+        exponentials (Rule): where the exponent does.
+    """
+
+    powers: Rule
+    exponentials: Rule
+    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
+    form: ClassVar[Literal["either"]] = "either"
+
+    def __call__(self, call: Call) -> Any:
+        """Apply one of the rules.
 
         Raises:
-            TypeError: if the exponent itself carries relevance.
+            UnknownOperatorError: if base and exponent both carry relevance, a base is
+                negative where the exponent does, or the exponent is complex.
         """
-        x = call.argument(0, "input", call.kwargs.get("self"))
-        if call.args[1:] == (2,) and carries_relevance(x):
-            return torch.mul(x, x.detach())
-        exponent = 2 if call.operator == "square" else call.argument(1, "exponent")
-        if carries_relevance(exponent):
-            raise TypeError(
-                f"{call.operator}: the exponent depends on the explained inputs, for "
-                "which no rule is known. Write it as exp(exponent * log(base)), or "
-                "give the module around it a rule."
+        exponent: Any = call.argument(1, "exponent")
+        if isinstance(exponent, complex) or (
+            isinstance(exponent, Tensor) and exponent.is_complex()
+        ):
+            raise UnknownOperatorError(
+                f"{call.operator}: the exponent is a complex number, for which no rule "
+                "is known. Write it as exp(exponent * log(base)), or give the module "
+                "around it a rule."
             )
-        if not carries_relevance(x):
-            return call.run()
-        if isinstance(exponent, Tensor):
-            if exponent.numel() != 1:
-                return call.run()
-            exponent = float(exponent)
-        if exponent < 0:
-            return call.value()
-        if exponent == 2:
-            return torch.mul(x, x.detach())
-        return Identity()(call)
+        if not carries_relevance(exponent):
+            return self.powers(call)
+        base: Any = call.argument(0, "input", call.kwargs.get("self"))
+        if carries_relevance(base):
+            raise UnknownOperatorError(
+                f"{call.operator}: base and exponent both depend on the explained "
+                "inputs, for which no rule is known. Write it as exp(exponent * "
+                "log(base)), in which they share as factors of a product, or give the "
+                "module around it a rule."
+            )
+        if bool((torch.as_tensor(base).real < 0).any()):
+            raise UnknownOperatorError(
+                f"{call.operator}: the exponent depends on the explained inputs and "
+                "the base is negative, for which no rule is known. Give the module "
+                "around it a rule."
+            )
+        return self.exponentials(call)

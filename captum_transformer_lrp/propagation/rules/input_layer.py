@@ -43,8 +43,6 @@ class CarriedLinearRule(LinearRule):
     def _led_past(self, call: Call, mapped: LinearMap, output: Tensor) -> Tensor:
         share = torch.enable_grad()(self.share(call, mapped))
         output = call.switch(output, lambda relevance: [share(relevance)], mapped.x)
-        if not call.may_be_merged:
-            return output
 
         def merge(call: Call, value: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
             return self._led_past(call, mapped.scaled(scale, shift), value)

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from ..call import Call, map_tensors
 from ..gates import gate_strength, is_sum_of
-from ..gradients import scale_gradient, scale_output_gradient
+from ..gradients import scale_output_gradient
 from .addends import relevant_factors
 from .base import Rule
+from .reductions import share_of_each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +38,8 @@ class UniformProduct(Rule):
 
     AttnLRP (arXiv 2402.05602), Prop. 3.3 for matrix products (n = 2) and the rule for
     gated units. With one relevant factor the operator is linear and the gradient is
-    torch's own. Shapes: those of the operator, broadcasting included. Conserves.
+    torch's own; of one tensor whose n elements are multiplied (``x.prod()``) each
+    receives 1/n. Shapes: those of the operator, broadcasting included. Conserves.
 
     Three factors that are multiplied two by two share by the order: of ``(c b) x`` the
     last receives 1/2, of ``c (b x)`` 1/4. State space models that scan in chunks
@@ -50,22 +52,18 @@ class UniformProduct(Rule):
 
     def __call__(self, call: Call) -> Any:
         """Run the call and divide the gradient by the number of relevant factors."""
+        share: Tensor | float | None = share_of_each(call)
+        if share is not None:
+            return scale_output_gradient(call.run(), share)
         if call.kind != "product":
             return call.run()
         if call.operator in ("mul", "matmul", "bmm") and not call.kwargs:
             if all(isinstance(t, Tensor) and t.requires_grad for t in call.args):
                 return scale_output_gradient(call.run(), 0.5)
             return call.run()
-        factors, addend = relevant_factors(call)
-        share = 1 / max(len(factors), 1)
-        if share == 1:
-            return call.run()
-        if not addend:
-            return scale_output_gradient(call.run(), share)
-        args, kwargs = call.replacing(
-            lambda tensor: scale_gradient(tensor, share), only={id(t) for t in factors}
-        )
-        return call.run_with(args, kwargs)
+        share = 1 / max(len(relevant_factors(call)), 1)
+        output = call.run()
+        return output if share == 1 else scale_output_gradient(output, share)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +96,6 @@ class GatedProduct(Rule):
 
 #: where operators other than a division take what they divide by
 _DENOMINATOR = {
-    "addcdiv": (2, "tensor2"),
     "linalg_solve": (0, "A"),
     "linalg_solve_triangular": (0, "A"),
 }

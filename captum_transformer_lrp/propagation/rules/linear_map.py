@@ -21,19 +21,21 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..call import Call, map_tensors, tensors_in
+from ...errors import RuleError, UnknownOperatorError
+from ..call import Call, map_tensors
 from ..gradients import HALF_PRECISION, AbsoluteLinear, SplitGradient
 from ..passes import Switch
-from .addends import addend_of, relevant_factors, with_addend_outside, without_addend
+from .addends import addend_of, relevant_factors, without_addend
 from .base import Rule
 from .linear import UniformProduct
+from .reductions import FOLDED
 
 #: what is done to every constant of an operator: its weights, and what scales them
 Change = Callable[[Tensor], Tensor]
 Bias = Literal["absorbs", "ignored"]
 
 #: products of one element with one element: what comes out is what goes in, scaled
-_ELEMENTWISE = frozenset({"mul", "multiply", "addcmul", "addcdiv"})
+_ELEMENTWISE = frozenset({"mul", "multiply"})
 
 
 class LinearMap:
@@ -64,27 +66,18 @@ class LinearMap:
 
     def run(self, x: Tensor, change: Change) -> Tensor:
         """Return the function at ``x``, its constants changed, without the bias."""
-        addend = addend_of(self.call)
 
         def fill(tensor: Tensor) -> Tensor:
             if tensor.requires_grad:
                 return x
-            if tensor is addend or not tensor.is_floating_point():
-                return tensor
-            return change(tensor)
+            return change(tensor) if tensor.is_floating_point() else tensor
 
         call = self.call
         kwargs = {**map_tensors(fill, call.kwargs)}
         if "alpha" in kwargs:
             kwargs["alpha"] = float(change(torch.tensor(float(kwargs["alpha"]))))
-        changed = Call(
-            call.operator,
-            call.kind,
-            call.function,
-            map_tensors(fill, call.args),
-            kwargs,
-        )
-        output: Tensor = call.run_with(*without_addend(changed))
+        args = map_tensors(fill, call.args)
+        output: Tensor = call.run_with(*without_addend(call.operator, args, kwargs))
         return output if self.scale is None else output * change(self.scale)
 
     def size(self) -> Tensor:
@@ -112,39 +105,46 @@ def _broadcast_addend(call: Call) -> Tensor | None:
 
 def operand_of(call: Call) -> Tensor | None:
     """Return the one factor in which an operator is linear, or None."""
-    if call.kind != "product" or call.operator in _ELEMENTWISE:
+    if call.kind != "product" or call.operator in _ELEMENTWISE | FOLDED:
         return None
-    factors, addend = relevant_factors(call)
-    if len(factors) != 1 or addend or factors[0].is_complex():
-        return None
-    return factors[0]
+    factors = relevant_factors(call)
+    return factors[0] if len(factors) == 1 else None
 
 
 class LinearRule(Rule):
     """A rule for linear operators, whatever they are called.
 
     Products of several relevant factors share evenly between them, products with
-    constants element by element pass relevance on (:class:`UniformProduct` does both),
-    and what carries relevance and is added (``baddbmm``) is added apart.
+    constants element by element pass relevance on (:class:`UniformProduct` does both).
     """
 
     inside: ClassVar[Literal["operators"]] = "operators"
+    #: whether complex contributions have a meaning: they have no positive part
+    knows_complex: ClassVar[bool] = False
 
     def __call__(self, call: Call) -> Any:
-        """Rebuild the output of a linear operator."""
+        """Rebuild the output of a linear operator.
+
+        Raises:
+            RuleError: if the rule was given to a module as a whole.
+            UnknownOperatorError: if it tells positive contributions from negative ones
+                and meets complex numbers.
+        """
         if call.module is not None:
-            raise TypeError(
+            raise RuleError(
                 f"{self!r} was given to {call.operator} as a whole; expected an "
                 "operator that multiplies. Give it to an operator ('linear'), a kind "
                 "('product'), or a module of your model by class or ModuleName."
             )
         x = operand_of(call)
         if x is not None:
+            if x.is_complex() and not self.knows_complex:
+                raise UnknownOperatorError(
+                    f"{self!r} was given to {call.operator!r} with complex numbers, "
+                    "which are neither positive nor negative; expected real ones. "
+                    "Give the operator PlainGradient() or Epsilon()."
+                )
             return self.rebuild(call, LinearMap(call, x))
-        addend = addend_of(call)
-        if isinstance(addend, Tensor) and addend.requires_grad:
-            if len(list(tensors_in(relevant_factors(call)[0]))) == 1:
-                return call.decompose(with_addend_outside, call, addend)
         return self.for_others(call)
 
     @abstractmethod
@@ -202,10 +202,15 @@ def _split(
         plain = z if bias is None else z - added
         rounding = torch.finfo(value.dtype).eps
         factors = rule.factors(z, plain, total, added, rounding)
-        first, second = (None if f is None else f.to(value.dtype) for f in factors)
+        if bias is not None:  # a mask may have made the output infinite
+            hidden = z.isinf()
+            factors = tuple(  # type: ignore[assignment]
+                None if f is None else f.masked_fill(hidden, 0) for f in factors
+            )
+        first, second = (
+            None if f is None else f.conj().to(value.dtype) for f in factors
+        )
     output: Tensor = SplitGradient.apply(value.detach(), whole, size, first, second)
-    if not call.may_be_merged:
-        return output
 
     def merge(call: Call, value: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         sized = None if size is None else size * scale.abs()

@@ -10,12 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..call import Call, carries_relevance, map_tensors, tensors_in
+from ...errors import RuleError
+from ..call import Call, map_tensors, tensors_in
 from ..gates import is_absorbed
 from ..passes import Kept, divide
-from .addends import addend_of, with_addend_outside, without_addend
+from .addends import without_addend
 from .base import Rule
 from .carried import fit_to
+from .convert import Converted
+from .linear import UniformProduct
+from .reductions import share_of_each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,9 +47,8 @@ class PositiveProduct(Rule):
 
     def __call__(self, call: Call) -> Any:
         """Run the call; on the way back, share relevance by positive contributions."""
-        addend = addend_of(call)
-        if carries_relevance(addend):
-            return call.decompose(with_addend_outside, call, addend)
+        if share_of_each(call) is not None:
+            return Converted(rule=UniformProduct())(call)
         factors = [t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad]
         if call.operator in _ELEMENTWISE:
             lasting = [t for t in factors if not is_absorbed(call.made(t))]
@@ -62,7 +65,7 @@ class PositiveProduct(Rule):
 
 
 #: products of one element with one element
-_ELEMENTWISE = frozenset({"mul", "multiply", "addcmul"})
+_ELEMENTWISE = frozenset({"mul", "multiply"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +86,7 @@ class PositiveSum(Rule):
         if not isinstance(output, Tensor) or not output.requires_grad:
             return output
         if len(relevant) != 1 or output.is_complex() or relevant[0].is_complex():
-            raise TypeError(
+            raise RuleError(
                 f"PositiveSum() was given to {call.operator!r} with {len(relevant)} "
                 "relevant inputs; it knows real functions of one. Give the operator a "
                 "rule of its own."
@@ -141,7 +144,7 @@ def _held(call: Call, factors: list[Tensor]) -> tuple[Any, Any]:
     def hold(tensor: Tensor) -> _Held:
         return _Held(call.keep(tensor), places.get(id(tensor)))
 
-    args, kwargs = without_addend(call)
+    args, kwargs = without_addend(call.operator, call.args, call.kwargs)
     return map_tensors(hold, args), map_tensors(hold, kwargs)
 
 

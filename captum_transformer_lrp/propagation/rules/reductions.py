@@ -1,0 +1,111 @@
+"""Elements of one tensor that are combined: multiplied, or as an argument says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ..call import Call, carries_relevance
+from .base import Rule
+
+
+def share_of_each(call: Call) -> Tensor | float | None:
+    """Return 1/n for a product of n elements of one tensor, None for other operators.
+
+    Only factors that carry relevance count. The share has a shape that broadcasts to
+    the output.
+    """
+    count = _COUNTS.get(call.operator)
+    if count is None or not (call.operator in FOLDED or _by_product(call)):
+        return None
+    share: Tensor | float = count(call)
+    return share
+
+
+def _by_product(call: Call) -> bool:
+    place = 1 if call.operator == "segment_reduce" else 4
+    return bool(call.argument(place, "reduce") == "prod")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByReduction(Rule):
+    """Scattered values that are summed, averaged, compared or multiplied.
+
+    ``scatter_reduce``, ``index_reduce`` and ``segment_reduce`` take the name of what
+    they do as an argument. Conserves as the two rules do.
+
+    Args:
+        sums (Rule): for sums, means and extrema.
+        products (Rule): for products.
+    """
+
+    sums: Rule
+    products: Rule
+    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
+    form: ClassVar[Literal["either"]] = "either"
+
+    def __call__(self, call: Call) -> Any:
+        """Apply one of the rules."""
+        return (self.products if _by_product(call) else self.sums)(call)
+
+
+def _of_prod(call: Call) -> float:
+    x, dim = call.argument(0, "input"), call.argument(1, "dim")
+    if dim is None or not x.dim():
+        count: int = x.numel()
+    else:
+        dims = (dim,) if isinstance(dim, int) else dim
+        count = math.prod(x.shape[d] for d in dims)
+    share: float = 1 / max(count, 1)
+    return share
+
+
+def _of_cumprod(call: Call) -> Tensor | float:
+    x, dim = call.argument(0, "input"), call.argument(1, "dim")
+    if not x.dim():
+        return 1.0
+    shape = [1] * x.dim()
+    shape[dim] = -1
+    count = torch.arange(1, x.shape[dim] + 1, device=x.device)
+    return (1 / count.to(x.real.dtype)).reshape(shape)
+
+
+def _of_reduction(call: Call) -> Tensor:
+    """Count what is multiplied into each element, by the sum of as many ones."""
+    x, source = call.argument(0, "input"), call.argument(3, "src")
+    source = call.kwargs.get("source", source)
+    included = carries_relevance(x) and call.argument(5, "include_self", True)
+    count = torch.full_like(x, float(included))
+    if carries_relevance(source):
+        index, dim = call.argument(2, "index"), call.argument(1, "dim")
+        ones = torch.ones_like(source)
+        if call.operator == "index_reduce":
+            count = count.index_add(dim, index, ones)
+        else:  # of a larger source, only what the index covers is read
+            ones = ones[tuple(slice(n) for n in index.shape)]
+            count = count.scatter_add(dim, index, ones)
+    return 1 / count.clamp(min=1)
+
+
+def _of_segments(call: Call) -> Tensor:
+    ones = torch.ones_like(call.argument(0, "data"))
+    kwargs = {k: v for k, v in call.kwargs.items() if k not in ("data", "reduce")}
+    kwargs = {k: v for k, v in kwargs.items() if k != "initial"}
+    return 1 / torch.segment_reduce(ones, "sum", **kwargs).clamp(min=1)
+
+
+#: operators that multiply elements of one tensor, whatever their arguments
+FOLDED = frozenset({"prod", "cumprod"})
+
+_COUNTS: dict[str, Callable[[Call], Any]] = {
+    "prod": _of_prod,
+    "cumprod": _of_cumprod,
+    "scatter_reduce": _of_reduction,
+    "index_reduce": _of_reduction,
+    "segment_reduce": _of_segments,
+}
