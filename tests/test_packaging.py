@@ -38,6 +38,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "propagation.rules",
+        "propagation.counts",
         "propagation.decompositions",
         "propagation.functions",
     ),

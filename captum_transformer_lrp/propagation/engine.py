@@ -77,7 +77,9 @@ class Engine(TorchFunctionMode):
         self.composite = composite = self.table.composite
         self.unknown = UnknownOperators(unknown or composite.unknown, composite)
         self.identifiers = Identifiers(
-            identifiers, additive=composite.carries == "relevance"
+            identifiers,
+            additive=composite.carries == "relevance",
+            spreads=composite.converts,
         )
         self._follows = self.identifiers.active
         self.root = root
@@ -182,14 +184,16 @@ class Engine(TorchFunctionMode):
         operator = self._operators.get(func)
         if operator is None:
             operator = self.table.operator(func)
+        if self._follows and operator.follows and not self._paused:
+            handled, output = self.identifiers.meet(operator, func, args, kwargs or {})
+            if handled:
+                return self.started(operator, args, output)
+            if output is not None:  # what to run in its place
+                return self.reenter(output)
         if operator.metadata or self._paused or not _is_grad_enabled():
             return func(*args, **kwargs) if kwargs else func(*args)
         if self._parameters and operator.kind == "product":
             args = self._meet_parameters(args)
-        if self._follows:
-            handled, output = self.identifiers.meet(operator, func, args, kwargs or {})
-            if handled:
-                return self.started(operator, args, output)
         # the loop below runs for every operator of the model: count what carries
         # relevance, and see whether a parameter or another foreign leaf came along
         relevant, foreign = 0, False

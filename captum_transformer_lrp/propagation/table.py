@@ -11,6 +11,7 @@ from .composites import Composite
 from .decompositions import DECOMPOSITIONS
 from .functions import OPENED
 from .operators import (
+    FOLLOWED,
     inplace_argument,
     is_in_place,
     is_metadata,
@@ -48,6 +49,7 @@ class Operator:
         rule (Rule | None): the rule of the composite; None if it has none.
         stateful (bool): it may draw random numbers or change a module.
         metadata (bool): it carries no relevance whatever happens.
+        follows (bool): identifiers may be followed through it.
         multiplies (bool): it is of kind ``"product"``.
         plain (bool): its rule is torch's own gradient.
         plain_for_one (bool): it is so with one relevant argument.
@@ -60,6 +62,7 @@ class Operator:
     """
 
     __slots__ = (
+        "follows",
         "function",
         "in_place",
         "inplace_position",
@@ -83,6 +86,7 @@ class Operator:
         if self.name.endswith("_") or spelled.endswith("__"):
             self.name = spelled
         self.metadata = is_metadata(self.name) or is_metadata(spelled)
+        self.follows = not self.metadata or self.name in FOLLOWED
         self.kind, rule = table.for_operator(self.name)
         self.rule = None if rule is None else table.in_form(rule, self.kind, self.name)
         self.stateful = stateful = self.name in STATEFUL

@@ -349,9 +349,9 @@ class TracingEngine(Engine):
 
     def started(self, operator: Operator, args: Any, output: Any) -> Any:
         """Record the look-up of explained identifiers, which receive what arrives."""
-        if operator.name not in ("embedding", "getitem", "index_select"):
-            return output
         if not isinstance(output, Tensor) or not output.requires_grad or self.backward:
+            return output
+        if self.identifiers.follows(output):  # not yet
             return output
         index = self._begin(operator.name, "lookup", "to the identifiers", [])
         output = self._watch_output(index, output)
