@@ -30,9 +30,9 @@ def _names(text: str) -> frozenset[str]:
 
 #: change dtype, device or nothing: each element keeps its place
 CASTS = _names("""
-    to type type_as long int short byte char float double half bfloat16 clone contiguous
-    cuda cpu detach alias pin_memory lift_fresh lift_fresh_copy positive _to_copy
-    requires_grad data tensor as_tensor new_tensor asarray __deepcopy__
+    to type type_as long int short byte char bool float double half bfloat16 clone
+    contiguous cuda cpu detach alias pin_memory lift_fresh lift_fresh_copy positive
+    _to_copy requires_grad data tensor as_tensor new_tensor asarray __deepcopy__
 """)
 #: operators that read at an index, and the position of the index
 READS = {
@@ -65,7 +65,7 @@ _BY_VALUE = _names("""
     cummax cummin nan_to_num
 """)
 #: sums of identifiers, under which their counts are summed
-_SUMS = {
+_SUMS: dict[str, Callable[..., Any]] = {
     "sum": torch.sum,
     "cumsum": torch.cumsum,
     "prod": torch.sum,
@@ -86,6 +86,7 @@ _ELEMENTWISE = _names("""
 """)
 #: work element by element, but choose
 _NOT_ADDED = ("where", "masked_fill", "max", "min")
+_MASK = torch.bool
 #: are no part of the values
 _OPTIONS = ("dtype", "out")
 
@@ -235,6 +236,7 @@ class Counts:
             self.lost(given)
             or self.follows(indexed(before)[1])
             or any(t.is_floating_point() for t in tensors_in(given))
+            or self._chooses(before, target)
         ):
             counts = None
         else:
@@ -302,11 +304,20 @@ class Counts:
             return [self._added(call, output)]
         if name in _SUMS:
             return self._moved(call, _SUMS[name])
+        if self._chooses(call, output):
+            return None
         if name in _MOVES or (call.kind == "structural" and name not in _BY_VALUE):
             return self._moved(call, call.function)
         if call.kind == "product" and not output.is_floating_point():
             return [self._multiplied(call)]
         return None
+
+    def _chooses(self, call: Call, output: Any) -> bool:
+        """Whether one-hot vectors are a mask that chooses between other values."""
+        masks = [t for t in tensors_in((call.args, call.kwargs)) if t.dtype is _MASK]
+        return self.follows(masks) and any(
+            t.dtype is not _MASK for t in tensors_in(output)
+        )
 
     def _moved(self, call: Call, function: Callable[..., Any]) -> list[Tensor]:
         """Move counts as an operator moves identifiers.
@@ -438,7 +449,7 @@ def as_index(index: Any) -> tuple[Any, ...]:
 
 def _plain(tensor: Tensor) -> Tensor:
     """Return the tensor inside the wrappers of vmap and other transforms."""
-    functorch = torch._C._functorch  # type: ignore[attr-defined]
+    functorch = torch._C._functorch
     while functorch.is_functorch_wrapped_tensor(tensor):
         tensor = functorch.get_unwrapped(tensor)
     return tensor

@@ -240,7 +240,7 @@ class Identifiers(Counts):
             if name != "scatter":
                 return function(*before, rows, *after, **options)
             # of a number is another overload
-            scatter = Tensor.scatter_ if _writes(function) else torch.scatter
+            scatter: Any = Tensor.scatter_ if _writes(function) else torch.scatter
             return scatter(*before, *after, src=rows, **options)
 
         return False, write
@@ -251,11 +251,14 @@ class Identifiers(Counts):
         """Follow what is written into a tensor."""
         target = call.args[0]
         if target.is_floating_point():
+            if self._values(call):
+                return False, self._cast_first(call)
             given = tensors_in((call.args[1:], call.kwargs))
             whole = any(not t.is_floating_point() and self.follows(t) for t in given)
-            if not whole or self.follows(indexed(call)[1]):
-                return _PASS
-            return False, self._cast_first(call)
+            if not whole or _relevant(target) or not torch.is_grad_enabled():
+                return _PASS  # marked already, or they say where, not what
+            call.function(*call.args, **call.kwargs)
+            return True, target.copy_(self._number(target.clone(), call.operator))
         before = self.before_writing(call)
         output = call.function(*call.args, **call.kwargs)
         self.after_writing(before, target)
@@ -270,7 +273,7 @@ class Identifiers(Counts):
         if call.operator in CASTS:
             if not self.follows(source):
                 return _PASS  # the dtype of another
-        elif whole and (others or self.one_hot(whole)):
+        elif (others or self.one_hot(whole)) and self._values(call):
             return False, self._cast_first(call)
         elif any(_relevant(t) for t in others):
             return _PASS
@@ -289,20 +292,37 @@ class Identifiers(Counts):
         name = self.lost(whole) or call.operator
         return True, map_tensors(lambda t: self._number(t, name), output)
 
+    def _values(self, call: Call) -> list[Tensor]:
+        """Return the identifiers that an operator takes as values, not as places."""
+        _, index = indexed(call)
+        places = {id(t) for t in tensors_in(index)}
+        return [
+            t
+            for t in tensors_in((call.args, call.kwargs))
+            if call.kind is not None
+            and id(t) not in places
+            and not t.is_floating_point()
+            and t.dtype != torch.bool
+            and self.follows(t)
+        ]
+
     def _how_many(self, counts: Tensor) -> Tensor:
         return counts.detach()
 
     def _number(self, output: Tensor, operator: str) -> Tensor:
         if not output.is_floating_point():
             return output
-        marked = self._refuse(
-            output,
+        message = (
             "integers that no embedding of the model looked up are used as numbers (by "
             f"{operator!r}). An integer input is explained as token identifiers, which "
             "are names and no numbers: pass numbers as floating point, and a mask or "
             "positions as constants, by additional_forward_args or by another key of "
-            "the mapping.",
+            "the mapping. One-hot vectors by torch.nn.functional.one_hot(ids, classes) "
+            "can be explained."
         )
+        if output.layout is not torch.strided:
+            raise InputError(message)
+        marked = self._refuse(output, message)
         if self.follows(output):
             self.follow(marked, self.of(output), lost=self.lost(output))
         return marked
@@ -316,7 +336,7 @@ class Identifiers(Counts):
 
         nothing = sum(leaf.sum().real.to(output) * 0 for leaf in self.leaves)
         marked = output + nothing
-        marked.register_hook(refuse)  # type: ignore[no-untyped-call]
+        marked.register_hook(refuse)
         return marked
 
     def _cast_first(self, call: Call) -> Callable[[], Any]:
@@ -325,9 +345,10 @@ class Identifiers(Counts):
         dtypes = [t.dtype for t in given if t.is_floating_point()]
         dtype = dtypes[0] if dtypes else torch.get_default_dtype()
 
+        values = {id(t) for t in self._values(call)}
+
         def cast(tensor: Tensor) -> Tensor:
-            whole = not tensor.is_floating_point() and self.follows(tensor)
-            return tensor.to(dtype) if whole else tensor
+            return tensor.to(dtype) if id(tensor) in values else tensor
 
         def run() -> Any:
             args, kwargs = map_tensors(cast, call.args), map_tensors(cast, call.kwargs)

@@ -213,6 +213,7 @@ FOLLOWED: dict[str, tuple[Model, Tensor]] = {
     ),
     # one-hot
     "one-hot": (lambda i: score(one_hot(i).double() @ TABLE), OWN),
+    "one-hot, as a mask": (lambda i: score(one_hot(i).bool().to(TABLE) @ TABLE), OWN),
     "one-hot beside": (
         lambda i: score(TABLE[i]) + score(one_hot(i).double() @ TABLE),
         2 * OWN,
@@ -343,6 +344,14 @@ FOLLOWED: dict[str, tuple[Model, Tensor]] = {
         lambda i: score(TABLE[i] + TABLE[(i != 5).cumsum(1).type_as(i)]),
         OWN,
     ),
+    "places of what is read": (
+        lambda i: (TABLE[i] @ TABLE.t()).gather(-1, i[..., None]).sum((1, 2)),
+        (TABLE[IDS] ** 2).sum(-1),
+    ),
+    "places to write what is read": (
+        lambda i: zeros(2, 50).scatter_add(1, i, TABLE[i] @ VECTOR).sum(1),
+        OWN,
+    ),
     "a number that is not used": (
         lambda i: (i.double().mean(), score(TABLE[i]))[1],
         OWN,
@@ -407,6 +416,20 @@ REFUSED: dict[str, tuple[Model, str]] = {
             score(TABLE[i]) + torch.zeros(2, 50).long().scatter_(1, i, 1).sum(1) / 2
         ),
         "as numbers .by 'scatter'",
+    ),
+    "a comparison as a mask": (
+        lambda i: score(torch.where(i[..., None] == RANGE, 1.0, 0.0).double() @ TABLE),
+        "as numbers .by 'where'",
+    ),
+    "a comparison filled in": (
+        lambda i: score(zeros(2, 3, 50).masked_fill_(i[..., None] == RANGE, 1) @ TABLE),
+        "as numbers .by 'masked_fill'",
+    ),
+    "filled at": (
+        lambda i: (
+            score(TABLE[i]) + zeros(50).index_fill_(0, i[0], 1.0) @ TABLE @ VECTOR
+        ),
+        "as numbers .by 'index_fill'",
     ),
     "unique": (
         lambda i: score(TABLE[i]) + score(TABLE[i.unique()][None]),
