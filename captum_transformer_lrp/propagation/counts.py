@@ -139,7 +139,11 @@ class Counts:
 
     def follows(self, tensors: Any) -> bool:
         """Whether some of the tensors were made of identifiers."""
-        return any(self._found(tensor) is not None for tensor in tensors_in(tensors))
+        if isinstance(tensors, Tensor):  # asked for every operator of a model
+            return tensors.dtype in self._dtypes and self._found(tensors) is not None
+        if isinstance(tensors, (list, tuple)):
+            return any(map(self.follows, tensors))
+        return isinstance(tensors, dict) and any(map(self.follows, tensors.values()))
 
     def of(self, tensor: Tensor) -> Tensor:
         """Return the counts of a tensor, of its shape."""

@@ -93,7 +93,7 @@ class Identifiers(Counts):
             Whether the call was done here, and its output. If it was not done, either
             None, or what to run in its place so that the operators in it are met.
         """
-        if not self.follows((args, kwargs)):
+        if not (self.follows(args) or (kwargs and self.follows(kwargs))):
             return _PASS
         name, in_place = operator.name, operator.in_place
         if name[:2] == name[-2:] == "__" and name not in CASTS:
