@@ -40,6 +40,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     (
         "propagation.rules",
+        "propagation.counts",
         "propagation.decompositions",
         "propagation.functions",
         "propagation.joins",

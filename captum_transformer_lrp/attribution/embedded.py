@@ -19,13 +19,20 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import InputError
-from ..propagation.call import tensors_in
+from ..propagation.call import Call, tensors_in
 from ..propagation.composites import ATTN_LRP
-from ..propagation.identifiers import Identifiers
+from ..propagation.identifiers import Identifiers, Met
 from ..propagation.installed import Eagerly
-from ..propagation.table import Operator, table_for
+from ..propagation.table import table_for
 from .inputs import prepare_inputs, why_it_failed
 from .scores import output_tensor, select_scores
+
+_TABLES = frozenset({"embedding", "getitem", "index", "index_select"})
+_NO_EMBEDDING = (
+    "the model looks several identifiers up together, or makes one-hot vectors of "
+    "them, which have no embedding of their own. Explain it with AttnLRP or another "
+    "method that goes back to identifiers, or what is looked up with a Layer class."
+)
 
 
 class _Codes(Identifiers):
@@ -40,32 +47,47 @@ class _Codes(Identifiers):
         codes = torch.complex(place, torch.ones_like(place)).view(ids.shape)
         super().__init__(((ids, codes.requires_grad_()),), additive=False)
         self.arrived: tuple[Tensor, Tensor] | None = None
+        self.refused = False  # wherever something of the sort is in the model
 
-    def _plain_ones(self, tensor: Tensor) -> Tensor:
-        like = next(iter(self._ones.values()))[1]
-        return torch.ones_like(tensor, dtype=like.dtype)
+    def _is_table(self, operator: str, read: Tensor) -> bool:
+        # no gradient tells here what the model computed: scores of the next token?
+        return operator in _TABLES or isinstance(read, nn.Parameter)
 
-    def _with_constants(self, ones: Tensor) -> Tensor:
-        return ones
+    def _how_many(self, counts: Tensor) -> Tensor:
+        return counts.detach().imag
 
-    def _look_up(
-        self,
-        operator: Operator,
-        function: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        followed: list[Tensor],
-    ) -> Any:
-        if operator.name == "embedding_bag":
+    def _start(self, output: Tensor, counts: Tensor, table: Tensor) -> Tensor:
+        counts = counts.detach()
+        several = self._how_many(counts)
+        if ((several > 0) & (several != 1)).any():
+            raise InputError(_NO_EMBEDDING)
+        dims = next(
+            (
+                d
+                for d in range(counts.dim() + 1)
+                if counts.shape[:d].numel() == counts.numel()
+            ),
+            0,
+        )
+        if counts.shape[:dims] != output.shape[:dims]:
             raise InputError(
-                "embedding_bag sums the embeddings of several identifiers, which are "
-                "not told apart afterwards: explain its output with a Layer class"
+                "the model reads the embeddings of identifiers in another order than "
+                "(identifier, feature): table[:, ids]. Write table.t()[ids], or "
+                "explain what is looked up with a Layer class."
             )
-        table = next(t for t in tensors_in((args, kwargs)) if t.is_floating_point())
-        codes = self.of(followed[0])
-        assert codes is not None
-        self.arrived = table, codes.detach()
-        return function(*args, **kwargs)
+        self.arrived = table, counts.reshape(counts.shape[:dims])
+        return output
+
+    def _write_at(self, call: Call) -> Met:
+        given = tensors_in((call.args[1:], call.kwargs))
+        values = [t for t in given if t.is_floating_point()]
+        if all((t == t.flatten()[:1]).all() for t in values):
+            raise InputError(_NO_EMBEDDING)
+        return False, None  # what the model computed, at places that they say
+
+    def _refuse(self, output: Tensor, message: str) -> Tensor:
+        self.refused = True
+        return super()._refuse(output, message)
 
 
 class _Reading(TorchFunctionMode):
@@ -90,13 +112,16 @@ class _Reading(TorchFunctionMode):
         kwargs = kwargs or {}
         operator = self.table.operator(func)
         codes = self.codes
-        if operator.metadata or all(
-            codes.of(t) is None for t in tensors_in((args, kwargs))
+        if not operator.follows or not any(
+            codes.follows(t) for t in tensors_in((args, kwargs))
         ):
             return func(*args, **kwargs)
         # the codes are no part of the model: no other mode may see them
         with torch._C.DisableTorchFunction(), torch.enable_grad():
             handled, output = codes.meet(operator, func, args, kwargs)
+        if output is not None and not handled:  # what to run in its place
+            with self:
+                return output()
         if not handled:
             return func(*args, **kwargs)
         if codes.arrived is None:
@@ -135,7 +160,8 @@ def look_up(ids: Tensor, run: Callable[[], Any]) -> tuple[list[Lookup], list[int
         and what the model returned.
 
     Raises:
-        InputError: no table looks the identifiers up.
+        InputError: no table looks the identifiers up, or they are used in ways that
+            their embeddings do not tell: as numbers, several together, or one-hot.
     """
     found: list[Lookup] = []
     order: list[int] = []
@@ -163,8 +189,11 @@ def look_up(ids: Tensor, run: Callable[[], Any]) -> tuple[list[Lookup], list[int
         found.append(new)
         return output
 
-    with torch.no_grad(), _Reading(ids, read):
+    reading = _Reading(ids, read)
+    with torch.no_grad(), reading:
         output = run()
+    if reading.codes.refused:
+        _check_refused(ids, run)
     if not found:
         raise InputError(
             f"integers of shape {tuple(ids.shape)} that no embedding of the model "
@@ -175,6 +204,16 @@ def look_up(ids: Tensor, run: Callable[[], Any]) -> tuple[list[Lookup], list[int
         one.embeddings = one.embeddings.view(*ids.shape, -1)
         one.read = one.read.view(ids.shape)
     return found, order, output
+
+
+def _check_refused(ids: Tensor, run: Callable[[], Any]) -> None:
+    """Raise InputError if the output depends on what cannot be followed."""
+    reading = _Reading(ids, lambda table, places, output: output)
+    with torch.enable_grad(), reading:
+        found = [t for t in tensors_in(run()) if t.requires_grad]
+    if found:
+        sums = [t.sum() for t in found]
+        torch.autograd.grad(sums, reading.codes.leaves, allow_unused=True)
 
 
 class InputFunction(nn.Module):
@@ -242,7 +281,8 @@ class InputFunction(nn.Module):
             new = embeddings[next(numbers)].to(output.device)
             with torch._C.DisableTorchFunction():
                 index = places.real.round().long().flatten()
-                known = places.imag.reshape(*places.shape, 1) > 0.5
+                trailing = [1] * (output.dim() - places.dim())
+                known = places.imag.reshape(*places.shape, *trailing) > 0.5
                 whole = bool(known.all())
                 straight = whole and torch.equal(
                     index, torch.arange(len(index), device=index.device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -366,6 +367,80 @@ _KERNELS: dict[str, tuple[str, ...]] = {
     "fused_attention_overrideable": ("attn_bias", *_DROPOUT),
     "attention_math": ("attn_mask", *_DROPOUT),
 }
+
+
+def embedding_bag(
+    input: Tensor,
+    weight: Tensor,
+    offsets: Tensor | None = None,
+    max_norm: float | None = None,
+    norm_type: float = 2.0,
+    scale_grad_by_freq: bool = False,
+    mode: str = "mean",
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> Tensor:
+    """Return the sum, mean or largest of the embeddings of each bag of identifiers.
+
+    Arguments and shapes are those of :func:`torch.nn.functional.embedding_bag`: bags
+    are the rows of ``input``, or start at ``offsets``; an empty one is 0.
+    """
+    rows = functional.embedding(input, weight, max_norm=max_norm, norm_type=norm_type)
+    if per_sample_weights is not None:
+        rows = rows * per_sample_weights.unsqueeze(-1)
+    if input.dim() == 2 and padding_idx is None and input.shape[1]:
+        return _of_bag(rows, mode, 1)
+    bags: list[Tensor]
+    if input.dim() == 2:
+        bags, ids = list(rows), list(input)
+    else:
+        assert offsets is not None
+        ends = [*offsets.tolist(), *([] if include_last_offset else [len(rows)])]
+        parts = [slice(a, b) for a, b in itertools.pairwise(ends)]
+        bags, ids = [rows[part] for part in parts], [input[part] for part in parts]
+    if padding_idx is not None:
+        padding = padding_idx % len(weight)
+        bags = [bag[i != padding] for bag, i in zip(bags, ids, strict=True)]
+    empty = weight.new_zeros(weight.shape[1])
+    return torch.stack([_of_bag(b, mode, 0) if len(b) else empty for b in bags])
+
+
+def _of_bag(rows: Tensor, mode: str, dim: int) -> Tensor:
+    if mode == "max":
+        largest: Tensor = rows.max(dim).values
+        return largest
+    return rows.sum(dim) if mode == "sum" else rows.mean(dim)
+
+
+def embedding_bag_of_aten(
+    weight: Tensor,
+    indices: Tensor,
+    offsets: Tensor,
+    scale_grad_by_freq: bool = False,
+    mode: int = 0,
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int | None = None,
+) -> tuple[Tensor, ...]:
+    """Return :func:`embedding_bag` with the arguments of ``torch.embedding_bag``.
+
+    Of the four tensors that it returns, three only serve its backward pass.
+    """
+    bags = embedding_bag(
+        indices,
+        weight,
+        offsets,
+        mode=("sum", "mean", "max")[mode],
+        per_sample_weights=per_sample_weights,
+        include_last_offset=include_last_offset,
+        padding_idx=None if padding_idx is None or padding_idx < 0 else padding_idx,
+    )
+    nothing = offsets.new_zeros(0)
+    return bags, nothing, nothing, nothing
+
 
 #: operators that every method sees written out
 DECOMPOSITIONS: dict[str, Callable[..., Any]] = {

@@ -82,12 +82,15 @@ class Engine(TorchFunctionMode):
         self.table = table_for(composite)
         self.composite = composite = self.table.composite
         self.unknown = UnknownOperators(unknown or composite.unknown, composite)
+        self.tape = Tape()
         self.identifiers = Identifiers(
-            identifiers, additive=composite.carries == "relevance"
+            identifiers,
+            additive=composite.carries == "relevance",
+            spreads=composite.converts,
+            tape=self.tape,
         )
         self._follows = self.identifiers.active
         self.root = root
-        self.tape = Tape()
         for _, ones in identifiers:
             self.tape.start(ones, ones)
         self._nested = 0  # within operators that show those they are made of
@@ -205,6 +208,14 @@ class Engine(TorchFunctionMode):
         operator = self._operators.get(func)
         if operator is None:
             operator = self.table.operator(func)
+        if self._follows and operator.follows and not self._paused:
+            handled, output = self.identifiers.meet(operator, func, args, kwargs or {})
+            if handled:
+                output = self.started(operator, args, output)
+                self._record(operator, (), output)
+                return output
+            if output is not None:  # what to run in its place
+                return self.reenter(output)
         if operator.metadata or self._paused or not _is_grad_enabled():
             if operator.differentiates:
                 self._refuse_differentiation(operator, args)
@@ -217,12 +228,6 @@ class Engine(TorchFunctionMode):
         if self._parameters and operator.kind == "product":
             args = self._meet_parameters(args)
         tape = self.tape
-        if self._follows:
-            handled, output = self.identifiers.meet(operator, func, args, kwargs or {})
-            if handled:
-                output = self.started(operator, args, output)
-                self._record(operator, (), output)
-                return output
         # the loop below runs for every operator of the model: collect the records of
         # what carries relevance, and replace what is foreign by constants
         parents: list[Made] = []

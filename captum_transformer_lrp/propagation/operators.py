@@ -193,6 +193,14 @@ METADATA: frozenset[str] = _names("""
     record_stream _make_subclass is_neg is_conj dense_dim sparse_dim
 """)
 
+#: Those of them through which identifiers are followed all the same.
+FOLLOWED: frozenset[str] = _names("""
+    __eq__ eq one_hot bool byte char tensor as_tensor new_tensor __deepcopy__
+    bitwise_and bitwise_or bitwise_not bitwise_xor __and__ __or__ __xor__ __invert__
+    __rand__ __ror__ __iand__ __ior__ bincount unique unique_consecutive searchsorted
+    bucketize
+""")
+
 #: Tensor attributes that are themselves tensors made of the values.
 _TENSOR_ATTRIBUTES = frozenset({"T", "mT", "H", "mH", "real", "imag", "data"})
 

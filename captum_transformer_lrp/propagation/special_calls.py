@@ -188,7 +188,7 @@ ADDENDS = frozenset(
 
 
 def may_be_special(name: str, args: Arguments, kwargs: Keywords) -> bool:
-    """Whether the function of an operator need be asked: the ordinary calls are many."""
+    """Whether the function of an operator is to be asked; most calls are ordinary."""
     if name == "pow":
         return isinstance(kwargs.get("exponent", args[-1] if args else None), Tensor)
     if name in ("div", "divide"):

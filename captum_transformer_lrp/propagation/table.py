@@ -12,6 +12,7 @@ from .decompositions import DECOMPOSITIONS, torch_decomposition
 from .functions import OPENED
 from .joins import ELEMENTWISE, JOINS, OneFunction
 from .operators import (
+    FOLLOWED,
     inplace_argument,
     is_in_place,
     is_metadata,
@@ -69,6 +70,7 @@ class Operator:
         rule (Rule | None): the rule of the composite; None if it has none.
         stateful (bool): it may draw random numbers or change a module.
         metadata (bool): it carries no relevance whatever happens.
+        follows (bool): identifiers may be followed through it.
         multiplies (bool): it is of kind ``"product"``.
         special (Callable | None): asked before the rule whether this call is another
             operator, see :mod:`.special_calls`.
@@ -89,6 +91,7 @@ class Operator:
     __slots__ = (
         "differentiates",
         "elementwise",
+        "follows",
         "function",
         "imitates",
         "in_place",
@@ -115,6 +118,7 @@ class Operator:
         if self.name.endswith("_") or spelled.endswith("__"):
             self.name = spelled
         self.metadata = is_metadata(self.name) or is_metadata(spelled)
+        self.follows = not self.metadata or self.name in FOLLOWED
         self.kind, rule = table.for_operator(self.name)
         self.rule = None if rule is None else table.in_form(rule, self.kind, self.name)
         self.imitates = self.name in IMITATES

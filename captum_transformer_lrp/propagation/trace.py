@@ -223,9 +223,6 @@ _RESHAPE = frozenset(
     "squeeze unsqueeze t transpose swapaxes swapdims as_strided detach".split()
 )
 
-#: may read the rows of explained identifiers
-_LOOKUPS = frozenset({"embedding", "getitem", "index_select"})
-
 #: in place they write values beside others that stay
 _WRITES = frozenset({"setitem", "copy"})
 
@@ -445,9 +442,9 @@ class TracingEngine(Engine):
 
     def started(self, operator: Operator, args: Any, output: Any) -> Any:
         """Record the look-up of explained identifiers, which receive what arrives."""
-        if operator.name not in _LOOKUPS:
-            return output
         if not isinstance(output, Tensor) or not output.requires_grad or self.backward:
+            return output
+        if self.identifiers.follows(output):  # not yet
             return output
         index = self._begin(operator.name, "lookup", "to the identifiers", [])
         output = self._watch_output(index, output)
@@ -612,7 +609,7 @@ class BalancingEngine(TracingEngine):
     def started(self, operator: Operator, args: Any, output: Any) -> Any:
         """Measure what arrives at the look-up of explained identifiers."""
         read = isinstance(output, Tensor) and output.requires_grad
-        if read and operator.name in _LOOKUPS and not self.backward:
+        if read and not self.backward:
             output = output.clone()
             super()._measure(output, self._started, 0)
         return output

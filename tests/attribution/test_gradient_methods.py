@@ -421,6 +421,33 @@ def test_identifiers_that_are_moved_before_they_are_read():
     assert relative(found.sum(1), fall) < 1e-6 and delta.abs().max() < 1e-6
 
 
+@pytest.mark.parametrize(
+    ("read", "message"),
+    [
+        (lambda e, i: e((i[:, :-1] * 5 + i[:, 1:]) % 12), "several identifiers up"),
+        (
+            lambda e, i: nn.functional.one_hot(i, 12).double() @ e.weight,
+            "one-hot vectors",
+        ),
+        (lambda e, i: e.weight.t()[:, i].movedim(0, -1), "in another order"),
+        (lambda e, i: e(i) * i.double()[..., None], "used as numbers"),
+        (lambda e, i: e(i) + e(i.unique())[:1], "looked up after 'unique'"),
+    ],
+)
+def test_identifiers_that_embeddings_do_not_tell(read, message):
+    table = nn.Embedding(12, 4).double()
+    with pytest.raises(InputError, match=message):
+        InputSaliency(lambda ids: read(table, ids).sum((1, 2))).attribute(IDS[:1], None)
+
+
+def test_identifiers_that_stand_beside_numbers_which_are_not_used():
+    table = nn.Embedding(12, 4).double()
+    found = InputIntegratedGradients(
+        lambda ids: (ids.double().mean(), table(ids).sum((1, 2)))[1]
+    ).attribute(IDS[:1], None)
+    assert relative(found, table(IDS[:1]).sum(-1).detach()) < 1e-6
+
+
 def test_a_function_of_the_model():
     model = tiny()
     ids = IDS[:1]
