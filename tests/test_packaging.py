@@ -39,6 +39,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     (
         "propagation.rules",
         "propagation.decompositions",
+        "propagation.flex_attention",
         "propagation.functions",
     ),
     ("propagation.registry",),

@@ -29,6 +29,7 @@ from torch.overrides import TorchFunctionMode
 from ..errors import ModelStateError
 from .call import Call, map_tensors, tensors_in
 from .composites import Composite
+from .flex_attention import IN_PLACE
 from .functions import Opened, acquire, release, wanted
 from .identifiers import Identifiers
 from .operators import transparent
@@ -108,6 +109,7 @@ class Engine(TorchFunctionMode):
         self._handles: list[Any] = []
         self._hooked = False
         self._opens = False
+        self._flexible = False
         self._indexed: set[nn.Module] = set()
         self.compiled = False
         self.merges = root is None  # what comes is not known
@@ -141,6 +143,8 @@ class Engine(TorchFunctionMode):
             if wanted(self.table.modules):
                 acquire(_ask_to_open)
                 self._opens = True
+            IN_PLACE.acquire(_writes_out)
+            self._flexible = True
             super().__enter__()  # type: ignore[no-untyped-call]
         except BaseException:
             self._leave()
@@ -164,6 +168,9 @@ class Engine(TorchFunctionMode):
         if self._opens:
             release()
             self._opens = False
+        if self._flexible:
+            IN_PLACE.release()
+            self._flexible = False
         _thread.engine = self._outer
         if self._outer is not None:
             self._outer._paused -= 1
@@ -798,6 +805,11 @@ def _release_global_hooks() -> None:
 def _ask_to_open(function: Any, args: Any, kwargs: Any) -> Any:
     engine: Engine | None = getattr(_thread, "engine", None)
     return NotImplemented if engine is None else engine.open(function, args, kwargs)
+
+
+def _writes_out() -> bool:
+    """Whether flex attention is written out on this thread."""
+    return getattr(_thread, "engine", None) is not None and torch.is_grad_enabled()
 
 
 def _before_module(module: nn.Module, args: Any) -> Any:

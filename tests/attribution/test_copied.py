@@ -198,7 +198,8 @@ def test_attention_methods_leave_an_empty_cache() -> None:
             keys = torch.cat(past, 1)
             return self.head(x + (self.query(x) @ keys.mT).softmax(-1) @ keys)
 
-    model, past = Empty(lambda c: c), []
+    model = Empty(lambda c: c)
+    past: list[Tensor] = []
     batch = {"input_ids": IDS, "past": past}
     maps = [CheferLRP(model).attribute(batch, (-1, 4)) for _ in range(2)]
     assert torch.equal(maps[0], maps[1])
