@@ -177,7 +177,8 @@ class AttentionAttribution(Named, GradientAttribution):
         with self._seen(inputs, additional_forward_args) as model:
             for number, target in enumerate(targets, start=1):
                 layers = model.go_back(target, last=number == len(targets))
-                found.append(self._attributions(model, layers))
+                with torch._C.DisableTorchFunction():
+                    found.append(self._attributions(model, layers))
         return found
 
     def layers(

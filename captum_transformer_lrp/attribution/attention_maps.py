@@ -132,35 +132,37 @@ def seen(
                     engine, scores, maps, relevance=True, keep_graph=not last
                 )
             layers = []
-            for m, arrange, stream, step, layout, gradient, r in zip(
-                engine.maps,
-                shapes,
-                streams,
-                steps,
-                layouts,
-                gradients,
-                carried,
-                strict=True,
-            ):
-                zero = torch.zeros_like(m.tensor, requires_grad=False)
-                layers.append(
-                    AttentionLayer(
-                        m.module,
-                        arrange(m.tensor.detach()),
-                        arrange(zero if gradient is None else gradient),
-                        arrange(zero if r is None else r) if relevance else None,
-                        stream[0],
-                        stream[1],
-                        step,
-                        gradient is not None and bool(gradient.any()),
-                        layout,
+            with torch._C.DisableTorchFunction():
+                for m, arrange, stream, step, layout, gradient, r in zip(
+                    engine.maps,
+                    shapes,
+                    streams,
+                    steps,
+                    layouts,
+                    gradients,
+                    carried,
+                    strict=True,
+                ):
+                    zero = torch.zeros_like(m.tensor, requires_grad=False)
+                    layers.append(
+                        AttentionLayer(
+                            m.module,
+                            arrange(m.tensor.detach()),
+                            arrange(zero if gradient is None else gradient),
+                            arrange(zero if r is None else r) if relevance else None,
+                            stream[0],
+                            stream[1],
+                            step,
+                            gradient is not None and bool(gradient.any()),
+                            layout,
+                        )
                     )
-                )
             return tuple(layers)
 
         with torch._C.DisableTorchFunction():
             merges = [] if positions is None else positions.stages
-            yield Seen(prepared, engine.grids, merges, go_back)
+        # in the open: a checkpoint is computed again on the way back, under the rules
+        yield Seen(prepared, engine.grids, merges, go_back)
 
 
 def _check_examples(prepared: Inputs) -> None:
