@@ -124,3 +124,31 @@ def test_compiled_models_run_eagerly() -> None:
     expected = AttnLRP(model).attribute(IDS, target=1)
     model.bert.encoder.layer[0] = torch.compile(model.bert.encoder.layer[0])
     assert relative(AttnLRP(model).attribute(IDS, target=1), expected) < 1e-12
+
+
+@pytest.mark.parametrize("method", [AttnLRP, CPLRP])
+@pytest.mark.parametrize("kind", ["dynamic", "of a graph", "static", "empty"])
+def test_a_cache_is_what_came_before_and_stays_as_it_was(
+    method: Any, kind: str
+) -> None:
+    model = llama()
+    known, new = IDS[:1, :4], IDS[:1, 4:]
+    if kind == "static":
+        cache = transformers.StaticCache(config=model.config, max_cache_len=9)
+    else:
+        cache = transformers.DynamicCache(config=model.config)
+    if kind != "empty":
+        with torch.set_grad_enabled(kind == "of a graph"):
+            model(known, past_key_values=cache, use_cache=True)
+    before = model.get_input_embeddings()(known).detach()
+
+    def after(x: Tensor) -> Tensor:
+        whole = x if kind == "empty" else torch.cat([before, x], 1)
+        return model(inputs_embeds=whole).logits
+
+    embedded = model.get_input_embeddings()(new).detach()
+    expected = method(after).attribute(embedded, target=(-1, 4)).sum(-1)
+    for _ in range(2):
+        batch = {"input_ids": new, "past_key_values": cache}
+        assert relative(method(model).attribute(batch, (-1, 4)), expected) < 1e-9
+    assert int(cache.get_seq_length()) == (0 if kind == "empty" else 4)

@@ -23,7 +23,7 @@ PROJECT = PACKAGE.parent
 # Imports run from a later row to an earlier one, or within a row; a row names modules
 # and whole folders.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "_captum", "_named"),
+    ("errors", "_captum", "_copied", "_named"),
     (
         "propagation.call",
         "propagation.gates",
@@ -42,6 +42,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "propagation.rules",
         "propagation.counts",
         "propagation.decompositions",
+        "propagation.flex_attention",
         "propagation.functions",
         "propagation.joins",
         "propagation.special_calls",
@@ -161,7 +162,7 @@ def objection(module: str, imported: str) -> str | None:
     attribution = row("attribution")
     assert attribution is not None
     if beside(module):
-        if beside(imported) or imported in ("errors", "_captum", "_named"):
+        if beside(imported) or imported in LAYERS[0]:
             return None
         return f"{module} stands beside the engine and imports {imported or NAME!r}"
     assert own is not None

@@ -181,7 +181,8 @@ class AttentionAttribution(Named, GradientAttribution):
         with seeing as model, torch._C.DisableTorchFunction():
             for number, target in enumerate(targets, start=1):
                 layers = model.go_back(target, last=number == len(targets))
-                found.append(self._attributions(model, layers))
+                with torch._C.DisableTorchFunction():
+                    found.append(self._attributions(model, layers))
         return found
 
     @explains

@@ -111,6 +111,7 @@ def seen(
                 "that depend on the inputs. Methods of this family need attention; "
                 "AttnLRP explains any model."
             )
+        _check_examples(prepared)
         maps = [m.tensor for m in engine.maps]
         streams = [streams_of(m) for m in maps]
         positions, layouts = _layouts(engine.maps, streams, prepared.examples)
@@ -131,35 +132,60 @@ def seen(
                     engine, scores, maps, relevance=True, keep_graph=not last
                 )
             layers = []
-            for m, arrange, stream, step, layout, gradient, r in zip(
-                engine.maps,
-                shapes,
-                streams,
-                steps,
-                layouts,
-                gradients,
-                carried,
-                strict=True,
-            ):
-                zero = torch.zeros_like(m.tensor, requires_grad=False)
-                layers.append(
-                    AttentionLayer(
-                        m.module,
-                        arrange(m.tensor.detach()),
-                        arrange(zero if gradient is None else gradient),
-                        arrange(zero if r is None else r) if relevance else None,
-                        stream[0],
-                        stream[1],
-                        step,
-                        gradient is not None and bool(gradient.any()),
-                        layout,
+            with torch._C.DisableTorchFunction():
+                for m, arrange, stream, step, layout, gradient, r in zip(
+                    engine.maps,
+                    shapes,
+                    streams,
+                    steps,
+                    layouts,
+                    gradients,
+                    carried,
+                    strict=True,
+                ):
+                    zero = torch.zeros_like(m.tensor, requires_grad=False)
+                    layers.append(
+                        AttentionLayer(
+                            m.module,
+                            arrange(m.tensor.detach()),
+                            arrange(zero if gradient is None else gradient),
+                            arrange(zero if r is None else r) if relevance else None,
+                            stream[0],
+                            stream[1],
+                            step,
+                            gradient is not None and bool(gradient.any()),
+                            layout,
+                        )
                     )
-                )
             return tuple(layers)
 
         with torch._C.DisableTorchFunction():
             merges = [] if positions is None else positions.stages
+        # in the open: a checkpoint is computed again on the way back, under the rules
         yield Seen(prepared, engine.grids, merges, go_back)
+
+
+def _check_examples(prepared: Inputs) -> None:
+    """Raise AttentionError where texts and pictures are not as many.
+
+    A map of three pictures beside one text would pass for one of three times as many
+    heads.
+    """
+    sizes = {
+        leaf.name: len(leaf.given)
+        for leaf in prepared.leaves
+        if leaf.given.dim() in ((2,) if leaf.is_identifier else (3, 4))
+    }
+    if len(set(sizes.values())) > 1:
+        most = max(sizes.values())
+        found = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        raise AttentionError(
+            f"the inputs do not have the same number of examples ({found}), so that "
+            "maps of attention cannot be put to examples. Repeat what there is one of, "
+            f"as in pixel_values.expand({most}, -1, -1, -1), and give each example its "
+            f"own target: target=[0, ..., {most - 1}]. AttnLRP explains these inputs "
+            "as they are."
+        )
 
 
 def _or_nothing(

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from .._copied import copied
 from ..errors import InputError
 from ..propagation.call import Call, tensors_in
 from ..propagation.composites import ATTN_LRP
@@ -264,11 +265,12 @@ class InputFunction(nn.Module):
                 return output_tensor(self.call(ids, *rest), self.output_field)
 
     def call(self, explained: Tensor, *rest: Any) -> Any:
-        """Call the model with the explained input and the further tensors."""
+        """Call the model with the explained input and copies of all further ones."""
+        rest, constants = copied((rest, self.constants))
         if self.name is None:
-            return self.forward_func(explained, *rest, **self.constants)
+            return self.forward_func(explained, *rest, **constants)
         named = {self.name: explained, **dict(zip(self.names, rest, strict=True))}
-        return self.forward_func(**named, **self.constants)
+        return self.forward_func(**named, **constants)
 
     def _replacing(
         self, embeddings: Sequence[Tensor]

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from .._captum import format_additional_forward_args
+from .._copied import copied
 from ..errors import InputError
-from ..propagation.call import map_tensors
 
 #: keys of a tokenizer's or processor's mapping that are explained when they are there
 KNOWN_KEYS = (
@@ -78,8 +78,8 @@ class Inputs:
     Attributes:
         leaves (tuple of Leaf): one for each explained input.
         form (str): ``"tensor"``, ``"tuple"`` or ``"mapping"``, as the user gave them.
-        arguments (tuple): further positional arguments.
-        keywords (dict): further keyword arguments.
+        arguments (tuple): further positional arguments, as they were given.
+        keywords (dict): further keyword arguments, alike.
     """
 
     leaves: tuple[Leaf, ...]
@@ -88,12 +88,15 @@ class Inputs:
     keywords: dict[str, Any]
 
     def call(self, forward_func: Callable[..., Any]) -> Any:
-        """Run the forward function."""
-        passed = [leaf.passed for leaf in self.leaves]
+        """Run the forward function, with copies of what it may change.
+
+        They are made where an engine sees it, which may follow positions.
+        """
+        arguments, keywords = copied((self.arguments, self.keywords))
         if self.form == "mapping":
             named = {leaf.name: leaf.passed for leaf in self.leaves}
-            return forward_func(**named, **self.keywords)
-        return forward_func(*passed, *self.arguments)
+            return forward_func(**named, **keywords)
+        return forward_func(*(leaf.passed for leaf in self.leaves), *arguments)
 
     def identifiers(self) -> tuple[tuple[Tensor, Tensor], ...]:
         """Return the integer inputs with their leaves of ones."""
@@ -123,7 +126,8 @@ def prepare_inputs(inputs: Any, additional_forward_args: Any) -> Inputs:
             Of a mapping, the known keys (:data:`KNOWN_KEYS`) are explained and the rest
             is passed on by keyword; where ``attention_mask`` is 0, relevance is 0.
         additional_forward_args (Any): further positional arguments, as Captum takes
-            them; tensors are detached.
+            them. Like the rest of a mapping they are constants, and the model receives
+            copies: see :func:`~captum_transformer_lrp._copied.copied`.
 
     Raises:
         InputError: if there is nothing to explain, or an input is empty, not finite, of
@@ -142,7 +146,7 @@ def prepare_inputs(inputs: Any, additional_forward_args: Any) -> Inputs:
     arguments: tuple[Any, ...] = ()
     if additional_forward_args is not None:
         arguments = format_additional_forward_args(additional_forward_args)
-    return Inputs(leaves, form, map_tensors(_constant, arguments), {})
+    return Inputs(leaves, form, arguments, {})
 
 
 def _prepare_mapping(inputs: Mapping[str, Any], additional_forward_args: Any) -> Inputs:
@@ -179,7 +183,7 @@ def _prepare_mapping(inputs: Mapping[str, Any], additional_forward_args: Any) ->
             )
             leaf = Leaf(key, leaf.given, leaf.leaf, leaf.passed, padding)
         leaves.append(leaf)
-    rest = {k: map_tensors(_constant, v) for k, v in inputs.items() if k not in known}
+    rest = {k: v for k, v in inputs.items() if k not in known}
     return Inputs(tuple(leaves), "mapping", (), rest)
 
 
@@ -224,10 +228,6 @@ def _leaf(name: str, given: Any) -> Leaf:
         "pixels) or int64 / int32 (token identifiers). Convert it, for example with "
         ".float()."
     )
-
-
-def _constant(tensor: Tensor) -> Tensor:
-    return tensor.detach() if tensor.requires_grad else tensor
 
 
 def why_it_failed(

@@ -117,14 +117,23 @@ class LayerTransformerLRP(TransformerLRP, LayerGradientXActivation):
         several = isinstance(self.layer, (list, tuple))
         if not return_convergence_delta:
             return results if several else results[0]
-        deltas = [self._delta(result, explained) for result in results]
+        deltas = [
+            self._delta(result, explained, unit.module)
+            for result, unit in zip(results, units, strict=True)
+        ]
         return (results, deltas) if several else (results[0], deltas[0])
 
-    def _delta(self, result: Any, explained: Explained) -> Tensor:
+    def _delta(self, result: Any, explained: Explained, module: nn.Module) -> Tensor:
         tensors = tuple(tensors_in(result))
         examples = explained.scores.numel()
+        # states and packed steps, even where there are as many as examples
+        other = isinstance(module, nn.RNNBase) or not getattr(
+            module, "batch_first", True
+        )
         for tensor in tensors:
-            if examples > 1 and (not tensor.dim() or tensor.shape[0] != examples):
+            if examples > 1 and (
+                other or not tensor.dim() or tensor.shape[0] != examples
+            ):
                 raise InputError(
                     f"relevance of shape {tuple(tensor.shape)} is not ordered by the "
                     f"{examples} examples, so that there is no delta for each. Leave "

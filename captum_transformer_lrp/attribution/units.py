@@ -14,11 +14,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import InputError, UnitError
 from ..propagation.taps import OutputTap, ParameterTap, Reading, SlotsTap, Tap
@@ -257,6 +258,22 @@ class Layer(Unit):
             return tensors[0] if len(tensors) == 1 else tuple(tensors)
         return _unwrapped(found)
 
+    def selected(self, selector: Selector, readings: Readings, examples: int) -> Tensor:
+        """Return the values of the selected elements.
+
+        Raises:
+            UnitError: if an index is to select from a packed sequence.
+        """
+        for reading in readings:
+            if not callable(selector) and reading is not None and _packed(reading):
+                raise UnitError(
+                    f"{type(self.module).__name__} has a packed sequence, whose rows "
+                    "are the steps of all examples, so that an index does not say of "
+                    "which. Give a neuron_selector that is a function of what the "
+                    "layer has, and unpacks it: pad_packed_sequence(output)[0]..."
+                )
+        return super().selected(selector, readings, examples)
+
     def seen(self, reading: Reading, examples: int) -> Any:
         """Return the tensor, or the tuple with all that there is."""
         return _unwrapped(self.arranged([reading.value], [reading], examples))
@@ -492,11 +509,22 @@ def _features_last(module: nn.Module, tensor: Tensor) -> Tensor:
 
 
 def _flat(value: Any) -> list[Any]:
+    if isinstance(value, PackedSequence):
+        return [value]
     if isinstance(value, dict):
         value = list(value.values())
+    elif is_dataclass(value) and not isinstance(value, type):
+        value = [getattr(value, field.name) for field in fields(value)]
     if isinstance(value, (list, tuple)):
         return [t for item in value for t in _flat(item)]
     return [value] if isinstance(value, Tensor) else []
+
+
+def _packed(reading: Reading) -> bool:
+    """Whether a packed sequence that carries relevance was read."""
+    value = reading.value
+    items = _flat(list(value) if isinstance(value, tuple) else [value])
+    return any(isinstance(x, PackedSequence) and x.data.requires_grad for x in items)
 
 
 def _unwrapped(value: Any) -> Any:

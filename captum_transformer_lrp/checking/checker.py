@@ -9,7 +9,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from .._copied import copied
 from ..attribution import CPLRP, AttnLRP, GradientXInput
+from ..attribution.inputs import KNOWN_KEYS
 from ..attribution.scores import check_scores, output_tensor, select_scores
 from ..attribution.single_pass import run_once
 from ..errors import LRPError, UnknownOperatorError
@@ -584,14 +586,15 @@ class Checker:
 
     def _call(self, model: nn.Module, inputs: Any) -> Any:
         if isinstance(inputs, Mapping):
-            return model(**inputs)
+            rest = {k: v for k, v in inputs.items() if k not in KNOWN_KEYS}
+            return model(**{**inputs, **copied(rest)})
         given = inputs if isinstance(inputs, tuple) else (inputs,)
         if self.arguments is None:
             return model(*given)
         more = (
             self.arguments if isinstance(self.arguments, tuple) else (self.arguments,)
         )
-        return model(*given, *more)
+        return model(*given, *copied(more))
 
     def _scores(self, model: nn.Module, inputs: Any, target: Any = None) -> Tensor:
         output = output_tensor(self._call(model, inputs), self.field)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._copied import copied
 from ..errors import InputError, ModelStateError
 from .prompts import Prompts, padded
 
@@ -91,9 +92,10 @@ def _decoder(model: Any, prompts: Prompts, targets: list[Tensor]) -> Sequences:
     by_name = "input_ids" in accepted or "**" in accepted
 
     def call(tokens: Tensor) -> Any:
+        given = copied(keywords)
         if by_name:
-            return model(input_ids=tokens, **keywords)
-        return model(tokens, **keywords)
+            return model(input_ids=tokens, **given)
+        return model(tokens, **given)
 
     return Sequences(
         explained=(ids,),
@@ -129,7 +131,8 @@ def _encoder_decoder(model: Any, prompts: Prompts, targets: list[Tensor]) -> Seq
         keywords["use_cache"] = False
 
     def call(source: Tensor, decoder_ids: Tensor) -> Any:
-        return model(input_ids=source, decoder_input_ids=decoder_ids, **keywords)
+        given = copied(keywords)
+        return model(input_ids=source, decoder_input_ids=decoder_ids, **given)
 
     start = begin.shape[1]
     return Sequences(
@@ -234,7 +237,7 @@ def generate(
         )
     options = dict(GENERATION if gen_args is None else gen_args)
     after = is_encoder_decoder(model)
-    inputs: dict[str, Any] = dict(prompts.constants)
+    inputs: dict[str, Any] = copied(prompts.constants)
     inputs["input_ids"] = padded(prompts.ids, left=not after)
     inputs["attention_mask"] = padded(prompts.masks, left=not after)
     for key, rows in prompts.per_token.items():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from .._copied import copied
 from ..errors import InputError, ModelStateError, OutputError, TargetError
 from ..models.packages import require
 from ..models.prediction import select_logits
@@ -288,10 +289,10 @@ class Perturbed:
             inputs = repeated(self.inputs)
         if keep is not None:
             inputs = self.replacement(inputs, keep.to(explained(inputs).device))
-        arguments = [repeated(value) for value in self.arguments]
+        arguments = copied([repeated(value) for value in self.arguments])
         with torch.no_grad():
             if isinstance(inputs, Mapping):
-                output = self.forward_func(**inputs)
+                output = self.forward_func(**copied(dict(inputs)))
             else:
                 output = self.forward_func(inputs, *arguments)
         scores = select_logits(output)

@@ -30,6 +30,7 @@ from torch.overrides import TorchFunctionMode, _pop_mode
 from ..errors import ModelStateError
 from .call import Call, map_tensors, tensors_in
 from .composites import Composite
+from .flex_attention import IN_PLACE
 from .functions import APPLY, Opened, to_open
 from .gates import activation_behind
 from .identifiers import Identifiers
@@ -156,6 +157,7 @@ class Engine(TorchFunctionMode):
             torch._C._set_grad_enabled(True)
             self._hook_modules()
             EAGER.acquire(self)
+            IN_PLACE.acquire(self)
             opened = to_open(self.table.modules)
             if opened:
                 APPLY.acquire(self, *opened)
@@ -182,7 +184,7 @@ class Engine(TorchFunctionMode):
             _pop_mode()
         for tap in self._taps:
             _unhook(tap.module, self)
-        for shared in (MODULES, APPLY, EAGER):
+        for shared in (MODULES, APPLY, EAGER, IN_PLACE):
             shared.release(self)
         # weights that were computed here come from detached parameters
         cached = _cached_parametrizations()

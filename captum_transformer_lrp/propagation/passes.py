@@ -70,6 +70,8 @@ class Passes:
 
     def before_writing(self, target: Tensor) -> None:
         """Copy what is kept of the memory that the model is about to write into."""
+        if torch._C._functorch.is_functorch_wrapped_tensor(target):
+            return  # inside vmap: it has no memory of its own, and is never kept
         for reference in self._kept.pop(target.untyped_storage().data_ptr(), ()):
             kept = reference()
             if kept is not None:

@@ -7,6 +7,8 @@ process of its own; ``python -m tests.zoo --shard 1/2`` does the same with recor
 from __future__ import annotations
 
 import re
+import types
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -111,6 +113,67 @@ def test_a_chunked_scan_is_named_as_a_limit(monkeypatch: pytest.MonkeyPatch) -> 
     record = examine(ALL["causal LM/mamba2"])
     assert record.status == "failed"
     assert "by a whole chunk: CP-LRP, left padding: differs" in record.cause
+
+
+class Padded(nn.Module):
+    """Scores a text of one token or more; what padding does to it, ``change`` says."""
+
+    def __init__(self, change: Callable[[torch.Tensor, int], torch.Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.config = types.SimpleNamespace(pad_token_id=0)
+        self.embedding = nn.Embedding(9, 6)
+        self.head = nn.Linear(6, 3, bias=False)
+        self.change = change
+
+    def forward(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        x = self.embedding(input_ids)
+        if attention_mask is not None:
+            x = x * attention_mask[..., None]
+        return self.head(self.change(x, input_ids.shape[1]))
+
+
+def of_padded(change: Callable[[torch.Tensor, int], torch.Tensor]) -> Record:
+    ids = torch.tensor([[3, 1, 4, 1, 5], [2, 6, 5, 3, 8]])
+    model = Padded(change).double().eval()
+    entry = Entry(
+        name="padded", group="test", build=lambda: (model, {"input_ids": ids}, 1)
+    )
+    return examine(entry)
+
+
+def test_a_large_offset_does_not_hide_that_padding_changes_the_score() -> None:
+    record = of_padded(lambda x, length: x.sum(1) * length - 1e8)
+    assert record.status == "passed", record.cause
+    assert "right padding changes the model's own score" in record.notes
+
+
+def test_relevance_that_padding_changes_alone_is_an_error() -> None:
+    def scaled(x: torch.Tensor, length: int) -> torch.Tensor:
+        alias = x.view_as(x)
+        if x.requires_grad:
+            alias.register_hook(lambda gradient: gradient * length / 5)
+        return alias.sum(1)
+
+    record = of_padded(scaled)
+    assert record.status == "failed"
+    assert "right padding: differs by 4.0e-01" in record.cause
+
+
+@pytest.mark.parametrize(
+    ("key", "note"),
+    [
+        ("question answering/big_bird", "right padding changes the model's own score"),
+        ("causal LM/hy_v4", "float32 inside: without its casts left padding changes"),
+    ],
+)
+def test_another_seed(key: str, note: str) -> None:
+    entry = next(e for e in entries(Sizes(seed=77)) if e.key == key)
+    record = examine(entry)
+    assert record.status == "passed", record.cause
+    assert any(found.startswith(note) for found in record.notes), record.notes
 
 
 def test_other_sizes_and_seeds() -> None:
