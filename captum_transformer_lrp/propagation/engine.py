@@ -479,11 +479,13 @@ class Engine(TorchFunctionMode):
     ) -> Any:
         """Apply the rule of an operator, ``relevant`` of whose arguments are ours."""
         function = operator.function
-        if self._in_transform():
+        if _transform_level() is not None:
+            self._in_transform()
             return function(*args, **kwargs)
-        other = self.special(operator, args, kwargs)
-        if other is not NotImplemented:
-            return other
+        if operator.special is not None:
+            other = self.special(operator, args, kwargs)
+            if other is not NotImplemented:
+                return other
         if operator.stateful:
             self._check_state(operator, args, kwargs)
         rule = self.rule_for(operator)

@@ -77,8 +77,8 @@ def _functions(made: Made) -> list[Made]:
 def common_source(parents: Sequence[Made]) -> Made | None:
     """Return the nearest tensor of which all operands of a join are functions."""
     first, *others = parents
-    if all(other is first for other in others):
-        return None
+    if not any(map(_is_function, parents)) or all(other is first for other in others):
+        return None  # the usual case: none is a function of another
     behind = [set(map(id, _functions(other))) for other in others]
     for made in _functions(first):
         if all(id(made) in known for known in behind):
@@ -127,6 +127,7 @@ class Joined:
     stateful: bool = False
     in_place: bool = False
     inplace_position: None = None
+    special: None = None
     twin: None = None
 
     def asked_in_place(self, args: Any, kwargs: Any) -> bool:

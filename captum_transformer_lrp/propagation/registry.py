@@ -24,6 +24,7 @@ operator, a kind.
 from __future__ import annotations
 
 import fnmatch
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -302,6 +303,7 @@ def _defaults() -> Registry:
     return registry
 
 
+@functools.lru_cache(maxsize=1024)
 def computing_class(cls: type[nn.Module]) -> type[nn.Module]:
     """Return the class that says what modules of ``cls`` compute: its ``forward``.
 

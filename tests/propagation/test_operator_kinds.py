@@ -559,7 +559,7 @@ def test_a_trace_agrees_with_the_map(name: str, method: str) -> None:
         return
     trace = explainer.trace(x, target=1)
     assert abs(trace.relevance - float(found.sum())) < 1e-9 * abs(trace.score)
-    assert trace.conservation_error < 1e-9
+    assert trace.unseen < 1e-9
 
 
 # --------------------------------------------------------------- who is asked
