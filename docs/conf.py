@@ -1,7 +1,7 @@
 """How Sphinx builds the site: `make docs`, or `sphinx-build -W docs docs/_build/html`.
 
 Nothing is fetched: no inventories of other projects, no fonts, no scripts. Pages that
-other parts of the repository write (notebooks, the zoo, faithfulness) are taken when
+other parts of the repository write (notebooks, the zoos, faithfulness) are taken when
 they are there.
 """
 
@@ -75,7 +75,7 @@ pygments_dark_style = "monokai"
 
 
 #: pages that are generated, and may not be there
-GENERATED_PAGES = ("faithfulness", "zoo")
+GENERATED_PAGES = ("faithfulness", "zoo", "third_party")
 
 
 def copy_notebooks() -> None:

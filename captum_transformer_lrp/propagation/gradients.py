@@ -251,7 +251,8 @@ class LinearizedNorm(torch.autograd.Function):
         ctx.save_for_backward(rstd, *(() if weight is None else (weight,)))
         ctx.grouped, ctx.dims, ctx.center = grouped, dims, center
         ctx.input_dtype = x.dtype
-        return output
+        # instance_norm returns a view, into which a model could not write afterwards
+        return output.clone() if output._is_view() else output
 
     @staticmethod
     @once_differentiable

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 import warnings
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 from captum_transformer_lrp import (
     CPLRP,
     AttnLRP,
+    EpsilonLRP,
     GradientXInput,
     TransformerLRP,
     registry,
@@ -373,6 +375,33 @@ def test_in_place_on_what_a_rule_returned() -> None:
         relative(AttnLRP(model).attribute(x), AttnLRP(out_of_place).attribute(x))
         < 1e-12
     )
+
+
+@pytest.mark.parametrize("method", [AttnLRP, CPLRP, EpsilonLRP, GradientXInput])
+@pytest.mark.parametrize(
+    "norm",
+    [
+        nn.InstanceNorm2d(4),
+        nn.InstanceNorm2d(4, affine=True, track_running_stats=True),
+        nn.BatchNorm2d(4),
+        nn.GroupNorm(2, 4),
+        nn.LayerNorm(3),
+        nn.RMSNorm(3),
+    ],
+    ids=str,
+)
+def test_in_place_on_what_a_norm_returned(norm: nn.Module, method: Any) -> None:
+    """An activation that writes into the output of a normalisation, as in RAFT."""
+    norm = copy.deepcopy(norm).double().eval()
+    x = torch.randn(2, 4, 3, 3).double()
+    weights = torch.randn(2, 4, 3, 3).double()
+
+    def score(y: Tensor) -> Tensor:
+        return (y * weights[: len(y)]).flatten(1).sum(1)
+
+    found = method(lambda x: score(functional.relu_(norm(x)))).attribute(x)
+    expected = method(lambda x: score(functional.relu(norm(x)))).attribute(x)
+    assert torch.equal(found, expected)
 
 
 def test_multi_head_attention_is_opened() -> None:

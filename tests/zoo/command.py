@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from .page import write
+from .page import third_party, write
 from .shrinking import Sizes
 from .sweep import Entry, Record, examine
 
@@ -41,6 +41,13 @@ def entries(sizes: Sizes, groups: str = "") -> Iterator[Entry]:
     except ImportError:
         return
     yield from timm_models.entries()
+
+
+def entries_of_libraries(sizes: Sizes) -> Iterator[Entry]:
+    """Yield all entries of other libraries that are installed."""
+    from . import third_party as libraries
+
+    yield from libraries.entries(sizes)
 
 
 def _address_space() -> int:
@@ -127,34 +134,44 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="regular expression: group/name")
     parser.add_argument("--shard", default="1/1", help="i/n: every n-th from the i-th")
     parser.add_argument("--sample", type=int, default=1, help="every n-th entry")
-    parser.add_argument("--records", default="build/zoo/records.jsonl")
+    parser.add_argument("--third-party", action="store_true", help="other libraries")
+    parser.add_argument("--records", help="default: build/zoo/records.jsonl, or beside")
     parser.add_argument("--resume", action="store_true", help="leave out known records")
     parser.add_argument("--failed", action="store_true", help="again what failed")
     parser.add_argument("--seconds", type=float, default=60, help="limit per model")
     parser.add_argument("--memory", type=float, default=8, help="GiB per model")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--page", action="store_true", help="write docs/zoo.md only")
+    parser.add_argument(
+        "--page", action="store_true", help="write the page in docs only"
+    )
     parser.add_argument("--here", action="store_true", help="in this process")
     options = parser.parse_args(arguments)
-    path = Path(options.records)
+    folder = "third_party" if options.third_party else "zoo"
+    path = Path(options.records or f"build/{folder}/records.jsonl")
     path.parent.mkdir(parents=True, exist_ok=True)
     known = read(path)
     if options.page:
         for beside in sorted(path.parent.glob("*.jsonl")):
             known = {**read(beside), **known}
-        write(known.values(), PAGE)
+        if options.third_party:
+            from .third_party import versions
+
+            third_party(known.values(), versions(), PAGE)
+        else:
+            write(known.values(), PAGE)
         return 0
     warm_up()
     os.environ["HF_HUB_OFFLINE"] = "1"
+    source = entries_of_libraries if options.third_party else entries
     wanted = chosen(
-        entries(Sizes(seed=options.seed)), options.only, options.shard, options.sample
+        source(Sizes(seed=options.seed)), options.only, options.shard, options.sample
     )
     failures = 0
     for entry in wanted:
         old = known.get(entry.key)
         if options.resume and old:
             continue
-        if options.failed and (not old or old["status"] == "passed"):
+        if options.failed and (not old or old["status"] in ("passed", "refused")):
             continue
         if options.here:
             found = asdict(examine(entry))

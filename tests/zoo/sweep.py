@@ -33,7 +33,7 @@ from torch.overrides import TorchFunctionMode
 
 from captum_transformer_lrp import CPLRP, AttnLRP, GradientXInput
 from captum_transformer_lrp.attribution.inputs import KNOWN_KEYS
-from captum_transformer_lrp.errors import UnknownOperatorError
+from captum_transformer_lrp.errors import LRPError, UnknownOperatorError
 from captum_transformer_lrp.propagation.precision import Raised
 from captum_transformer_lrp.propagation.trace import Trace
 from tests.helpers import assert_same_state, state_of
@@ -62,6 +62,8 @@ class Entry:
         float32 (str, optional): the part of a float64 model that computes in float32,
             named; its precision is then asked for :data:`FLOAT32_TOLERANCE`.
             Default: ``""``
+        refused (str, optional): how the error begins that is owed instead of a number:
+            the name of a subclass of ``LRPError``, and its message. Default: ``""``
     """
 
     name: str
@@ -70,6 +72,7 @@ class Entry:
     output_field: str | None = None
     fused: Callable[[nn.Module], AbstractContextManager[Any] | None] | None = None
     float32: str = ""
+    refused: str = ""
 
     @property
     def key(self) -> str:
@@ -82,7 +85,8 @@ class Record:
     """What was found out about one entry; everything is plain data.
 
     Attributes:
-        status (str): ``"passed"``, ``"failed"``, or ``"not built"``.
+        status (str): ``"passed"``, ``"refused"`` as the entry says, ``"failed"``, or
+            ``"not built"``.
         cause (str): of a failure, one line.
         conservation (float): see the module.
         loss (float): see the module.
@@ -137,10 +141,17 @@ def examine(entry: Entry) -> Record:
             before = state_of(model)
             _check(entry, record, model, inputs, target, output)
             _check_unchanged(model, before)
+        if entry.refused:
+            raise CheckError(f"a number instead of {entry.refused}")
         record.status = "passed"
-    except UnknownOperatorError as error:
-        record.unknown = _unknown_names(str(error))
-        record.cause = f"no rule for {', '.join(record.unknown)}"
+    except LRPError as error:
+        if isinstance(error, UnknownOperatorError):
+            record.unknown = _unknown_names(str(error))
+        record.cause = describe(error)
+        if entry.refused and record.cause.startswith(entry.refused):
+            record.status = "refused"
+        elif record.unknown:
+            record.cause = f"no rule for {', '.join(record.unknown)}"
     except Exception as error:
         record.cause = describe(error)
         record.where = traceback.format_exc()[-3000:]
