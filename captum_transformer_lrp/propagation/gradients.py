@@ -68,8 +68,11 @@ def scale_output_gradient(output: Tensor, factor: float | Tensor) -> Tensor:
     """Scale the gradient that ``output`` hands to the operator that made it.
 
     A hook on the tensor, not a node of the graph: later in-place changes of ``output``
-    by the model stay legal, and the hook still sees the gradient before them.
+    by the model stay legal, and the hook still sees the gradient before them. A view
+    (einsum returns one) is copied: writes into it lead the gradient past its hook.
     """
+    if output._is_view():
+        output = output.clone()
     output.register_hook(lambda g: None if g is None else g * factor)
     return output
 

@@ -381,9 +381,10 @@ class TracingEngine(Engine):
         alone = None
         if self._times_value:
             alone = constant_part(operator, args, kwargs, output)
-        return self._watch_output(
-            index, output, alone, view=operator.kind == "structural"
-        )
+        # what is written into a view, or into an argument that came back, reaches it
+        given = {id(t) for t in tensors_in((args, kwargs))}
+        view = operator.kind == "structural" or id(output) in given
+        return self._watch_output(index, output, alone, view=view)
 
     def in_place(
         self,

@@ -505,3 +505,37 @@ def test_a_cut_names_its_module_and_a_module_rule_is_none() -> None:
     assert str(cut) == "parts.1: detach, detached, 2 times"
     whole = CPLRP(Whole(), rules={Frozen: rules.Identity()}).trace(x)
     assert whole.cuts == ()  # the rule took what was inside
+
+
+def _written(net: Any, x: Tensor) -> Tensor:
+    """A product that is a view, and is written into."""
+    pattern = torch.einsum("bth,bsh->bst", net(x), x)
+    pattern += 2 * x @ x.mT
+    return pattern.sum(1)
+
+
+def _alias(net: Any, x: Tensor) -> Tensor:
+    """What a dropout in evaluation returns is its argument; writes reach both."""
+    y = net(x)
+    nn.functional.dropout(y, 0.5, training=False).mul_(3)
+    return nn.functional.gelu(y).sum(1)
+
+
+@pytest.mark.parametrize("method", [CPLRP, AttnLRP])
+@pytest.mark.parametrize("function", [_written, _alias])
+def test_a_trace_and_the_map_agree_where_the_model_writes(
+    function: Any, method: Any
+) -> None:
+    torch.manual_seed(0)
+    net = nn.Linear(6, 6, bias=False).double()
+    x = torch.randn(2, 4, 6, dtype=torch.float64)
+
+    def model(x: Tensor) -> Tensor:
+        scores: Tensor = function(net, x)
+        return scores
+
+    trace = method(model).trace(x, target=0)
+    found = method(model).attribute(x, target=0)
+    assert trace.score == pytest.approx(float(model(x)[:, 0].sum().detach()))
+    assert trace.relevance == pytest.approx(float(found.sum()), rel=1e-12)
+    assert trace.conservation_error < 1e-12
