@@ -301,6 +301,8 @@ class Counts:
             return [counts.expand(output.shape)]
         if name in ("sign", "sgn"):  # a comparison with 0
             return []
+        if name == "where" and len(call.args) + len(call.kwargs) == 1:  # nonzero
+            return []
         several = len(tensors) > 1  # of one, max takes one of its elements
         if (name in ("max", "min") and several) or (
             name not in _NOT_ADDED and _is_elementwise(name)

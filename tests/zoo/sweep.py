@@ -499,7 +499,11 @@ def gradient_times_input(
             score = _scores(output, target).sum()
             read = watch.read
             flat = [*leaves.values(), *(t for found in read.values() for t in found)]
-            if watch.derived or not all(read.values()):
+            if (
+                watch.derived
+                or not all(read.values())
+                or _are_combined(entry, model, inputs, watch)
+            ):
                 return "the identifiers are read in another form"
             gradients = torch.autograd.grad(score, flat, allow_unused=True)
     except (RuntimeError, AssertionError) as error:  # Reformer asserts
@@ -512,6 +516,25 @@ def gradient_times_input(
     for key, tensors in read.items():
         result[key] = sum((by_id[id(t)].sum(-1) for t in tensors), torch.tensor(0.0))
     return {key: result[key] for key in KNOWN_KEYS if key in result} or result
+
+
+def _are_combined(
+    entry: Entry, model: nn.Module, inputs: Any, first: _Embeddings
+) -> bool:
+    """Whether other look-ups change with the identifiers, as hashes of n-grams do."""
+    if not first.beside:
+        return False
+    given = inputs if isinstance(inputs, Mapping) else {"": inputs}
+    moved = {k: v.roll(1, -1) if k in first.ids else v for k, v in given.items()}
+    second = _Embeddings({k: moved[k] for k in first.ids}, first.others)
+    try:
+        with torch.no_grad(), second:
+            _call(model, inputs, moved)
+    except Exception:  # some places must hold what they held
+        return False
+    return len(first.beside) != len(second.beside) or not all(
+        torch.equal(a, b) for a, b in zip(first.beside, second.beside, strict=True)
+    )
 
 
 class _Embeddings(TorchFunctionMode):
@@ -529,6 +552,7 @@ class _Embeddings(TorchFunctionMode):
         self.read: dict[str, list[Tensor]] = {key: [] for key in ids}
         self.tables: set[int] = set()
         self.derived = False
+        self.beside: list[Tensor] = []  # other indices of the identifiers' shape
 
     def __torch_function__(
         self,
@@ -550,6 +574,8 @@ class _Embeddings(TorchFunctionMode):
                 return leaf.clone()
             if index.shape == value.shape and torch.equal(index[:, 1:], value[:, :-1]):
                 self.derived = True  # shifted to the right, for a decoder
+            elif index.shape == value.shape:
+                self.beside.append(index.clone())
         if table.data_ptr() in self.tables:  # shifted identifiers, or the decoder's
             known = any(
                 index.shape == t.shape and torch.equal(index, t) for t in self.others
