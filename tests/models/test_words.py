@@ -255,6 +255,17 @@ def test_tokens_within_a_word_have_a_hyphen():
     assert token_labels(pieces) == ("a", "␣", "ï", "·", "-v")
 
 
+def test_a_mark_before_a_word_takes_none_of_its_letters():
+    pieces = pieces_of(sentence_piece(at_white_space=True), "a  film")
+    assert [piece.text for piece in pieces[-5:]] == [" ", "f", "i", "l", "m"]
+
+
+def test_white_space_behind_a_piece_stands_before_the_next():
+    pieces = pieces_of(spaces_behind(), "a film film")
+    assert [piece.text for piece in pieces] == ["a", "film", "film"]
+    assert [piece.space_before for piece in pieces] == [False, True, True]
+
+
 def test_white_space_between_added_tokens_stays():
     pieces = (
         Piece(token="<s>", text="<s>", special=True),
