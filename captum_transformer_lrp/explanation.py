@@ -13,7 +13,7 @@ import numpy as np
 
 from .errors import InputError, UnknownNameError
 from .models.packages import require
-from .models.pieces import Piece
+from .models.pieces import Piece, word_groups, word_text
 from .models.prediction import ClassScore
 from .visualization.colors import scale_limit
 from .visualization.numbers import ScoreFormat
@@ -37,7 +37,7 @@ _ABOUT_RELEVANCE = (
 
 @dataclass(frozen=True, kw_only=True)
 class Word:
-    """A written word: its pieces and the sum of their scores."""
+    """A word of the tokenizer: its text and the sum of the scores of its pieces."""
 
     text: str
     score: float
@@ -407,25 +407,21 @@ class TextExplanation(Explanation):
 
     @property
     def words(self) -> tuple[Word, ...]:
-        """Tokens joined to written words, scores summed.
+        """Tokens joined to the tokenizer's words, scores summed.
 
-        Tokens that the tokenizer added are words of their own, marked ``special``.
+        Fast tokenizers say which tokens are one word (``word_ids()``); the tokens of
+        others, and of those that take a text for one word, are joined by their letters.
+        White space ends a word and is none of its own: its score goes to the word
+        behind it. Tokens that the tokenizer added are words of their own, marked
+        ``special``.
         """
-        groups: list[list[int]] = []
-        for i, piece in enumerate(self.pieces):
-            if i and piece.continues(self.pieces[i - 1]):
-                groups[-1].append(i)
-            else:
-                groups.append([i])
         return tuple(
             Word(
-                text="".join(self.pieces[i].text for i in group)
-                if len(group) > 1
-                else self.pieces[group[0]].label,
+                text=word_text([self.pieces[i] for i in group]),
                 score=float(self.scores[group].sum()),
                 special=self.pieces[group[0]].special,
             )
-            for group in groups
+            for group in word_groups(self.pieces)
         )
 
     @property
@@ -456,10 +452,8 @@ class TextExplanation(Explanation):
         return "word"
 
     def _columns(self) -> dict[str, Any]:
-        number, numbers = -1, []
-        for i, piece in enumerate(self.pieces):
-            number += not (i and piece.continues(self.pieces[i - 1]))
-            numbers.append(number)
+        groups = word_groups(self.pieces)
+        numbers = [number for number, group in enumerate(groups) for _ in group]
         return {
             "token": [piece.token for piece in self.pieces],
             "text": [piece.text for piece in self.pieces],

@@ -33,7 +33,8 @@ def encode(source: TextModel, text: str) -> Encoding:
     tokenizer = source.tokenizer
     fast = bool(getattr(tokenizer, "is_fast", False))
     options = {"return_offsets_mapping": True} if fast else {}
-    encoded = dict(tokenizer(text, verbose=False, **options))
+    found = tokenizer(text, verbose=False, **options)
+    encoded = dict(found)
     length = len(encoded["input_ids"])
     notes: tuple[str, ...] = ()
     if source.max_tokens is not None and length > source.max_tokens:
@@ -43,13 +44,17 @@ def encode(source: TextModel, text: str) -> Encoding:
         )
         warnings.warn(note, UserWarning, stacklevel=2)
         notes = (note,)
-        encoded = dict(
-            tokenizer(text, truncation=True, max_length=source.max_tokens, **options)
+        found = tokenizer(
+            text, truncation=True, max_length=source.max_tokens, **options
         )
+        encoded = dict(found)
     offsets = encoded.pop("offset_mapping", None)
+    word_ids = found.word_ids() if fast and hasattr(found, "word_ids") else None
     if not encoded["input_ids"]:
         raise InputError(f"the tokenizer finds no token in {text!r}")
-    pieces = read_pieces(tokenizer, encoded["input_ids"], text=text, offsets=offsets)
+    pieces = read_pieces(
+        tokenizer, encoded["input_ids"], text=text, offsets=offsets, word_ids=word_ids
+    )
     return Encoding(ids=encoded, pieces=pieces, notes=notes)
 
 

@@ -2,7 +2,9 @@
 
 A vocabulary entry such as ``"##ing"``, ``"Ġmovie"`` or ``"▁Paris"`` carries marks for
 the machine. :func:`read_pieces` takes them off and remembers what they said: whether
-white space stood before the piece, and whether the tokenizer added it itself.
+white space stood before the piece, which word of the tokenizer it belongs to, and
+whether the tokenizer added it itself. :func:`word_groups` is the one place where pieces
+become words.
 """
 
 from __future__ import annotations
@@ -10,7 +12,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 _UNSPACED_SCRIPTS = ("THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "JAVANESE")
@@ -30,12 +32,16 @@ class Piece:
             rather than found it in the text.
         space_before (bool): Whether white space stood between the previous piece and
             this one.
+        word (int, optional): The number of the tokenizer's own word, one of its
+            ``word_ids()``. Default: None, where the tokenizer does not tell words
+            apart: pieces that have a text are joined by their letters then
     """
 
     token: str
     text: str
     special: bool = False
     space_before: bool = False
+    word: int | None = None
 
     @property
     def label(self) -> str:
@@ -47,17 +53,21 @@ class Piece:
         return self.text
 
     def continues(self, previous: Piece) -> bool:
-        """Return whether this piece and ``previous`` belong to one written word.
+        """Return whether this piece and ``previous`` belong to one word.
 
-        Scripts without spaces between words (Chinese, Japanese, Thai, ...) are not
-        joined, since nothing here knows where their words end.
+        Of two pieces whose ``word`` is known, the tokenizer says so. Of others letters,
+        digits and apostrophes are joined; scripts without spaces between words
+        (Chinese, Japanese, Thai, ...) are not, since nothing here knows where their
+        words end. White space always ends a word, and nothing cuts a character.
         """
         if self.space_before or self.special or previous.special:
             return False
         if not self.text:
             return True
-        if not previous.text:
+        if not previous.text or self.text.isspace() or previous.text.isspace():
             return False
+        if self.word is not None and previous.word is not None:
+            return self.word == previous.word
         return _in_word(previous.text[-1]) and _in_word(self.text[0])
 
 
@@ -76,17 +86,52 @@ def _in_word(character: str) -> bool:
 
 
 def word_groups(pieces: Sequence[Piece]) -> list[list[int]]:
-    """Return the numbers of the pieces of each written word, in order.
+    """Return the numbers of the pieces of each word, in order; each piece is in one.
 
-    See :meth:`Piece.continues`. Tokens that the tokenizer added are words of their own.
+    See :meth:`Piece.continues`, which is asked about a piece and the last one before it
+    that has a text. White space that the tokenizer counts to a word (its ``word`` is
+    known) belongs to the word behind it, or to the one before it where none follows.
+    Tokens that the tokenizer added are words of their own.
     """
     groups: list[list[int]] = []
+    white = False  # whether the last group has no visible piece yet
+    last = 0  # the last piece that has a text
     for i, piece in enumerate(pieces):
-        if i and piece.continues(pieces[i - 1]):
+        if piece.special:
+            white = _close(groups, pieces, white)
+            groups.append([i])
+        elif white or (i and piece.continues(pieces[last])):
             groups[-1].append(i)
+            white = white and not piece.text.strip()
         else:
             groups.append([i])
+            white = piece.word is not None and piece.text.isspace()
+        last = i if piece.text else last
+    _close(groups, pieces, white)
     return groups
+
+
+def _close(groups: list[list[int]], pieces: Sequence[Piece], white: bool) -> bool:
+    """Give white space that no word follows to the word before it; return False."""
+    if white and len(groups) > 1 and not pieces[groups[-2][0]].special:
+        groups[-2:] = [groups[-2] + groups[-1]]
+    return False
+
+
+def word_text(pieces: Sequence[Piece]) -> str:
+    """Return the text of a word of these pieces; where it has none, what to show."""
+    text = "".join(piece.text for piece in pieces).strip()
+    return text or pieces[0].label
+
+
+def token_labels(pieces: Sequence[Piece]) -> tuple[str, ...]:
+    """Return the readable tokens; a piece within a word starts with a hyphen."""
+    labels = [piece.label for piece in pieces]
+    for group in word_groups(pieces):
+        visible = [i for i in group if pieces[i].text.strip()]
+        for i in visible[1:]:
+            labels[i] = f"-{labels[i]}"
+    return tuple(labels)
 
 
 def read_pieces(
@@ -95,6 +140,7 @@ def read_pieces(
     *,
     text: str | None = None,
     offsets: Sequence[tuple[int, int]] | None = None,
+    word_ids: Sequence[int | None] | None = None,
 ) -> tuple[Piece, ...]:
     """Return one readable :class:`Piece` for each token id.
 
@@ -110,12 +156,17 @@ def read_pieces(
             Default: None
         offsets (Sequence[tuple[int, int]], optional): Start and end of each token in
             ``text``. Default: None
+        word_ids (Sequence[int or None], optional): The number of the word of each
+            token, ``word_ids()`` of what a fast tokenizer returns; read with
+            ``offsets``. They are left aside where the tokenizer takes a whole text for
+            one word (Llama 2, Gemma). Default: None, words are told by their letters
 
     Returns:
         *tuple[Piece, ...]* of the length of ``ids``.
 
     Raises:
-        ValueError: ``offsets`` without ``text``, or of another length than ``ids``.
+        ValueError: ``offsets`` without ``text``; ``offsets`` or ``word_ids`` of
+            another length than ``ids``.
     """
     ids = [int(i) for i in ids]
     tokens = [str(t) for t in tokenizer.convert_ids_to_tokens(ids)]
@@ -125,7 +176,30 @@ def read_pieces(
         raise ValueError("offsets point into a text: pass text= as well")
     if len(offsets) != len(ids):
         raise ValueError(f"got {len(offsets)} offsets for {len(ids)} token ids")
-    return _from_offsets(tokenizer, ids, tokens, text, offsets)
+    if word_ids is None:
+        return _from_offsets(tokenizer, ids, tokens, text, offsets, [None] * len(ids))
+    if len(word_ids) != len(ids):
+        raise ValueError(f"got {len(word_ids)} word ids for {len(ids)} token ids")
+    pieces = _from_offsets(tokenizer, ids, tokens, text, offsets, word_ids)
+    if _tells_words_apart(tokenizer):
+        return pieces
+    return tuple(
+        replace(piece, word=None) if piece.text.strip() else piece for piece in pieces
+    )
+
+
+def _tells_words_apart(tokenizer: Any) -> bool:
+    """Return whether a fast tokenizer cuts a text into words before it looks them up.
+
+    One that does not gives all tokens of a text the same number of a word.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    cut = getattr(backend, "pre_tokenizer", None)
+    if cut is None:
+        return False
+    normalizer = getattr(backend, "normalizer", None)
+    sample = "a b" if normalizer is None else normalizer.normalize_str("a b")
+    return len(cut.pre_tokenize_str(sample)) > 1
 
 
 def _from_offsets(
@@ -134,30 +208,45 @@ def _from_offsets(
     tokens: Sequence[str],
     text: str,
     offsets: Sequence[tuple[int, int]],
+    word_ids: Sequence[int | None],
 ) -> tuple[Piece, ...]:
     special_ids = set(tokenizer.all_special_ids)
     pieces: list[Piece] = []
     end_before = 0
-    for token_id, token, (start, end) in zip(ids, tokens, offsets, strict=True):
+    trailing = ""  # white space at the end of the piece before
+    for token_id, token, (start, end), word in zip(
+        ids, tokens, offsets, word_ids, strict=True
+    ):
         if start == end and token_id in special_ids:
             pieces.append(
                 Piece(token=token, text=token, special=True, space_before=bool(pieces))
             )
             continue
-        if start == end:
+        gap = text[end_before:start]
+        if gap and pieces and word is not None and word == pieces[-1].word:
+            if not any(letter.isspace() for letter in gap):
+                # The tokenizer left letters out, such as an accent of its own.
+                pieces[-1] = replace(pieces[-1], text=pieces[-1].text + gap)
+                gap = ""
+        if set(token) == {"▁"} and text[start:end].strip().strip("▁"):
+            found, end = " ", start  # a mark that the tokenizer put before the word
+        elif start == end:
             found = tokenizer.convert_tokens_to_string([token])
         elif end <= end_before:
             found = ""  # another byte of the character before
         else:
             found = text[max(start, end_before) : end]
-        gap = text[end_before:start]
+        gap = trailing + gap
+        trailing = ""
         if found.strip():
             gap += found[: len(found) - len(found.lstrip())]
+            trailing = found[len(found.rstrip()) :]
         pieces.append(
             Piece(
                 token=token,
                 text=found.strip() or found,
                 space_before=bool(pieces) and (bool(gap) or pieces[-1].special),
+                word=word,
             )
         )
         end_before = max(end_before, end)

@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import InputError
-from ..models.pieces import Piece, pieces_of_tokens
+from ..models.pieces import Piece, pieces_of_tokens, token_labels, word_groups
 from .arrays import Features, layer_scores, to_array
 from .colors import (
     DARK,
@@ -546,17 +546,12 @@ def token_axis(
         pieces = ready
     else:
         pieces = pieces_of_tokens([str(token) for token in tokens], special=special)
-    inside = [
-        bool(i and piece.continues(pieces[i - 1])) for i, piece in enumerate(pieces)
-    ]
+    first = {group[0] for group in word_groups(pieces)}
     return Axis(
         name=name,
-        labels=tuple(
-            f"-{piece.text}" if within and piece.text else piece.label
-            for piece, within in zip(pieces, inside, strict=True)
-        ),
+        labels=token_labels(pieces),
         special=tuple(piece.special for piece in pieces),
-        breaks=tuple(not within for within in inside),
+        breaks=tuple(i in first for i in range(len(pieces))),
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ..errors import InputError
-from ..models.pieces import Piece, pieces_of_tokens, word_groups
+from ..models.pieces import Piece, pieces_of_tokens, word_groups, word_text
 from .arrays import Features, to_array, token_scores
 from .colors import DARK, LIGHT, scale_limit
 from .lines import ScoredWord, draw_words, is_right_to_left
@@ -331,13 +331,12 @@ def _words(
         groups = [[i] for i in range(len(pieces))]
     return tuple(
         Word(
-            label="".join(pieces[i].text for i in group)
-            if len(group) > 1
-            else pieces[group[0]].label,
+            label=word_text([pieces[i] for i in group]),
             tokens=tuple(pieces[i].token for i in group),
             score=_merged(scores[group], merge),
             special=pieces[group[0]].special,
-            space_before=pieces[group[0]].space_before,
+            space_before=pieces[group[0]].space_before
+            or (len(group) > 1 and pieces[group[0]].text.isspace()),
         )
         for group in groups
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from ...errors import InputError
-from ...models.pieces import Piece, word_groups
+from ...models.pieces import Piece, token_labels, word_groups, word_text
 from ...models.prediction import ClassScore
 from ..saving import check_suffix
 from .names import StateNames, state_names
@@ -97,21 +97,14 @@ class KeptMap:
     @property
     def tokens(self) -> tuple[str, ...]:
         """The readable tokens; a piece within a word starts with a hyphen."""
-        return tuple(
-            f"-{piece.text}"
-            if i and piece.text and piece.continues(self.pieces[i - 1])
-            else piece.label
-            for i, piece in enumerate(self.pieces)
-        )
+        return token_labels(self.pieces)
 
     @property
     def words(self) -> tuple[str, ...]:
-        """For each token the written word that it belongs to."""
+        """For each token the word that it belongs to."""
         written = []
         for group in word_groups(self.pieces):
-            word = "".join(self.pieces[i].text for i in group)
-            word = word or self.pieces[group[0]].label
-            written += [word] * len(group)
+            written += [word_text([self.pieces[i] for i in group])] * len(group)
         return tuple(written)
 
     @property
