@@ -178,7 +178,7 @@ class AttentionAttribution(Named, GradientAttribution):
         """
         found = []
         seeing = self._seen(inputs, additional_forward_args)
-        with seeing as model, torch._C.DisableTorchFunction():
+        with seeing as model:
             for number, target in enumerate(targets, start=1):
                 layers = model.go_back(target, last=number == len(targets))
                 with torch._C.DisableTorchFunction():
@@ -202,7 +202,7 @@ class AttentionAttribution(Named, GradientAttribution):
             additional_forward_args (Any, optional): passed on. Default: None
         """
         seeing = self._seen(inputs, additional_forward_args)
-        with seeing as model, torch._C.DisableTorchFunction():
+        with seeing as model:
             return model.go_back(target)
 
     def _seen(

@@ -212,7 +212,8 @@ def _leaf(name: str, given: Any) -> Leaf:
                     f"{name} has {wrong} value(s) that are NaN or infinite, of "
                     f"{given.numel()}; relevance is undefined for them."
                 )
-        leaf = given.detach().requires_grad_()
+        ours = given.clone() if given.is_inference() else given
+        leaf = ours.detach().requires_grad_()
         # the model receives a copy, which it may change in place
         with torch.enable_grad():
             return Leaf(name, given, leaf, leaf.clone())

@@ -193,10 +193,10 @@ def run_once(
         identifiers=identifiers,
         **engine_options,
     )
-    for leaf in prepared.leaves:
-        if not leaf.is_identifier:
-            engine.tape.start(leaf.leaf, leaf.passed)
     with engine:
+        for leaf in prepared.leaves:
+            if not leaf.is_identifier:
+                engine.tape.start(leaf.leaf, leaf.passed)
         with nullcontext() if dtype is None else Raised(dtype):
             output = engine.arrived(_run(forward_func, prepared))
         half = dtype is None and _divides_by_differences(engine)

@@ -373,15 +373,15 @@ class Engine(TorchFunctionMode):
         note: Any = None,
     ) -> None:
         """Note on the tape how the tensors of an output, or a target, came to be."""
-        made = Made(operator, parents, self.tape, note)
         if args and operator.in_place:
+            made = Made(operator, parents, self.tape, note)
             remember(args[0], made)
             if args[0]._base is not None:
                 remember(args[0]._base, made)
-        else:
+        else:  # of several outputs, each is another tensor
             for tensor in tensors_in(output):
                 if tensor.requires_grad:
-                    remember(tensor, made)
+                    remember(tensor, Made(operator, parents, self.tape, note))
         self.tape.seen_to = node_number()
 
     def _scan(self, values: Any, parents: list[Made]) -> bool:

@@ -84,12 +84,12 @@ def test_lrp_creator_activation(cls: type[AttnLRP]) -> None:
         LRP(idle).attribute(x, target=1)
     expected = cls(Convolution()).attribute(x, target=1)
     assert torch.equal(cls(idle).attribute(x, target=1), expected)
-    # one that runs passes relevance on unchanged: R = sigmoid(z) where it is the score
+    # one that runs passes relevance on; at the score's end R = sigmoid(z) - sigmoid(0)
     scored = nn.Sequential(nn.Linear(4, 3, bias=False), nn.Sigmoid()).double()
     y = torch.rand(2, 4).double()
     found, delta = cls(scored).attribute(y, target=1, return_convergence_delta=True)
-    assert relative(found.sum(1), scored(y)[:, 1].detach()) < 1e-4
-    assert delta.abs().max() < 1e-4
+    assert relative(found.sum(1), scored(y)[:, 1].detach() - 0.5) < 1e-4
+    assert (delta - 0.5).abs().max() < 1e-4
 
 
 class Added(nn.Module):

@@ -198,13 +198,13 @@ def test_reading_leaves_the_graph_as_it_was() -> None:
         engine.tape.start(x, alias)
         with engine:
             scores = model(alias)[:, 0]
-        maps = [m.tensor for m in engine.maps]
-        if reading:
-            Positions((m, False) for m in maps)
-        for relevance in (False, True):
-            gradients += engine.gradients(
-                scores, maps, relevance=relevance, keep_graph=True
-            )
+            maps = [m.tensor for m in engine.maps]
+            if reading:
+                Positions((m, False) for m in maps)
+            for relevance in (False, True):
+                gradients += engine.gradients(
+                    scores, maps, relevance=relevance, keep_graph=True
+                )
     half = len(gradients) // 2
     for one, other in zip(gradients[:half], gradients[half:], strict=True):
         assert one is not None and torch.equal(one, other)

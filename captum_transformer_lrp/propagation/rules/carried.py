@@ -71,6 +71,8 @@ def _is_reciprocal(call: Call) -> bool:
         return not carries_relevance(call.argument(0, "input"))
     if call.kind == "power" and call.operator != "square":
         exponent = call.argument(1, "exponent")
+        if carries_relevance(exponent):
+            return False  # an exponential
         return bool(torch.as_tensor(exponent).le(0).all())
     return False
 
