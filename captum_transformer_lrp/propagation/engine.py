@@ -18,6 +18,7 @@ from __future__ import annotations
 import functools
 import math
 import sys
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
@@ -35,7 +36,7 @@ from .functions import APPLY, Opened, to_open
 from .gates import activation_behind
 from .identifiers import Identifiers
 from .installed import EAGER, MODULES, engine_here, thread
-from .joins import FUNCTION, Joined, common_source, conserves, note_source
+from .joins import FUNCTION, Joined, common_source, conserves
 from .operators import transparent
 from .passes import Passes
 from .registry import Layers
@@ -254,8 +255,10 @@ class Engine(TorchFunctionMode):
                         continue
             elif not isinstance(value, (list, tuple)) or not self._scan(value, parents):
                 continue
+            else:
+                value = self.without_foreign(value)
             constants = constants or list(given)
-            constants[place] = self.without_foreign(value)
+            constants[place] = value.detach() if isinstance(value, Tensor) else value
         if constants is not None:
             if self._in_transform():
                 return func(*args, **kwargs) if kwargs else func(*args)
@@ -280,8 +283,8 @@ class Engine(TorchFunctionMode):
             number = node_number()
             if number != tape.seen_to:
                 tape.gaps.append((tape.seen_to, number))
-        if operator.elementwise and len(parents) == 1:
-            note_source(parents[0], carrier)
+        if operator.elementwise and len(parents) == 1 and parents[0].source is None:
+            parents[0].source = weakref.ref(carrier), carrier.shape  # see joins
         if kwargs and kwargs.get("out") is not None:
             return self.reenter(_write_out, func, args, kwargs)
         note = source = None

@@ -11,13 +11,11 @@ no join (``x + 1``, a bias) is no activation and keeps the rules of its operator
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from .call import Call
 from .gates import Activation
@@ -45,12 +43,6 @@ _CONSERVES = frozenset(
 #: what is left on the tape where a function of one tensor hands on all relevance
 FUNCTION = "function"
 _MAXIMUM_STEPS = 32
-
-
-def note_source(made: Made, tensor: Tensor) -> None:
-    """Keep a weak reference to a tensor of which a function is taken."""
-    if made.source is None:
-        made.source = weakref.ref(tensor), tensor.shape
 
 
 def _is_function(made: Made) -> bool:

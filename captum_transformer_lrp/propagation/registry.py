@@ -109,10 +109,13 @@ class Predicate:
     Args:
         test (Callable): takes the module, answers yes or no.
         description (str): what it asks, for printing.
+        of_class (Callable, optional): takes the module's class; where it says no, the
+            module need not be asked. Default: None, all are
     """
 
     test: Callable[[nn.Module], bool]
     description: str
+    of_class: Callable[[type[nn.Module]], bool] | None = None
 
     def __repr__(self) -> str:
         return f"Predicate({self.description!r})"
@@ -303,19 +306,28 @@ def _defaults() -> Registry:
     return registry
 
 
-@functools.lru_cache(maxsize=1024)
-def computing_class(cls: type[nn.Module]) -> type[nn.Module]:
+def computing_class(cls: Any) -> type[nn.Module]:
     """Return the class that says what modules of ``cls`` compute: its ``forward``.
 
     A class is not known by its name, nor by what it inherits from, but by what it
     computes: a subclass with a ``forward`` of its own is another layer.
     """
-    return next(c for c in cls.__mro__ if "forward" in vars(c))
+    return _computing_class(cls)
+
+
+@functools.lru_cache(maxsize=1024)
+def _computing_class(cls: Any) -> type[nn.Module]:
+    found: type[nn.Module] = next(c for c in cls.__mro__ if "forward" in vars(c))
+    return found
+
+
+def _is_hugging_face_activation(cls: type[nn.Module]) -> bool:
+    return computing_class(cls).__module__ == "transformers.activations"
 
 
 def _computes_gelu_in_python(module: nn.Module) -> bool:
     """Whether a Hugging Face activation spells gelu out, which its class may or not."""
-    if computing_class(type(module)).__module__ != "transformers.activations":
+    if not _is_hugging_face_activation(type(module)):
         return False
     return "python" in getattr(getattr(module, "act", None), "__name__", "")
 
@@ -325,7 +337,11 @@ def _is_rms_norm(module: nn.Module) -> bool:
 
     Others, whatever their name, are seen operator by operator.
     """
-    cls = computing_class(type(module))
+    return _is_rms_norm_class(type(module))
+
+
+def _is_rms_norm_class(cls: type[nn.Module]) -> bool:
+    cls = computing_class(cls)
     return cls.__module__.startswith("transformers.models.") and (
         cls.__name__.endswith(("RMSNorm", "RmsNorm", "T5LayerNorm"))
     )
@@ -365,27 +381,43 @@ def _multiplies_packed_weights(module: nn.Module) -> bool:
     Its own gradient is exact: the layer is linear in its input, whatever the weights.
     One that holds other modules (a LoRA adapter around it) is looked into instead.
     """
-    if module._modules:
-        return False
-    cls = computing_class(type(module))
+    return not module._modules and _is_packed_class(type(module))
+
+
+def _is_packed_class(cls: type[nn.Module]) -> bool:
+    cls = computing_class(cls)
     return cls.__name__ in _PACKED_LINEAR.get(cls.__module__.split(".")[0], ())
 
 
 def _is_dynamic_int8_linear(module: nn.Module) -> bool:
     """Whether ``torch.ao.quantization.quantize_dynamic`` made a linear layer."""
-    cls = computing_class(type(module))
+    return _is_int8_class(type(module))
+
+
+def _is_int8_class(cls: type[nn.Module]) -> bool:
+    cls = computing_class(cls)
     return cls.__name__ == "Linear" and cls.__module__ == (
         "torch.ao.nn.quantized.dynamic.modules.linear"
     )
 
 
-PACKED_LINEAR = Predicate(_multiplies_packed_weights, "linear layer of packed weights")
-DYNAMIC_INT8_LINEAR = Predicate(
-    _is_dynamic_int8_linear, "linear layer quantised to int8 when it is called"
+PACKED_LINEAR = Predicate(
+    _multiplies_packed_weights, "linear layer of packed weights", _is_packed_class
 )
-ROUNDING_RMS_NORM = Predicate(_rounds_to_float32, "RMSNorm in a float64 model")
-RMS_NORM = Predicate(_is_rms_norm, "RMSNorm")
-PYTHON_GELU = Predicate(_computes_gelu_in_python, "gelu spelled out by transformers")
+DYNAMIC_INT8_LINEAR = Predicate(
+    _is_dynamic_int8_linear,
+    "linear layer quantised to int8 when it is called",
+    _is_int8_class,
+)
+ROUNDING_RMS_NORM = Predicate(
+    _rounds_to_float32, "RMSNorm in a float64 model", _is_rms_norm_class
+)
+RMS_NORM = Predicate(_is_rms_norm, "RMSNorm", _is_rms_norm_class)
+PYTHON_GELU = Predicate(
+    _computes_gelu_in_python,
+    "gelu spelled out by transformers",
+    _is_hugging_face_activation,
+)
 
 #: Modules whose activation reaches the engine in pieces (``gelu_new`` is mul, pow,
 #: tanh, add) or not at all (functions with a backward pass of their own): named by

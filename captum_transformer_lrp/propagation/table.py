@@ -189,6 +189,7 @@ class Table:
         self._forms: dict[tuple[Rule, str | None, str | None], Rule] = {}
         self.operators: dict[Callable[..., Any], Operator] = {}
         self._classes: dict[type[nn.Module], Rule | None] = {}
+        self._possible: dict[type[nn.Module], list[tuple[Predicate, Row]]] = {}
         self.predicates = [
             (key, row)
             for layer in self.layers
@@ -282,10 +283,17 @@ class Table:
                     return self._resolve(row)
             elif pattern.matches(name):
                 return self._resolve(row)
-        for predicate, row in self.predicates:
+        cls = type(module)
+        possible = self._possible.get(cls)
+        if possible is None:
+            possible = self._possible[cls] = [
+                (predicate, row)
+                for predicate, row in self.predicates
+                if predicate.of_class is None or predicate.of_class(cls)
+            ]
+        for predicate, row in possible:
             if predicate.test(module):
                 return self._resolve(row)
-        cls = type(module)
         if cls not in self._classes:
             names = [f"{c.__module__}.{c.__qualname__}" for c in cls.__mro__]
             own = cls.__mro__.index(computing_class(cls))

@@ -30,10 +30,10 @@ X = torch.randn(2, 3, generator=torch.Generator().manual_seed(0)).double()
 
 
 class SpelledOut(nn.Module):
-    """An activation in pieces: as operators, half of it would be absorbed."""
+    """An activation in pieces: as operators, the constant would absorb its share."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return 0.5 * x * (1.0 + torch.tanh(x))
+        return torch.tanh(x) + 0.5
 
 
 class Child(SpelledOut):

@@ -93,7 +93,7 @@ def build(case: Case, seed: int) -> Built:
     torch.manual_seed(seed)
     model, given = case.make().eval(), case.draw(draw)
     words = not given.is_floating_point()
-    called = (CalledWithText if words else Called)(model, case.call)
+    called: nn.Module = (CalledWithText if words else Called)(model, case.call)
     called = randomised(called, given, generator).double().eval()
     inputs = {"input_ids": given} if words else given.double()
     return called, inputs, None
@@ -795,13 +795,13 @@ def _open_clip() -> Iterator[Case]:
     for name, (more, options) in OPEN_CLIP.items():
         make = functools.partial(clip, more, **options)
         yield Case(name=name, make=make, draw=pictures(), call=against_texts)
-    for name, options in {
+    for name, further in {
         "texts": {},
         "texts, the last token pooled": {"text": {"pool_type": "last"}},
         "texts, a class token": {"text": {"embed_cls": True}},
         "texts without a causal mask": {"text": {"no_causal_mask": True}},
     }.items():
-        make = functools.partial(clip, {}, **options)
+        make = functools.partial(clip, {}, **further)
         yield Case(name=name, make=make, draw=words(), call=against_pictures)
     yield Case(
         name="CoCa: the next token",

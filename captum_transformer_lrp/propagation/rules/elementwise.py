@@ -119,6 +119,9 @@ def _function_of_one(
     if len({id(t) for t in relevant}) != 1:
         raise UnknownOperatorError(_unfit(rule, call, relevant, None))
     (x, *_), rest = relevant, [t for t in given if not t.requires_grad]
+    if len(given) == 1 and call.args and call.args[0] is x:  # the usual case
+        further = call.args[1:]
+        return x, lambda t: call.function(t, *further, **call.kwargs), False
 
     def evaluate(value: Tensor) -> Any:
         args, kwargs = call.replacing(lambda _: value)
