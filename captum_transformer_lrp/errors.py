@@ -85,6 +85,10 @@ class ModelStateError(LRPError, RuntimeError):
     """The model or torch is in a state in which it cannot be explained faithfully."""
 
 
+class TraceError(LRPError, RuntimeError):
+    """A method has no trace: its relevance is not that of one pass."""
+
+
 class NotFittedError(LRPError, RuntimeError):
     """Masks are asked for before they were trained."""
 

@@ -146,6 +146,7 @@ class ContextLRP(TransformerLRP):
     """
 
     name: ClassVar[str] = "ContextLRP"
+    traced: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -159,6 +159,7 @@ class PositionalLRP(TransformerLRP):
     """
 
     name: ClassVar[str] = "PositionalLRP"
+    traced: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from .._captum import GradientAttribution, log_usage
 from .._named import Named
+from ..errors import TraceError
 from ..propagation import Composite, composite_named
 from ..propagation.composites import epsilon_lrp
 from ..propagation.registry import Row
@@ -62,6 +63,8 @@ class TransformerLRP(Named, GradientAttribution):
     """
 
     name: ClassVar[str] = "TransformerLRP"
+    #: whether its relevance is that of one pass, which a trace can tell of
+    traced: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -214,7 +217,17 @@ class TransformerLRP(Named, GradientAttribution):
 
         Returns:
             Trace: a table, one record per operator call, in order of execution.
+
+        Raises:
+            TraceError: by methods whose relevance is not that of one pass.
         """
+        if not self.traced:
+            raise TraceError(
+                f"{type(self).__name__} has no trace: its relevance is not that of one "
+                "pass in which each operator hands on what it received. Trace the "
+                f"method it is made of, TransformerLRP(model, composite) with its "
+                f"{self.composite.name} table."
+            )
         return self._traced(
             self._explain(
                 inputs, target, additional_forward_args, make_engine=TracingEngine
