@@ -97,6 +97,7 @@ class Engine(TorchFunctionMode):
             self.tape.start(ones, ones)
         self._nested = 0  # within operators that show those they are made of
         self._note: Any = None  # what the last rule left for the record
+        self._outcome: Made | None = None  # of an operator in place, out of place
         self.passes = Passes()
         self.dropout_seen = False
         self.backward = False
@@ -312,6 +313,10 @@ class Engine(TorchFunctionMode):
         else:
             output = self.apply(operator, args, kwargs or {}, relevant)
             note, self._note = self._note or note, None
+            if output.__class__ is Tensor and (not args or output is not args[0]):
+                if tape.of(output) is not None:  # by the operators it is made of
+                    tape.seen_to = node_number()
+                    return output
         if output.__class__ is not Tensor or operator.in_place:
             self._record(operator, parents, output, args, note)
         elif not args or output is not args[0] or operator.asked_in_place(args, kwargs):
@@ -377,7 +382,8 @@ class Engine(TorchFunctionMode):
     ) -> None:
         """Note on the tape how the tensors of an output, or a target, came to be."""
         if args and operator.in_place:
-            made = Made(operator, parents, self.tape, note)
+            made = self._outcome or Made(operator, parents, self.tape, note)
+            self._outcome = None
             remember(args[0], made)
             if args[0]._base is not None:
                 remember(args[0]._base, made)
@@ -562,6 +568,7 @@ class Engine(TorchFunctionMode):
             return self._without_rule(operator, args, kwargs)
         copied = self.tape.same(self.without_foreign(target).clone(), target)
         outcome = self.reenter(function, copied, *args[1:], **kwargs)
+        self._outcome = self.tape.of(outcome)
         return self.write_back(target, outcome)
 
     def write_back(self, target: Tensor, outcome: Tensor) -> Tensor:

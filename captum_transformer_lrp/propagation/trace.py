@@ -406,6 +406,7 @@ class TracingEngine(Engine):
         else:
             copied = self.tape.same(self.without_foreign(target).clone(), target)
             outcome = self.reenter(function, copied, *args[1:], **kwargs)
+            self._outcome = self.tape.of(outcome)
         base = target._base if target._is_view() else None
         around = None if base is None or base.requires_grad else base
         self.write_back(target, outcome)

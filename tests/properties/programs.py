@@ -25,26 +25,10 @@ from torch.utils.checkpoint import checkpoint
 
 #: what programs do not use yet, with what goes wrong. Delete a line to switch it on.
 NOT_YET: dict[str, str] = {
-    "weight computed outside": "requires a gradient, so it is taken for relevant",
-    "rounded": "an autograd function over weights alone is refused",
     "softmax of two exponentials": "its sum is not seen to be its own",
     "not 0 at 0": "what a sigmoid makes of an exact 0 is lost, and not called constant",
-    "an addend that is a factor": "addcmul and the like take it for one carrier",
-    "product by keyword": "CP-LRP does not see the gate in mul(x, other=gate)",
     "gate in another product": "CP-LRP does not see the gate in addcmul and einsum",
     "gate written out": "CP-LRP does not take a relu by where or maximum for a gate",
-    "addcdiv": "what a numerator that is constant adds is not called constant",
-    "dropout as an alias": "a trace hands on a copy, which hides later writes",
-    "lerp": "has no rule",
-    "cosine similarity": "has no rule",
-    "prod": "has no rule",
-    "vmap": "operators inside run without rules",
-    "steps": "a factor of gradient zero keeps its half of the relevance",
-    "unknown_beside": "an operator without a rule is refused where nothing reads it",
-    "unknown_for_an_index": "an operator without a rule is refused behind an argmin",
-    "one function of one tensor": "is no gate, and a number in it absorbs",
-    "tensor exponents": "of more than one value fail in `if exponent < 0`",
-    "exponential in place": "CP-LRP's cut in place leaves the trace out of balance",
 }
 
 BATCH, TOKENS, WIDTH, IDENTIFIERS = 2, 3, 4, 7

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Literal
 
 import pytest
 import torch
+import torch.fx.experimental.symbolic_shapes  # by autograd, with a filter
 from torch import Tensor, nn
 
 from captum_transformer_lrp import CPLRP, AttnLRP, GradientXInput, TransformerLRP

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from ..call import Call, map_tensors
+from ..call import Call, carries_relevance, map_tensors
 from ..gates import gate_strength, is_sum_of
 from ..gradients import scale_output_gradient
 from .addends import relevant_factors
@@ -83,14 +83,16 @@ class GatedProduct(Rule):
 
     def __call__(self, call: Call) -> Any:
         """Run the call with the gate detached."""
-        if call.operator in ("mul", "multiply") and len(call.args) == 2:
-            first, second = call.args
-            if isinstance(second, Tensor) and second.requires_grad:
+        if call.operator in ("mul", "multiply"):
+            first = call.argument(0, "input", call.kwargs.get("self"))
+            second = call.argument(1, "other")
+            if carries_relevance(first) and carries_relevance(second):
                 strengths = [gate_strength(call.made(t)) for t in (first, second)]
-                if first.requires_grad and strengths[0] != strengths[1]:
-                    if strengths[0] > strengths[1]:
-                        return call.run_with((first.detach(), second), call.kwargs)
-                    return call.run_with((first, second.detach()), call.kwargs)
+                if strengths[0] != strengths[1]:
+                    gate = first if strengths[0] > strengths[1] else second
+                    return call.run_with(
+                        *call.replacing(Tensor.detach, only={id(gate)})
+                    )
         return UniformProduct()(call)
 
 
