@@ -25,6 +25,7 @@ from torch.utils.checkpoint import checkpoint
 
 #: what programs do not use yet, with what goes wrong. Delete a line to switch it on.
 NOT_YET: dict[str, str] = {
+    "vmap": "is refused by name, which says nothing of numbers",
     "softmax of two exponentials": "its sum is not seen to be its own",
     "not 0 at 0": "what a sigmoid makes of an exact 0 is lost, and not called constant",
     "gate in another product": "CP-LRP does not see the gate in addcmul and einsum",
