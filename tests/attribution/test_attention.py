@@ -321,3 +321,31 @@ def test_attention_relevance_is_what_each_token_contributes_by_attention() -> No
     found = AttentionRelevance(model, own_token="keep").attribute(x, target=2)
     torch.testing.assert_close(found, carried.abs().sum(1), rtol=1e-12, atol=1e-12)
     assert (carried.sum(1) < 0).any()  # of which the sign is not kept
+
+
+def test_the_first_self_attention_of_a_decoder_is_read() -> None:
+    """It depends on no explained input, and takes part all the same (Chefer et al.)."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BartConfig(
+        vocab_size=50,
+        d_model=16,
+        encoder_layers=2,
+        decoder_layers=2,
+        encoder_attention_heads=2,
+        decoder_attention_heads=2,
+        encoder_ffn_dim=32,
+        decoder_ffn_dim=32,
+        max_position_embeddings=32,
+    )
+    model = transformers.BartForConditionalGeneration(config).eval()
+    ids, words = torch.arange(5, 12)[None], torch.arange(7, 11)[None]
+    batch = {"input_ids": ids, "decoder_input_ids": words}
+    found = [layer.module for layer in GenericAttention(model).layers(batch, (-1, 3))]
+    assert found == [
+        *(f"model.encoder.layers.{i}.self_attn" for i in range(2)),
+        *(
+            f"model.decoder.layers.{i}.{kind}_attn"
+            for i in range(2)
+            for kind in ("self", "encoder")
+        ),
+    ]
