@@ -36,7 +36,7 @@ from .functions import APPLY, Opened, to_open
 from .gates import activation_behind
 from .identifiers import Identifiers
 from .installed import EAGER, MODULES, engine_here, thread
-from .joins import FUNCTION, Joined, common_source, conserves
+from .joins import FUNCTION, common_source, join
 from .operators import transparent
 from .passes import Passes
 from .registry import Layers
@@ -295,8 +295,8 @@ class Engine(TorchFunctionMode):
         if operator.joins and relevant > 1:
             source = common_source(parents)
             if source is not None and not operator.in_place:
-                operator, args, kwargs, relevant = self._join(
-                    operator, args, kwargs or {}, parents, source
+                operator, args, kwargs, relevant = join(
+                    self.table, operator, args, kwargs or {}, parents, source
                 )
                 func = operator.function
                 if relevant:
@@ -325,52 +325,6 @@ class Engine(TorchFunctionMode):
                 output._made = made, output._version  # type: ignore[attr-defined]
         tape.seen_to = node_number()
         return output
-
-    def _join(
-        self,
-        operator: Operator,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        parents: list[Made],
-        source: Made,
-    ) -> tuple[Any, tuple[Any, ...], dict[str, Any], int]:
-        """Let an operator that joins functions of one tensor be one function of it.
-
-        Returns:
-            What to call instead, and how many of its arguments carry relevance: the
-            same, if the operands hand on all relevance as they are; the same with
-            constant factors; or a function of the tensor itself. 0, and the same, if
-            they are no functions of a tensor of their shape.
-        """
-        operands = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
-        known, shape = source.source or (None, None)
-        x = known() if known is not None else None
-        for made, operand in zip(parents, operands, strict=True):
-            x, shape = (operand, operand.shape) if made is source else (x, shape)
-        if any(t.shape != shape for t in operands):
-            return operator, args, kwargs, 0
-        keep = [conserves(made, source) for made in parents]
-        if self.table.stabilises and x is not None:
-            keep = [False]  # each operator on the way would absorb a little
-        if all(keep) or (operator.kind == "quotient" and keep[0]):
-            return operator, args, kwargs, len(keep)
-        if operator.kind == "product" and any(keep):
-            lasting = {id(t) for t, k in zip(operands, keep, strict=True) if k}
-
-            def constant(tensor: Tensor) -> Tensor:
-                keeps = id(tensor) in lasting or not tensor.requires_grad
-                return tensor if keeps else tensor.detach()
-
-            args, kwargs = map_tensors(constant, args), map_tensors(constant, kwargs)
-            return operator, args, kwargs, sum(keep)
-        if x is None:
-            return operator, args, kwargs, 0
-        args = map_tensors(Tensor.detach, args)
-        kwargs = map_tensors(Tensor.detach, kwargs)
-        rule = self.table.one_function
-        assert rule is not None
-        function = functools.partial(_whatever, operator.function, args, kwargs)
-        return Joined(operator.name, function, rule), (x,), {}, 1
 
     def _record(
         self,
@@ -1066,14 +1020,6 @@ def _write_out(
     if out.shape != result.shape:
         out.resize_(result.shape)
     return out.copy_(result)
-
-
-def _whatever(
-    function: Callable[..., Any], args: Any, kwargs: dict[str, Any], x: Tensor
-) -> Any:
-    """Return what a function returns for its own arguments, in the dtype of ``x``."""
-    output = function(*args, **kwargs)
-    return output.to(x.dtype) if x.is_floating_point() else output
 
 
 def _no_leaf(tensor: Tensor) -> Tensor:

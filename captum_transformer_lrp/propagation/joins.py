@@ -11,13 +11,15 @@ no join (``x + 1``, a bias) is no activation and keeps the rules of its operator
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
-from .call import Call
+from .call import Call, map_tensors, tensors_in
 from .gates import Activation
 from .gradients import RatioGradient
 from .rules import Identity, Rule
@@ -125,3 +127,65 @@ class Joined:
     def asked_in_place(self, args: Any, kwargs: Any) -> bool:
         """Whether it was called with ``inplace=True``: never."""
         return False
+
+
+class Joins(Protocol):
+    """What a table says of joins, see :class:`~.table.Table`."""
+
+    one_function: Rule | None
+    stabilises: bool
+
+
+def join(
+    table: Joins,
+    operator: Any,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    parents: list[Made],
+    source: Made,
+) -> tuple[Any, tuple[Any, ...], dict[str, Any], int]:
+    """Let an operator that joins functions of one tensor be one function of it.
+
+    Returns:
+        What to call instead, and how many of its arguments carry relevance: the
+        same, if the operands hand on all relevance as they are; the same with
+        constant factors; or a function of the tensor itself. 0, and the same, if
+        they are no functions of a tensor of their shape.
+    """
+    operands = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
+    known, shape = source.source or (None, None)
+    x = known() if known is not None else None
+    for made, operand in zip(parents, operands, strict=True):
+        x, shape = (operand, operand.shape) if made is source else (x, shape)
+    if any(t.shape != shape for t in operands):
+        return operator, args, kwargs, 0
+    keep = [conserves(made, source) for made in parents]
+    if table.stabilises and x is not None:
+        keep = [False]  # each operator on the way would absorb a little
+    if all(keep) or (operator.kind == "quotient" and keep[0]):
+        return operator, args, kwargs, len(keep)
+    if operator.kind == "product" and any(keep):
+        lasting = {id(t) for t, k in zip(operands, keep, strict=True) if k}
+
+        def constant(tensor: Tensor) -> Tensor:
+            keeps = id(tensor) in lasting or not tensor.requires_grad
+            return tensor if keeps else tensor.detach()
+
+        args, kwargs = map_tensors(constant, args), map_tensors(constant, kwargs)
+        return operator, args, kwargs, sum(keep)
+    if x is None:
+        return operator, args, kwargs, 0
+    args = map_tensors(Tensor.detach, args)
+    kwargs = map_tensors(Tensor.detach, kwargs)
+    rule = table.one_function
+    assert rule is not None
+    function = functools.partial(_whatever, operator.function, args, kwargs)
+    return Joined(operator.name, function, rule), (x,), {}, 1
+
+
+def _whatever(
+    function: Callable[..., Any], args: Any, kwargs: dict[str, Any], x: Tensor
+) -> Any:
+    """Return what a function returns for its own arguments, in the dtype of ``x``."""
+    output = function(*args, **kwargs)
+    return output.to(x.dtype) if x.is_floating_point() else output
