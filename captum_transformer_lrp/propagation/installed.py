@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import traceback
 import weakref
 from abc import ABC, abstractmethod
 from typing import Any
@@ -199,6 +200,11 @@ class AsBefore:
         self._functions = torch._C._is_torch_function_enabled()
 
     def __exit__(self, *exception: Any) -> None:
+        kind, _, frames = (*exception, None, None, None)[:3]
+        if kind is not None and not issubclass(kind, Exception):
+            # a generator of torch's own that was cut off puts its mode back when it is
+            # freed: now rather than later
+            traceback.clear_frames(frames)
         while (engine := engine_here()) is not None and engine is not self._engine:
             engine.leave()
         while (eager := getattr(thread, "eager", None)) not in (None, self._eager):
