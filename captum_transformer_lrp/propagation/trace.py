@@ -98,7 +98,7 @@ class Trace:
             that carries it, computed under ``torch.no_grad``, or made integers or a
             number of Python's of it: the branch behind counts as a constant.
             Default: none
-        scale (float, optional): what errors are relative to: the sum of the scores'
+        scale (float or None): what errors are relative to: the sum of the scores'
             magnitudes, which in a batch may cancel in ``score``. Default: ``|score|``
     """
 
