@@ -23,7 +23,7 @@ from .call import Call, map_tensors, tensors_in
 from .gates import Activation
 from .gradients import RatioGradient
 from .rules import Identity, Rule
-from .tape import Made
+from .tape import Made, alive
 
 #: operators that may join functions of one tensor
 JOINS = frozenset(
@@ -154,7 +154,7 @@ def join(
     """
     operands = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
     known, shape = source.source or (None, None)
-    x = known() if known is not None else None
+    x = alive(known) if known is not None else None
     for made, operand in zip(parents, operands, strict=True):
         x, shape = (operand, operand.shape) if made is source else (x, shape)
     if any(t.shape != shape for t in operands):

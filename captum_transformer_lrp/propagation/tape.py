@@ -99,6 +99,18 @@ def note(tensor: Tensor, made: Made) -> None:
     tensor._made = made, tensor._version  # type: ignore[attr-defined]
 
 
+def alive(reference: weakref.ref[Tensor]) -> Tensor | None:
+    """Return the tensor of a weak reference, None if it is gone.
+
+    Torch wants to hear of it (see :class:`torch.utils.weak.TensorWeakRef`): a tensor
+    that only C++ still holds is given back to python.
+    """
+    tensor = reference()
+    if tensor is not None:
+        tensor._fix_weakref()  # type: ignore[attr-defined]
+    return tensor
+
+
 @dataclass(frozen=True, eq=False)
 class Unseen:
     """Nodes of the graph that no operator that was seen had made.
@@ -179,8 +191,10 @@ class Tape:
             A new record if its graph leads back to an explained input, None if not:
             then it is a constant.
         """
+        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            return None  # inside vmap or another transform; what comes out is met
         known = self._constants.get(id(tensor))
-        if known is not None and known() is tensor:
+        if known is not None and alive(known) is tensor:
             return None
         base = tensor._base
         behind = None if base is None else self.of(base)

@@ -25,6 +25,7 @@ from ...errors import RuleError, UnknownOperatorError
 from ..call import Call, map_tensors
 from ..gradients import HALF_PRECISION, AbsoluteLinear, SplitGradient
 from ..passes import Switch
+from ..tape import alive
 from .addends import addend_of, relevant_factors, without_addend
 from .base import Rule
 from .linear import UniformProduct
@@ -245,7 +246,7 @@ def merged(
 def operand_behind(output: Tensor) -> Tensor | None:
     """Return the operand of the linear operator that made a tensor, if one did."""
     node, _ = _node_of(output)
-    return None if node is None else node.operand()
+    return None if node is None else alive(node.operand)
 
 
 def _node_of(tensor: Tensor) -> tuple[Any, list[Any]]:
