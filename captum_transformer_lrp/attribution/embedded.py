@@ -23,7 +23,7 @@ from ..errors import InputError
 from ..propagation.call import Call, tensors_in
 from ..propagation.composites import ATTN_LRP
 from ..propagation.identifiers import Identifiers, Met
-from ..propagation.installed import Eagerly
+from ..propagation.installed import Eagerly, leave_mode
 from ..propagation.table import table_for
 from .inputs import prepare_inputs, why_it_failed
 from .scores import output_tensor, select_scores
@@ -101,6 +101,10 @@ class _Reading(TorchFunctionMode):
         self.codes = _Codes(ids)
         self.table = table_for(ATTN_LRP)
         self.read = read
+
+    def __exit__(self, *exception: Any) -> None:
+        """Leave the stack of modes."""
+        leave_mode(self)
 
     def __torch_function__(
         self,

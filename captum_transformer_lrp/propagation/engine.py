@@ -35,7 +35,7 @@ from .flex_attention import IN_PLACE
 from .functions import APPLY, Opened, to_open
 from .gates import activation_behind
 from .identifiers import Identifiers
-from .installed import EAGER, MODULES, engine_here, thread
+from .installed import EAGER, MODULES, engine_here, leave_mode, thread
 from .joins import FUNCTION, common_source, join
 from .operators import transparent
 from .passes import Passes
@@ -1061,7 +1061,7 @@ class _Again:
         TorchFunctionMode.__enter__(self.engine)
 
     def __exit__(self, *exception: Any) -> None:
-        TorchFunctionMode.__exit__(self.engine, *exception)
+        leave_mode(self.engine)
         self.engine._nested -= 1
 
 

@@ -33,6 +33,17 @@ def engine_here() -> Any:
     return getattr(thread, "engine", None)
 
 
+def leave_mode(mode: Any) -> None:
+    """Take a mode off the stack, if it is on top.
+
+    An interrupt within torch's own handling of modes may have left it off; torch would
+    then raise an error of its own instead of the interrupt.
+    """
+    stack = _get_current_function_mode_stack()
+    if stack and stack[-1] is mode:
+        _pop_mode()
+
+
 class WhileUsed(ABC):
     """Something that is installed for the process while at least one user needs it.
 
@@ -231,5 +242,6 @@ __all__ = [
     "Eagerly",
     "WhileUsed",
     "engine_here",
+    "leave_mode",
     "thread",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from .call import map_tensors
+from .installed import leave_mode
 from .operators import is_in_place, operator_name
 
 #: ask for a dtype: what they would lower stays as it is
@@ -29,6 +30,10 @@ class Raised(TorchFunctionMode):
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
         self.dtype = dtype
+
+    def __exit__(self, *exception: Any) -> None:
+        """Leave the stack of modes."""
+        leave_mode(self)
 
     def __torch_function__(
         self,

@@ -157,7 +157,7 @@ def test_an_interrupt_leaves_nothing(way: str) -> None:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("opcodes", [False, True])
 def test_an_interrupt_anywhere_leaves_nothing(way: str, opcodes: bool) -> None:
-    sweep(way, 3000, opcodes=opcodes)
+    sweep(way, 200, opcodes=opcodes)
 
 
 @pytest.mark.usefixtures("opened")
