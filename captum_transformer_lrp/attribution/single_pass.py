@@ -17,6 +17,7 @@ from ..errors import (
     HalfPrecisionWarning,
     InputError,
     LRPError,
+    ModelStateError,
 )
 from ..propagation import Composite, Engine
 from ..propagation.call import tensors_in
@@ -255,7 +256,15 @@ def _run(forward_func: Callable[..., Any], prepared: Inputs) -> Any:
         return prepared.call(forward_func)
     except LRPError:
         raise
-    except RuntimeError as error:
+    except Exception as error:
+        if _of_higher_order(error):
+            raise ModelStateError(
+                "the model calls an operator that takes functions (torch.cond, "
+                "torch.while_loop, scan or map), which torch traces where no rule can "
+                "see it. Write it in python: `if` for torch.cond, or a loop."
+            ) from error
+        if not isinstance(error, RuntimeError):
+            raise
         clearer = why_it_failed(error, forward_func, prepared)
         if clearer is None:
             raise
@@ -287,6 +296,17 @@ def _in_half(output: Any) -> bool:
             if any(one.dtype in (torch.float16, torch.bfloat16) for one in made):
                 return True
             pending += [parent for parent, _ in node.next_functions]
+    return False
+
+
+def _of_higher_order(error: Exception) -> bool:
+    """Whether an error comes out of an operator of torch that takes functions."""
+    frames = error.__traceback__
+    while frames is not None:
+        module = frames.tb_frame.f_globals.get("__name__", "")
+        if str(module).startswith("torch._higher_order_ops"):
+            return True
+        frames = frames.tb_next
     return False
 
 

@@ -571,3 +571,15 @@ def test_labels_in_a_batch_change_nothing() -> None:
     for method in (*METHODS.values(), CheferLRP):
         expected = method(model).attribute(batch, target=1)
         assert relative(method(model).attribute(labels, target=1), expected) < 1e-12
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_operator_that_takes_functions_is_refused(method: str) -> None:
+    """``torch.cond`` is traced by torch."""
+
+    def either(net: Any, x: Tensor) -> Any:
+        return torch.cond(x.sum() > 0, lambda v: silu(net, v), lambda v: net.h(v), (x,))
+
+    with pytest.raises(LRPError) as error:
+        METHODS[method](Net(either)).attribute(draw(2, 8), target=1)
+    assert "torch.cond" in str(error.value)
