@@ -67,6 +67,18 @@ def _worker(entry: Entry, seconds: float, memory: float, pipe: Any) -> None:
     pipe.close()
 
 
+def _may_fork() -> bool:
+    """Whether a process that parts from this one can go back through a graph."""
+    process = os.fork()
+    if process == 0:
+        try:
+            torch.ones((), requires_grad=True).backward()
+            os._exit(0)
+        except BaseException:
+            os._exit(1)
+    return os.waitpid(process, 0)[1] == 0
+
+
 def examine_apart(entry: Entry, *, seconds: float, memory: float) -> dict[str, Any]:
     """Examine an entry in a process of its own.
 
@@ -79,7 +91,16 @@ def examine_apart(entry: Entry, *, seconds: float, memory: float) -> dict[str, A
 
     Returns:
         dict: the record.
+
+    Raises:
+        RuntimeError: if this process cannot part any more.
     """
+    if not _may_fork():
+        raise RuntimeError(
+            "autograd has started threads in this process (torch.export does), so that "
+            "no part of it can go back through a graph. Run the sweep by itself: "
+            "python -m tests.zoo, or pytest -m slow tests/zoo."
+        )
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
     process = context.Process(target=_worker, args=(entry, seconds, memory, theirs))
