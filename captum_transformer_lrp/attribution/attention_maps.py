@@ -15,6 +15,7 @@ from ..propagation import Composite
 from ..propagation.attention_engine import AttentionEngine, AttentionMap
 from ..propagation.positions import Layout, Positions
 from ..propagation.streams import depends_on, streams_of
+from ..propagation.tape import Made
 from .inputs import Inputs
 from .single_pass import engine_scores, run_once
 
@@ -29,8 +30,8 @@ class AttentionLayer:
         gradient (Tensor): of the score at A, of the same shape; 0 where the score does
             not depend on it.
         relevance (Tensor or None): of A, of the same shape, if it was asked for.
-        queries (int): the stream of tokens that ask; see
-            :func:`captum_transformer_lrp.propagation.streams.streams_of`.
+        queries (int): the stream of tokens that ask, by the id of the leaf that it
+            starts from; see :mod:`captum_transformer_lrp.propagation.streams`.
         keys (int): the stream of tokens that answer.
         step (int): layers of one step do not depend on one another.
         used (bool): the score depends on this map.
@@ -113,13 +114,18 @@ def seen(
             )
         _check_examples(prepared)
         maps = [m.tensor for m in engine.maps]
-        streams = [streams_of(m) for m in maps]
+        number = engine.tape.number_of
+        streams = [
+            (number(queries), number(keys))
+            for queries, keys in (streams_of(m.made) for m in engine.maps)
+        ]
+        grids = {number(start): shape for start, shape in engine.grids.items()}
         positions, layouts = _layouts(engine.maps, streams, prepared.examples)
         shapes = [
             _heads(m, prepared.examples if layout is None else None)
             for m, layout in zip(engine.maps, layouts, strict=True)
         ]
-        steps = _steps(maps, streams)
+        steps = _steps([m.made for m in engine.maps], streams)
 
         def go_back(target: Any, *, last: bool = True) -> tuple[AttentionLayer, ...]:
             scores = engine_scores(engine, prepared, output, target, output_field)
@@ -162,7 +168,7 @@ def seen(
         with torch._C.DisableTorchFunction():
             merges = [] if positions is None else positions.stages
         # in the open: a checkpoint is computed again on the way back, under the rules
-        yield Seen(prepared, engine.grids, merges, go_back)
+        yield Seen(prepared, grids, merges, go_back)
 
 
 def _check_examples(prepared: Inputs) -> None:
@@ -242,7 +248,7 @@ def _heads(m: AttentionMap, examples: int | None) -> Callable[[Tensor], Tensor]:
     return arrange
 
 
-def _steps(maps: list[Tensor], streams: list[tuple[int, int]]) -> list[int]:
+def _steps(maps: list[Made], streams: list[tuple[int, int]]) -> list[int]:
     """Number the maps so that the two directions of co-attention share a number."""
     steps: list[int] = []
     for i, (queries, keys) in enumerate(streams):

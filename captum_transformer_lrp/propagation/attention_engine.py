@@ -8,11 +8,13 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from .call import tensors_in
 from .decompositions import scaled_dot_product_attention
 from .engine import Engine
-from .gates import attention_behind
-from .streams import streams_of
+from .gates import MATRIX_PRODUCTS, attention_behind
+from .streams import KEYS_ALONE, start_of
 from .table import Operator
+from .tape import Made
 
 
 class AttentionMap(NamedTuple):
@@ -22,11 +24,13 @@ class AttentionMap(NamedTuple):
         module (str): name of the module whose code ran.
         tensor (Tensor): in the graph, as the model had it: ``(examples, heads, queries,
             keys)``, or ``(examples * heads, queries, keys)``.
+        made (Made): its record.
         transposed (bool): the last two dimensions are keys and queries.
     """
 
     module: str
     tensor: Tensor
+    made: Made
     transposed: bool
 
 
@@ -39,8 +43,8 @@ class AttentionEngine(Engine):
 
     Attributes:
         maps (list of AttentionMap): in order of execution.
-        grids (dict): for the leaf that a stream starts from (its id), the spatial shape
-            that convolutions had given it before the first map.
+        grids (dict): for the record that a stream starts from, the spatial shape that
+            convolutions had given it before the first map.
     """
 
     measures: ClassVar[bool] = True
@@ -50,7 +54,7 @@ class AttentionEngine(Engine):
         super().__init__(*args, **kwargs)
         self.maps: list[AttentionMap] = []
         self.starts: list[Tensor] = []
-        self.grids: dict[int, tuple[int, ...]] = {}
+        self.grids: dict[Made, tuple[int, ...]] = {}
 
     def apply(
         self,
@@ -71,11 +75,16 @@ class AttentionEngine(Engine):
             return self._start(operator, operator.function(*args, **kwargs))
         if operator.kind != "product" or self.backward:
             return super().apply(operator, args, kwargs, relevant)
+        made = next(filter(None, map(self.tape.of, tensors_in((args, kwargs)))))
         output = super().apply(
             operator, self._record_maps(operator, args), kwargs, relevant
         )
         if operator.name.startswith("conv") and not self.maps and output.requires_grad:
-            self.grids[streams_of(output)[0]] = tuple(output.shape[2:])
+            self.grids[start_of(made)] = tuple(output.shape[2:])
+        if relevant == 1 and operator.name in MATRIX_PRODUCTS:
+            *_, last = tensors_in(args)
+            if last.requires_grad:
+                self._note = self._note or KEYS_ALONE
         return output
 
     def _start(self, operator: Operator, pattern: Tensor) -> Tensor:
@@ -98,10 +107,13 @@ class AttentionEngine(Engine):
                 isinstance(factor, Tensor)
                 and factor.requires_grad
                 and factor.dim() >= 3
-                and attention_behind(self.tape.of(factor))
+                and (made := self.tape.of(factor)) is not None
+                and attention_behind(made)
             ):
                 factor = self.tape.same(factor.view_as(factor), factor)
-                self.maps.append(AttentionMap(self.module_path(), factor, transposed))
+                self.maps.append(
+                    AttentionMap(self.module_path(), factor, made, transposed)
+                )
                 return (*args[:place], factor, *args[place + 1 :])
         return args
 

@@ -83,7 +83,7 @@ class Seeing(Protocol):
 
     passes: Passes
     tape: Tape
-    merged_nodes: list[Any]
+    merged: list[Made]
 
     def reenter(self, function: Callable[..., Any], *args: Any) -> Any:
         """Run python code so that the operators in it are seen one by one."""
@@ -227,13 +227,13 @@ class Call:
         alias: Tensor = Switch.apply(self._engine.passes, share, output, *operands)
         return alias
 
-    def merged_with(self, nodes: list[Any]) -> None:
-        """Say that this call is one operator with those that the nodes belong to.
+    def merged_with(self, path: list[Made]) -> None:
+        """Say that this call is one operator with those of some records.
 
-        Relevance does not pass between them: what the nodes made has the output's.
+        Relevance does not pass between them: what they made has the output's.
         """
         assert self._engine is not None
-        self._engine.merged_nodes = nodes
+        self._engine.merged = path
 
     def keep(self, tensor: Tensor) -> Kept:
         """Return the values of a tensor for the way back, whatever is written later."""

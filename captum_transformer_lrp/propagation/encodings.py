@@ -31,7 +31,8 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .call import map_tensors, tensors_in
 from .engine import Engine
-from .passes import Switch
+from .gates import product_behind
+from .streams import start_of
 from .table import Operator
 
 Encoding = Literal["rotary", "absolute", "bias"]
@@ -207,7 +208,8 @@ class PositionEngine(Engine):
                 or not (constant.is_floating_point() or constant.is_complex())
             ):
                 continue
-            encoding = _encoding(operator, other, origin)
+            scores = product_behind(self.tape.of(other)) is not None
+            encoding = _encoding(operator, origin, scores=scores)
             if encoding is None:
                 continue
             with torch._C.DisableTorchFunction():
@@ -277,22 +279,12 @@ class PositionEngine(Engine):
 
     def _stream(self, tensor: Tensor, *, keys: bool) -> int:
         """Return the id of the leaf that tokens (for scores, the keys) come from."""
-        node = tensor.grad_fn
-        if keys:
-            made = _product_behind(tensor)
-            if made is not None:
-                node = made.next_functions[-1][0]
-        ours = {id(use.leaf) for use in self.uses}
-        pending = [node]
-        while pending:
-            current: Any = pending.pop()
-            if hasattr(current, "variable"):
-                if id(current.variable) not in ours:
-                    return id(current.variable)
-                continue
-            parents = [n for n, _ in current.next_functions if n is not None]
-            pending += reversed(parents[:1] if Switch.made(current) else parents)
-        return 0
+        made = self.tape.of(tensor)
+        scores = product_behind(made) if keys else None
+        if scores is not None:
+            made = scores.parents[-1]
+        ours = frozenset(self.tape.starts[id(use.leaf)] for use in self.uses)
+        return 0 if made is None else self.tape.number_of(start_of(made, without=ours))
 
 
 def _rows(table: Tensor) -> bool:
@@ -357,34 +349,9 @@ _PLACES: dict[str, Operands] = {
 }
 
 
-def _encoding(operator: Operator, other: Tensor, origin: _Origin) -> Encoding | None:
+def _encoding(operator: Operator, origin: _Origin, *, scores: bool) -> Encoding | None:
     if operator.name in ("mul", "multiply"):
         return "rotary" if origin.counted else None
     if operator.name in ("baddbmm", "scaled_dot_product_attention"):
         return "bias"
-    return "bias" if _product_behind(other) is not None else "absolute"
-
-
-#: reshape, scale or bound attention scores, and nothing else
-_PASSED = tuple(
-    f"{name}Backward"
-    for name in (
-        *("View", "UnsafeView", "ReshapeAlias", "Unsqueeze", "Squeeze", "Transpose"),
-        *("Permute", "Expand", "Clone", "ToCopy", "Slice", "Mul", "Div", "Alias"),
-        *("Tanh", "Add", "Sub", "MaskedFill", "Where"),
-    )
-)
-
-
-def _product_behind(tensor: Tensor) -> Any:
-    """Return the node of the product of two relevant matrices that made a tensor."""
-    node: Any = tensor.grad_fn
-    while node is not None:
-        name = type(node).__name__.rstrip("0123456789")
-        parents = [n for n, _ in node.next_functions if n is not None]
-        if name in ("BmmBackward", "BaddbmmBackward") and len(parents) > 1:
-            return node
-        if name not in _PASSED or not parents:
-            return None
-        node = parents[0]
-    return None
+    return "bias" if scores else "absolute"

@@ -127,7 +127,7 @@ class Engine(TorchFunctionMode):
         self._read: list[dict[int, tuple[Tensor, str]]] = []  # in frozen modules
         self._stack: list[tuple[Rule | None, bool]] = []
         self._indexed: set[nn.Module] = set()
-        self.merged_nodes: list[Any] = []
+        self.merged: list[Made] = []
         self._recomputes = False
         if root is not None:
             self._index(root)
@@ -212,11 +212,13 @@ class Engine(TorchFunctionMode):
         operator = self._operators.get(func)
         if operator is None:
             operator = self.table.operator(func)
+        tape = self.tape
         if self._follows and operator.follows and not self._paused:
             handled, output = self.identifiers.meet(operator, func, args, kwargs or {})
             if handled:
                 output = self.started(operator, args, output)
-                self._record(operator, (), output)
+                for tensor in tensors_in(output):
+                    self._record(operator, tape.started(tensor), tensor)
                 return output
             if output is not None:  # what to run in its place
                 return self.reenter(output)
@@ -231,7 +233,6 @@ class Engine(TorchFunctionMode):
             return func(*args, **kwargs) if kwargs else func(*args)
         if self._parameters and operator.kind == "product":
             args = self._meet_parameters(args)
-        tape = self.tape
         # the loop below runs for every operator of the model: collect the records of
         # what carries relevance, and replace what is foreign by constants
         parents: list[Made] = []
@@ -472,7 +473,7 @@ class Engine(TorchFunctionMode):
         )
         output = rule(call)
         self._note = call.note
-        return self._read_merged(output) if self.merged_nodes else output
+        return self._read_merged(output) if self.merged else output
 
     def special(
         self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -785,13 +786,13 @@ class Engine(TorchFunctionMode):
 
         See :meth:`Call.merged_with`.
         """
-        nodes, self.merged_nodes = self.merged_nodes, []
+        path, self.merged = self.merged, []
         if not any(tap.readings for tap in self._taps):
             return output
         read = output.clone()
 
         def swap(tensor: Tensor) -> Tensor:
-            return read if tensor.grad_fn in nodes else tensor
+            return read if self.tape.of(tensor) in path else tensor
 
         for tap in self._taps:
             tap.readings[:] = [

@@ -36,7 +36,9 @@ _PIECEWISE_LINEAR = frozenset("relu leaky_relu prelu rrelu".split())
 _COPIES = frozenset(
     "clone contiguous view view_as reshape reshape_as flatten unflatten alias".split()
 )
-_SOFTMAX = frozenset("softmax _softmax special_softmax".split())
+#: products of two matrices that both may carry relevance
+MATRIX_PRODUCTS = frozenset("matmul bmm baddbmm mm addmm einsum linear".split())
+SOFTMAX = frozenset("softmax _softmax special_softmax".split())
 #: bound attention scores, as soft-capping does
 _SQUASHES = frozenset("tanh sigmoid clamp clip clamp_min clamp_max".split())
 _SUMS = frozenset("add sub subtract rsub".split())
@@ -95,8 +97,15 @@ def is_sum_of(total: Made | None, parts: Made | None) -> bool:
 
 def _original(made: Made) -> Made:
     """Return the record of the values themselves, behind copies of them."""
-    *_, last = [made, *_behind(made, _COPIES)]
+    *_, last = copies_of(made)
     return last
+
+
+def copies_of(made: Made | None) -> Iterator[Made]:
+    """Yield a record, and those behind it of which it is a copy, element by element."""
+    if made is not None and made.operator is None:
+        yield made
+    yield from _behind(made, _COPIES)
 
 
 def attention_behind(made: Made | None) -> bool:
@@ -109,7 +118,7 @@ def attention_behind(made: Made | None) -> bool:
         for found in _behind(made, _SCALES):
             last = found
             assert found.operator is not None
-            if found.operator.name in _SOFTMAX:
+            if found.operator.name in SOFTMAX:
                 return True
         if made.operator is None or mixed or last.operator is None:
             return False
@@ -117,6 +126,22 @@ def attention_behind(made: Made | None) -> bool:
             return False
         mixed, made = True, last.parents[0]
     return False
+
+
+def product_behind(made: Made | None) -> Made | None:
+    """Return the record of the product of two matrices that attention scores are.
+
+    Followed back through what reshapes, scales, bounds, masks or biases them.
+    """
+    for _ in range(_MAXIMUM_STEPS):
+        if made is None or made.operator is None or not made.parents:
+            return None
+        if made.operator.name in MATRIX_PRODUCTS and len(made.parents) > 1:
+            return made
+        if made.operator.name not in _SCALES | _SQUASHES:
+            return None
+        made = made.parents[0]
+    return None
 
 
 def is_product(made: Made | None) -> bool:

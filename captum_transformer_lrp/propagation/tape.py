@@ -23,7 +23,7 @@ Records hold no tensors and no nodes, so that what the rules cut off is freed as
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -132,7 +132,7 @@ class Tape:
     def __init__(self) -> None:
         self.gaps: list[tuple[int, int]] = []
         self.seen_to = node_number()
-        self._starts: set[int] = set()
+        self.starts: dict[int, Made] = {}  # of the leaves, by their ids
         self._constants: dict[int, weakref.ref[Tensor]] = {}
         self._met: list[tuple[Any, Unseen]] = []
 
@@ -156,12 +156,16 @@ class Tape:
             tensor (Tensor): a copy of it; or the leaf, for ones of identifiers.
             operator (Maker, optional): what made it. Default: none, it is an input
         """
-        self._starts.add(id(leaf))
-        made = Made(operator, (), self)
+        made = self.starts[id(leaf)] = Made(operator, (), self)
         if tensor is not leaf:
             note(tensor, made)
         self.seen_to = node_number()
         return made
+
+    def number_of(self, start: Made) -> int:
+        """Return the id of the leaf that a record starts at; one of its own if none."""
+        found = (number for number, made in self.starts.items() if made is start)
+        return next(found, id(start))
 
     def same(self, new: Any, old: Any) -> Any:
         """Give a copy or an alias that the engine made the record of its original."""
@@ -218,7 +222,17 @@ class Tape:
 
     def _descends(self, node: Any) -> bool:
         """Whether the graph of a node leads back to a leaf that is explained."""
-        return any(id(getattr(n, "variable", None)) in self._starts for n in walk(node))
+        return next(self._starts_behind(node), None) is not None
+
+    def _starts_behind(self, node: Any) -> Iterator[Made]:
+        for each in walk(node):
+            found = self.starts.get(id(getattr(each, "variable", None)))
+            if found is not None:
+                yield found
+
+    def started(self, output: Tensor) -> list[Made]:
+        """Return the records of the leaves behind what was read by identifiers."""
+        return list(self._starts_behind(output.grad_fn))
 
     def _in_gap(self, node: Any) -> bool:
         number = node._sequence_nr()
@@ -267,6 +281,17 @@ def _without_repeats(found: Iterable[Unseen]) -> list[Unseen]:
             names.update(unseen.names)
             kept.append(unseen)
     return kept
+
+
+def behind(made: Made) -> Iterator[Made]:
+    """Yield a record and those behind it, each once, the first parents first."""
+    pending, seen = [made], set[Made]()
+    while pending:
+        current = pending.pop()
+        if current not in seen:
+            seen.add(current)
+            yield current
+            pending += reversed(current.parents)
 
 
 def walk(node: Any, inside: Callable[[Any], bool] | None = None) -> Iterable[Any]:

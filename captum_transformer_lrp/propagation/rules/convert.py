@@ -74,16 +74,18 @@ class Converted(Rule):
     def __call__(self, call: Call) -> Any:
         """Apply the rule; on the way back, between a division and a product."""
         if call.module is None:
-            call, operands = call.aliased()
+            aliased, operands = call.aliased()
         else:  # the engine has handed it aliases
-            operands = _relevant(call)
-        return map_tensors(lambda t: _through(call, operands, t), self.rule(call))
+            aliased, operands = call, _relevant(call)
+        output = self.rule(aliased)
+        call.note = aliased.note
+        return map_tensors(lambda t: _through(aliased, operands, t), output)
 
 
 def _through(call: Call, operands: list[Tensor], output: Tensor) -> Tensor:
     if not output.requires_grad or Switch.made(output.grad_fn):
         return output
-    operand = operand_behind(output)
+    operand = operand_behind(call)
     found = operands if operand is None else [operand]
     made, inputs = call.keep(output), [call.keep(x) for x in found]
 

@@ -19,7 +19,7 @@ from .base import Rule
 from .contributions import check_epsilon, check_options
 from .convert import Converted
 from .linear import UniformProduct
-from .linear_map import Bias, LinearMap, LinearRule, operand_of, remember
+from .linear_map import Bias, LinearMap, LinearRule, Mergeable, operand_of
 from .positive import PositiveProduct
 
 
@@ -47,7 +47,8 @@ class CarriedLinearRule(LinearRule):
         def merge(call: Call, value: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
             return self._led_past(call, mapped.scaled(scale, shift), value)
 
-        return remember(output, weakref.ref(mapped.x), merge)
+        call.note = Mergeable(weakref.ref(mapped.x), merge, output.shape)
+        return output
 
 
 @dataclass(frozen=True, kw_only=True)

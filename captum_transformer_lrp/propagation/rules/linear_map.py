@@ -16,6 +16,7 @@ from __future__ import annotations
 import weakref
 from abc import abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -23,8 +24,8 @@ from torch import Tensor
 
 from ...errors import RuleError, UnknownOperatorError
 from ..call import Call, map_tensors
+from ..gates import copies_of
 from ..gradients import HALF_PRECISION, AbsoluteLinear, SplitGradient
-from ..passes import Switch
 from ..tape import alive
 from .addends import addend_of, relevant_factors, without_addend
 from .base import Rule
@@ -218,14 +219,23 @@ def _split(
         moved = shift if bias is None else bias * scale + shift
         return _split(rule, call, value, whole * scale, sized, moved, operand)
 
-    return remember(output, operand, merge)
-
-
-def remember(output: Tensor, operand: weakref.ref[Tensor], merge: Any) -> Tensor:
-    """Note at an output how it is merged with what scales and shifts it, see merged."""
-    node: Any = output.grad_fn
-    node.operand, node.merge, node.shape = operand, merge, output.shape
+    call.note = Mergeable(operand, merge, output.shape)
     return output
+
+
+@dataclass(frozen=True, eq=False)
+class Mergeable:
+    """What a linear operator leaves on the tape: how it is merged, see :func:`merged`.
+
+    Attributes:
+        operand (weakref to Tensor): what it is linear in.
+        merge (Callable): takes a call, its output, and the scale and shift.
+        shape (torch.Size): of its output.
+    """
+
+    operand: weakref.ref[Tensor]
+    merge: Callable[[Call, Tensor, Tensor, Tensor], Tensor]
+    shape: torch.Size
 
 
 def merged(
@@ -235,35 +245,17 @@ def merged(
 
     None if ``x`` is no output of a linear operator with a rule of this file.
     """
-    node, path = _node_of(x)
-    if node is None:
-        return None
-    output: Tensor = node.merge(call, value, scale, shift)
-    call.merged_with(path)
-    return output
+    path = []
+    for made in copies_of(call.made(x)):
+        path.append(made)
+        linear = made.note
+        if isinstance(linear, Mergeable) and linear.shape == x.shape:
+            output = linear.merge(call, value, scale, shift)
+            call.merged_with(path)
+            return output
+    return None
 
 
-def operand_behind(output: Tensor) -> Tensor | None:
-    """Return the operand of the linear operator that made a tensor, if one did."""
-    node, _ = _node_of(output)
-    return None if node is None else alive(node.operand)
-
-
-def _node_of(tensor: Tensor) -> tuple[Any, list[Any]]:
-    """Return the node of the operator that made a tensor, and those passed on the way.
-
-    None, unless the operator has a rule of this file.
-    """
-    node: Any = tensor.grad_fn
-    path = [node]
-    while node is not None and not hasattr(node, "merge"):
-        if not (Switch.made(node) or type(node).__name__.startswith(_ALIASES)):
-            return None, path
-        node = node.next_functions[0][0]
-        path.append(node)
-    same = node is not None and node.shape == tensor.shape
-    return (node if same else None), path
-
-
-#: nodes of copies and aliases, in which values stay where they are
-_ALIASES = ("CloneBackward", "ViewBackward", "AliasBackward")
+def operand_behind(call: Call) -> Tensor | None:
+    """Return the operand of a linear operator, once its rule has run."""
+    return alive(call.note.operand) if isinstance(call.note, Mergeable) else None
