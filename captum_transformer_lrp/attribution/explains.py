@@ -44,9 +44,10 @@ def explains(method: Method) -> Method:
 
 def _warn_if_not_finite(method: Any, found: Any) -> None:
     wrong = total = 0
-    with torch._C.DisableTorchFunction(), torch.no_grad():
+    with torch._C.DisableTorchFunction():
         for tensor in _tensors_in(found):
             total += tensor.numel()
+            tensor = tensor.detach()
             if not tensor.is_complex() and math.isfinite(tensor.sum()):
                 continue  # quick, and may overflow
             finite = torch.isfinite(tensor)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -24,6 +25,7 @@ from ..propagation.call import tensors_in
 from ..propagation.engine import refuse_replicas
 from ..propagation.precision import Raised
 from ..propagation.rules import AlphaBeta, PositiveProduct, ZPlus
+from ..propagation.table import Table
 from .inputs import Inputs, prepare_inputs, why_it_failed
 from .places import (
     Arriving,
@@ -200,7 +202,7 @@ def run_once(
                 engine.tape.start(leaf.leaf, leaf.passed)
         with nullcontext() if dtype is None else Raised(dtype):
             output = engine.arrived(_run(forward_func, prepared))
-        half = dtype is None and _divides_by_differences(engine)
+        half = dtype is None and _divides_by_differences(engine.table)
         half = half and _in_half(output)
         yield engine, prepared, output
     if half:
@@ -271,12 +273,13 @@ def _run(forward_func: Callable[..., Any], prepared: Inputs) -> Any:
         raise clearer from error
 
 
-def _divides_by_differences(engine: Engine) -> bool:
+@functools.lru_cache(maxsize=64)
+def _divides_by_differences(table: Table) -> bool:
     """Whether dense layers divide by what half precision has rounded away.
 
     Convolutions, of which there is one or few in front, were measured to be harmless.
     """
-    rows = [(k, row) for layer in engine.table.layers for k, row in layer.items()]
+    rows = [(k, row) for layer in table.layers for k, row in layer.items()]
     return any(
         isinstance(getattr(row, "otherwise", None) or row, _BY_SIGN)
         and not (isinstance(key, str) and key.startswith("conv"))

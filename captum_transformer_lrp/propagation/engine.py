@@ -36,7 +36,7 @@ from .functions import APPLY, Opened, to_open
 from .gates import activation_behind
 from .identifiers import Identifiers
 from .installed import EAGER, MODULES, engine_here, leave_mode, thread
-from .joins import FUNCTION, common_source, join
+from .joins import FUNCTION, common_source, is_function, join
 from .operators import transparent
 from .passes import Passes
 from .registry import Layers
@@ -160,7 +160,7 @@ class Engine(TorchFunctionMode):
             self._hook_modules()
             EAGER.acquire(self)
             IN_PLACE.acquire(self)
-            opened = to_open(self.table.modules)
+            opened = to_open(self.table.opened)
             if opened:
                 APPLY.acquire(self, *opened)
             super().__enter__()  # type: ignore[no-untyped-call]
@@ -240,21 +240,26 @@ class Engine(TorchFunctionMode):
         carrier: Any = None
         given = args if not kwargs else (*args, *kwargs.values())
         for place, value in enumerate(given):
-            if isinstance(value, Tensor):
+            cls = value.__class__
+            if cls in _PLAIN_TYPES:
+                continue
+            if cls is Tensor or isinstance(value, Tensor):
                 if not value.requires_grad:
                     continue
-                if not value.is_leaf:
-                    found = getattr(value, "_made", None)
-                    if (
-                        found is None
-                        or (made := found[0]).tape is not tape
-                        or found[1] != value._version
-                    ):
-                        made = tape.meet(value, self.module_path)
-                    if made is not None:
-                        parents.append(made)
-                        carrier = value
-                        continue
+                found = getattr(value, "_made", None)
+                if (
+                    found is not None
+                    and (made := found[0]).tape is tape
+                    and found[1] == value._version
+                ):
+                    parents.append(made)
+                    carrier = value
+                    continue
+                made = None if value.is_leaf else tape.meet(value, self.module_path)
+                if made is not None:
+                    parents.append(made)
+                    carrier = value
+                    continue
             elif not isinstance(value, (list, tuple)) or not self._scan(value, parents):
                 continue
             else:
@@ -285,14 +290,19 @@ class Engine(TorchFunctionMode):
             number = node_number()
             if number != tape.seen_to:
                 tape.gaps.append((tape.seen_to, number))
-        if operator.elementwise and len(parents) == 1 and parents[0].source is None:
-            parents[0].source = weakref.ref(carrier), carrier.shape  # see joins
+        root: Made | None = None
+        relevant = len(parents)
+        if relevant == 1 and operator.elementwise:  # see joins
+            made = parents[0]
+            root = made.root
+            if made.source is None:
+                made.source = weakref.ref(carrier), carrier.shape
         if kwargs and kwargs.get("out") is not None:
             return self.reenter(_write_out, func, args, kwargs)
         note = source = None
         if operator.imitates:
             parents = parents[:1]
-        relevant = len(parents)
+            relevant = len(parents)
         if operator.joins and relevant > 1:
             source = common_source(parents)
             if source is not None and not operator.in_place:
@@ -301,7 +311,7 @@ class Engine(TorchFunctionMode):
                 )
                 func = operator.function
                 if relevant:
-                    parents, note = [source], FUNCTION
+                    parents, note, root = [source], FUNCTION, source.root
                 relevant = relevant or len(parents)
         if source is not None and operator.in_place:
             output = self.in_place(operator, args, kwargs or {}, relevant)
@@ -319,10 +329,10 @@ class Engine(TorchFunctionMode):
                     tape.seen_to = node_number()
                     return output
         if output.__class__ is not Tensor or operator.in_place:
-            self._record(operator, parents, output, args, note)
+            self._record(operator, parents, output, args, note, root)
         elif not args or output is not args[0] or operator.asked_in_place(args, kwargs):
             if output.requires_grad:
-                made = Made(operator, parents, tape, note)
+                made = Made(operator, parents, tape, note, root)
                 output._made = made, output._version  # type: ignore[attr-defined]
         tape.seen_to = node_number()
         return output
@@ -334,10 +344,11 @@ class Engine(TorchFunctionMode):
         output: Any,
         args: tuple[Any, ...] = (),
         note: Any = None,
+        root: Made | None = None,
     ) -> None:
         """Note on the tape how the tensors of an output, or a target, came to be."""
         if args and operator.in_place:
-            made = self._outcome or Made(operator, parents, self.tape, note)
+            made = self._outcome or Made(operator, parents, self.tape, note, root)
             self._outcome = None
             remember(args[0], made)
             if args[0]._base is not None:
@@ -345,7 +356,7 @@ class Engine(TorchFunctionMode):
         else:  # of several outputs, each is another tensor
             for tensor in tensors_in(output):
                 if tensor.requires_grad:
-                    remember(tensor, Made(operator, parents, self.tape, note))
+                    remember(tensor, Made(operator, parents, self.tape, note, root))
         self.tape.seen_to = node_number()
 
     def _scan(self, values: Any, parents: list[Made]) -> bool:
@@ -425,7 +436,7 @@ class Engine(TorchFunctionMode):
 
     def without_foreign(self, value: Any) -> Any:
         """Return a value in which only what carries relevance requires a gradient."""
-        if value is None or value.__class__ in _PLAIN_TYPES:
+        if value.__class__ in _PLAIN_TYPES:
             return value
         if isinstance(value, Tensor):
             foreign = value.requires_grad and self.made(value) is None
@@ -601,20 +612,29 @@ class Engine(TorchFunctionMode):
                 if isinstance(key, Layers)
             }
         pending, seen = [root], {root}
+        ordinary = self.table.ordinary
         while pending:
             module = pending.pop()
-            name = self._names.get(id(module), "")
-            rule = self.table.for_module(module, name, places)
-            if rule is not None:
-                self._module_rules[id(module)] = rule
-            elif type(module).__module__.startswith(_QUANTIZED):
-                refuse_quantized(module, root)
-            if isinstance(module, _SPECIAL):
-                self._check_module(module, root)
+            if type(module) not in ordinary:
+                self._index_one(module, root, places)
             for child in module._modules.values():
                 if child is not None and child not in seen:
                     seen.add(child)
                     pending.append(child)
+
+    def _index_one(self, module: nn.Module, root: nn.Module, places: Any) -> None:
+        name = self._names.get(id(module), "")
+        rule = self.table.for_module(module, name, places)
+        if rule is not None:
+            self._module_rules[id(module)] = rule
+        elif type(module).__module__.startswith(_QUANTIZED):
+            refuse_quantized(module, root)
+        elif not isinstance(module, _SPECIAL) and not self.table.asks_each(
+            type(module)
+        ):
+            self.table.ordinary.add(type(module))
+        if isinstance(module, _SPECIAL):
+            self._check_module(module, root)
 
     def _check_module(self, module: nn.Module, root: nn.Module) -> None:
         name = _names_of(root).get(id(module)) or type(module).__name__
@@ -729,7 +749,9 @@ class Engine(TorchFunctionMode):
             return output
         changed = self.apply_to_module(rule, module, args, kwargs, output)
         note, self._note = self._note, None
-        self._record(Named(type(module).__name__), parents, changed, note=note)
+        root = parents[0].root if is_function(note) and len(parents) == 1 else None
+        named = Named(type(module).__name__)
+        self._record(named, parents, changed, note=note, root=root)
         return changed
 
     def _before(
@@ -1003,7 +1025,9 @@ def batch_norm_message(name: str) -> str:
 
 
 #: arguments in which there is no tensor
-_PLAIN_TYPES = frozenset({int, float, bool, str, torch.dtype, torch.device})
+_PLAIN_TYPES = frozenset(
+    {int, float, bool, str, type(None), torch.dtype, torch.device, torch.Size}
+)
 
 
 def _write_out(

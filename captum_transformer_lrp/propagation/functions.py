@@ -14,7 +14,7 @@ whether the function is to be opened; other threads see no difference.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -192,13 +192,9 @@ def _asking(function: type[Function], usual: Any) -> Any:
 APPLY = _OwnApply()
 
 
-def to_open(rows: Mapping[Any, Any]) -> list[type[Function]]:
-    """Return the loaded autograd functions that some row opens."""
-    names = {
-        name
-        for name, row in rows.items()
-        if isinstance(row, Opened) and _is_loaded(name)
-    }
+def to_open(opened: Sequence[str]) -> list[type[Function]]:
+    """Return those of some autograd functions that are loaded."""
+    names = {name for name in opened if _is_loaded(name)}
     if not names:
         return []
     pending, found = list(Function.__subclasses__()), []

@@ -9,7 +9,7 @@ from torch import nn
 
 from .composites import Composite
 from .decompositions import DECOMPOSITIONS, torch_decomposition
-from .functions import OPENED
+from .functions import OPENED, Opened
 from .joins import ELEMENTWISE, JOINS, OneFunction
 from .operators import (
     FOLLOWED,
@@ -189,6 +189,8 @@ class Table:
         self._forms: dict[tuple[Rule, str | None, str | None], Rule] = {}
         self.operators: dict[Callable[..., Any], Operator] = {}
         self._classes: dict[type[nn.Module], Rule | None] = {}
+        #: classes of modules that no row says anything of, see Engine._index
+        self.ordinary: set[type[nn.Module]] = set()
         self._possible: dict[type[nn.Module], list[tuple[Predicate, Row]]] = {}
         self.predicates = [
             (key, row)
@@ -228,6 +230,8 @@ class Table:
                 **{n: r for n, r in registry.rows.items() if is_module_key(n)},
                 **self.modules,
             }
+
+        self.opened = [n for n, row in self.modules.items() if isinstance(row, Opened)]
 
     def operator(self, function: Callable[..., Any]) -> Operator:
         """Return how a torch callable is treated."""
@@ -308,6 +312,10 @@ class Table:
                 None if row_or_none is None else self._resolve(row_or_none)
             )
         return self._classes[cls]
+
+    def asks_each(self, cls: type[nn.Module]) -> bool:
+        """Whether some row may mean one module of a class and not another."""
+        return bool(self.patterns or self._possible.get(cls))
 
     def _resolve(self, row: Row) -> Rule | None:
         """Return the rule of a row; a kind stands for this table's rule for it."""
