@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .errors import InputError, LRPError, UnknownNameError, suggestion
+from .errors import InputError, LRPError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -634,57 +634,36 @@ def _check(options: argparse.Namespace) -> int:
 
 def _methods(options: argparse.Namespace) -> None:
     """Run ``methods``."""
-    from .attribution import BASELINES, METHODS
+    from .attribution import methods
 
-    methods: dict[str, type] = {**METHODS, **BASELINES}
-    width = max(map(len, methods))
-    for name, cls in methods.items():
-        print(f"{name:<{width}}  {_about(cls)}")
-
-
-def _about(cls: type) -> str:
-    """Return the first line of a class's docstring, without its markup."""
-    return (cls.__doc__ or "").strip().split("\n")[0].replace("``", "")
+    print(methods)
 
 
 def _rules(options: argparse.Namespace) -> None:
     """Run ``rules``."""
-    from .attribution import BASELINES, METHODS, AttentionAttribution
-    from .attribution.erasure_lrp import SLIGHT_GAMMA
-    from .propagation import COMPOSITES
+    from .attribution import methods
+    from .propagation import Composite
 
-    averaged = {"owen-lrp": COMPOSITES["attnlrp"], "erasure-lrp": SLIGHT_GAMMA}
-    tables = {**COMPOSITES, **averaged}
-    attention = {
-        n: c for n, c in METHODS.items() if issubclass(c, AttentionAttribution)
-    }
-    tables |= {n: cls.composite for n, cls in attention.items() if n not in tables}
     if options.method is None:
-        ready = {name: table for name, table in tables.items() if name in METHODS}
-        for number, table in enumerate(dict.fromkeys(ready.values())):
-            users = ", ".join(name for name, used in ready.items() if used == table)
-            print(f"{chr(10) if number else ''}Methods: {users}\n{table}")
+        users: dict[Composite, list[str]] = {}
+        for name in methods:
+            table = methods[name].composite
+            if table is not None:
+                users.setdefault(table, []).append(name)
+        print("\n\n".join(f"Methods: {', '.join(u)}\n{t}" for t, u in users.items()))
         return
-    name = options.method.lower()
-    if name in BASELINES:
-        print(_about(BASELINES[name]))
-        print("  (no rules: torch's own gradient, or the model alone)")
+    method = methods[options.method]
+    table, weights = method.composite, "attention" in method.description.needs
+    if weights or table is None:
+        print(method.summary)
+    if weights and table is not None and table.rows:
+        print("The relevance of attention maps is found with this table:")
+    elif weights or table is None:
+        other = "attention maps and torch's own gradient"
+        alone = "torch's own gradient, or the model alone"
+        print(f"  (no rules: {other if weights else alone})")
         return
-    if name not in tables:
-        raise UnknownNameError(
-            f"there is no method {options.method!r}."
-            f"{suggestion(options.method, tables)}"
-        )
-    if name not in attention:
-        print(tables[name])
-        return
-    print(_about(attention[name]))
-    if attention[name].needs_relevance:
-        print(
-            f"The relevance of attention maps is found with this table:\n{tables[name]}"
-        )
-    else:
-        print("  (no rules: attention maps and torch's own gradient)")
+    print(table)
 
 
 def _demo(options: argparse.Namespace) -> None:

@@ -1,5 +1,6 @@
 """The Captum classes; the only place that knows both Captum and the engine."""
 
+from ..propagation import COMPOSITES
 from . import units
 from .attention import (
     AttentionAttribution,
@@ -29,6 +30,7 @@ from .gradient_methods import (
 )
 from .insights import register_insights
 from .layer_transformer_lrp import LayerAttnLRP, LayerCPLRP, LayerTransformerLRP
+from .named import NamedMethod, NamedMethods
 from .neuron_transformer_lrp import (
     NeuronAttnLRP,
     NeuronCPLRP,
@@ -44,7 +46,7 @@ from .transformer_lrp import (
     TransformerLRP,
 )
 
-#: method names, as the command line takes them
+#: the methods of this package
 METHODS: dict[str, type[TransformerLRP] | type[AttentionAttribution]] = {
     "attnlrp": AttnLRP,
     "cp-lrp": CPLRP,
@@ -63,7 +65,7 @@ METHODS: dict[str, type[TransformerLRP] | type[AttentionAttribution]] = {
     "attention-grad-cam": AttentionGradCAM,
 }
 
-#: names of the methods that these are compared with, on embeddings or pixels
+#: the methods that these are compared with, on embeddings or pixels
 BASELINES: dict[str, type[InputAttribution]] = {
     "saliency": InputSaliency,
     "integrated-gradients": InputIntegratedGradients,
@@ -72,6 +74,11 @@ BASELINES: dict[str, type[InputAttribution]] = {
     "occlusion": InputOcclusion,
     "smoothgrad": InputSmoothGrad,
 }
+
+#: every method by its name, as ``explain(method=...)`` and the commands take it
+methods = NamedMethods()
+for _name, _maker in {**METHODS, **BASELINES, **COMPOSITES, **METHODS}.items():
+    methods.register(_name, _maker)  # a class rather than its table
 
 __all__ = [
     "BASELINES",
@@ -104,6 +111,8 @@ __all__ = [
     "LayerCPLRP",
     "LayerCaptumLRP",
     "LayerTransformerLRP",
+    "NamedMethod",
+    "NamedMethods",
     "NeuronAttnLRP",
     "NeuronCPLRP",
     "NeuronTransformerLRP",
@@ -115,6 +124,7 @@ __all__ = [
     "RawAttention",
     "TransformerLRP",
     "from_captum",
+    "methods",
     "register_insights",
     "units",
 ]

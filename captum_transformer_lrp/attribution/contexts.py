@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .._captum import log_usage
+from ..description import Description
 from ..errors import InputError
 from ..propagation import Composite
 from .explains import explains
@@ -146,6 +147,7 @@ class ContextLRP(TransformerLRP):
     """
 
     name: ClassVar[str] = "ContextLRP"
+    description = Description(takes="mapping", needs=("tokenizer", "patch_size"))
     traced: ClassVar[bool] = False
 
     def __init__(
@@ -245,6 +247,10 @@ class ContextLRP(TransformerLRP):
                 :meth:`Parts.without`, and returns the relevance of what is left, of the
                 shapes of the inputs; one pass.
         """
+
+    def notes_on(self, scores: Any, delta: float | None) -> tuple[str, ...]:
+        """Return what the relevance is the mean of."""
+        return (self.about_contexts(),)
 
     @abstractmethod
     def about_contexts(self) -> str:

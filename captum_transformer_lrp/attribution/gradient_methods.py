@@ -12,6 +12,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 
 from .._captum import GradientAttribution, log_usage
 from .._named import Named
+from ..description import Description
 from ..errors import InputError, UnknownOperatorError
 from .embedded import Prepared, prepare
 from .explains import explains
@@ -51,8 +53,11 @@ class InputAttribution(Named, GradientAttribution):
         TypeError: if ``forward_func`` cannot be called.
     """
 
+    description = Description(takes="mapping", needs=("tokenizer", "baseline"))
     #: whether the method compares the input with a baseline
     has_baseline: ClassVar[bool] = True
+    #: why the sum may miss what it should be
+    about_delta: ClassVar[str] = "its steps are few: raise n_steps"
 
     def __init__(
         self,
@@ -158,6 +163,24 @@ class InputAttribution(Named, GradientAttribution):
             said = "Baseline: an embedding of zeros for each token"
         return said + (", special tokens kept." if self.keep else ".")
 
+    def notes_on(self, scores: Any, delta: float | None) -> tuple[str, ...]:
+        """Say what is compared with, and where the sum misses a twentieth or more."""
+        notes: tuple[str, ...] = ()
+        if self.has_baseline:
+            black = isinstance(self.baseline, Tensor)
+            value = "a black picture" if black else "0 in what the model takes"
+            of_text = scores.ndim == 1
+            notes = (self.about_baseline() if of_text else f"Baseline: {value}.",)
+        delta = delta or 0.0
+        total = float(scores.sum())
+        if abs(delta) <= 0.05 * abs(total - delta):
+            return notes
+        return (
+            *notes,
+            f"The scores sum to {total:+.3g} where they should sum to "
+            f"{total - delta:+.3g}: {self.about_delta}.",
+        )
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.forward_func).__name__})"
 
@@ -190,6 +213,10 @@ def baseline_id(tokenizer: Any) -> int | None:
     return next((int(i) for i in found if i is not None), None)
 
 
+#: of those whose scores sum to the difference from a baseline
+_TO_A_BASELINE = replace(InputAttribution.description, conserves="difference")
+
+
 class InputSaliency(InputAttribution):
     r"""Saliency: the size of the gradient (Simonyan et al. 2013).
 
@@ -200,6 +227,7 @@ class InputSaliency(InputAttribution):
     """
 
     name: ClassVar[str] = "Saliency"
+    description = Description(measure="magnitude", takes="mapping", cost=1)
     has_baseline: ClassVar[bool] = False
 
     @property
@@ -236,6 +264,7 @@ class InputIntegratedGradients(InputAttribution):
     """
 
     name: ClassVar[str] = "Integrated Gradients"
+    description = replace(_TO_A_BASELINE, cost=50)
 
     def __init__(
         self, forward_func: Callable[..., Any], *, n_steps: int = 50, **options: Any
@@ -281,6 +310,11 @@ class InputDeepLift(InputAttribution):
     """
 
     name: ClassVar[str] = "DeepLift"
+    description = replace(_TO_A_BASELINE, cost=2)
+    about_delta: ClassVar[str] = (
+        "Captum's DeepLift takes the plain gradient of attention, normalisation and "
+        "most activations, so do not trust its numbers here"
+    )
 
     def __init__(self, forward_func: Callable[..., Any], **options: Any) -> None:
         super().__init__(forward_func, **options)
@@ -348,6 +382,9 @@ class InputOcclusion(InputAttribution):
     """
 
     name: ClassVar[str] = "Occlusion"
+    description = Description(
+        grain="part", takes="mapping", needs=("tokenizer", "baseline", "patch_size")
+    )
 
     def __init__(
         self,
@@ -522,6 +559,7 @@ class InputSmoothGrad(_Sampled):
     """
 
     name: ClassVar[str] = "SmoothGrad x Input"
+    description = Description(takes="mapping", cost=20)
     has_baseline: ClassVar[bool] = False
     noise_level = 0.5
 
@@ -559,6 +597,8 @@ class InputGradientShap(_Sampled):
     """
 
     name: ClassVar[str] = "GradientSHAP"
+    description = replace(_TO_A_BASELINE, cost=20)
+    about_delta: ClassVar[str] = "its samples are few: raise n_samples"
     noise_level = 0.1
 
     def has_convergence_delta(self) -> bool:

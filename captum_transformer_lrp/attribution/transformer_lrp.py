@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -10,9 +11,15 @@ from torch import Tensor, nn
 
 from .._captum import GradientAttribution, log_usage
 from .._named import Named
+from ..description import Description
 from ..errors import TraceError
 from ..propagation import Composite, composite_named
-from ..propagation.composites import epsilon_lrp
+from ..propagation.composites import (
+    ATTN_LRP,
+    CP_LRP,
+    GRADIENT_X_INPUT,
+    epsilon_lrp,
+)
 from ..propagation.registry import Row
 from ..propagation.trace import Trace, TracingEngine, balancing_engine
 from .explains import explains
@@ -63,6 +70,9 @@ class TransformerLRP(Named, GradientAttribution):
     """
 
     name: ClassVar[str] = "TransformerLRP"
+    description = Description(conserves="partly", takes="mapping")
+    #: of a class the table that its objects have, unless they are given another
+    composite: Composite = ATTN_LRP
     #: whether its relevance is that of one pass, which a trace can tell of
     traced: ClassVar[bool] = True
 
@@ -81,6 +91,8 @@ class TransformerLRP(Named, GradientAttribution):
         self.composite = composite_named(composite)
         if rules:
             self.composite = self.composite.with_rules(rules)
+        if self.name == TransformerLRP.name:  # nobody's own: the table's
+            self.description = replace(self.description, name=self.composite.name)
         self.output_field = output_field
         self.unknown = _checked_unknown(unknown)
         self.through = {as_unit(u): s for u, s in (through or {}).items()}
@@ -321,9 +333,10 @@ class AttnLRP(TransformerLRP):
     """
 
     name: ClassVar[str] = "AttnLRP"
+    description = replace(TransformerLRP.description, cost=1)
 
     def __init__(self, forward_func: Callable[..., Any], **options: Any) -> None:
-        super().__init__(forward_func, "attnlrp", **options)
+        super().__init__(forward_func, self.composite, **options)
 
 
 class CPLRP(TransformerLRP):
@@ -334,9 +347,11 @@ class CPLRP(TransformerLRP):
     """
 
     name: ClassVar[str] = "CP-LRP"
+    description = replace(TransformerLRP.description, conserves="score", cost=1)
+    composite = CP_LRP
 
     def __init__(self, forward_func: Callable[..., Any], **options: Any) -> None:
-        super().__init__(forward_func, "cp-lrp", **options)
+        super().__init__(forward_func, self.composite, **options)
 
 
 class EpsilonLRP(TransformerLRP):
@@ -349,6 +364,8 @@ class EpsilonLRP(TransformerLRP):
     """
 
     name: ClassVar[str] = "LRP-epsilon"
+    description = replace(TransformerLRP.description, cost=1.3)
+    composite = epsilon_lrp()
 
     def __init__(
         self, forward_func: Callable[..., Any], *, epsilon: float = 1e-6, **options: Any
@@ -364,6 +381,8 @@ class GradientXInput(TransformerLRP):
     """
 
     name: ClassVar[str] = "Gradient x Input"
+    description = replace(TransformerLRP.description, conserves="no", cost=1)
+    composite = GRADIENT_X_INPUT
 
     def __init__(self, forward_func: Callable[..., Any], **options: Any) -> None:
-        super().__init__(forward_func, "gradient-x-input", **options)
+        super().__init__(forward_func, self.composite, **options)

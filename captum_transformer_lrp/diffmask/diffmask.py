@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .._captum import PerturbationAttribution, log_usage
 from .._named import Named
+from ..description import Description
 from ..errors import InputError, NotFittedError, UnknownNameError, suggestion
 from ..models.discovery import Place, find_hidden_states, with_layouts
 from .batches import Batches
@@ -100,6 +101,7 @@ class DiffMask(Named, PerturbationAttribution):
     """
 
     name: ClassVar[str] = "DiffMask"
+    description = Description(grain="part", takes="mapping", needs=("training",))
 
     def __init__(
         self,

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..attribution import BASELINES, METHODS
-from ..errors import InputError, ModelStateError, UnknownNameError, suggestion
+from .. import attribution
+from ..errors import InputError, ModelStateError
 from ..explanation import Explanation
 from ..models.loading import (
     ImageModel,
@@ -283,17 +283,10 @@ def _methods(names: Sequence[str] | None) -> tuple[str, ...]:
     if isinstance(names, str):
         raise InputError(f"expected methods= to be a list of names, got {names!r}")
     if names is None:
-        return (*METHODS, *BASELINES)
+        return tuple(attribution.methods)
     if not names:
         raise InputError("expected at least one method in methods=, got none")
-    found = tuple(dict.fromkeys(name.lower() for name in names))
-    known = (*METHODS, *BASELINES)
-    for name in found:
-        if name not in known:
-            raise UnknownNameError(
-                f"there is no method {name!r}.{suggestion(name, known)}"
-            )
-    return found
+    return tuple(dict.fromkeys(attribution.methods[name].name for name in names))
 
 
 def _load(
