@@ -333,9 +333,8 @@ class Explainer:
         source = self.text_model
         _check_mode(source.module)
         attributor = self.attributor(source)
-        config = getattr(source.module, "config", None)
-        if getattr(config, "pad_token_id", None) is None:
-            batch_size = 1  # a decoder that classifies finds its last token by this id
+        if source.pad_id is None:
+            batch_size = 1
         generates = source.task == "causal-language-model"
         for chosen in _batches(texts, batch_size, progress):
             encoded = [encode(source, text) for text in chosen]

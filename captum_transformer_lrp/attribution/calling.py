@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from ..description import Description, describe
 from ..errors import InputError, OutputError, UnknownNameError
+from ..models.special_tokens import baseline_id, special_ids
 from .embedded import Prepared, prepare
-from .gradient_methods import baseline_id, special_ids
 from .scores import output_tensor
 
 #: what a method may need that an object of it has and its class has not

@@ -12,9 +12,9 @@ from torch import Tensor
 from .._captum import log_usage
 from ..description import Description
 from ..errors import InputError
+from ..models.special_tokens import baseline_id, special_ids
 from ..propagation import Composite
 from .explains import explains
-from .gradient_methods import special_ids
 from .inputs import Inputs, Leaf, prepare_inputs
 from .transformer_lrp import TransformerLRP
 
@@ -261,7 +261,7 @@ class ContextLRP(TransformerLRP):
         if value is None and tensor.is_floating_point():
             value = 0.0
         if value is None:
-            value = replacement_id(self.tokenizer)
+            value = baseline_id(self.tokenizer, mask_first=True)
         if value is None:
             raise InputError(
                 f"{self.name} replaces tokens and was not told by what: pass "
@@ -269,19 +269,6 @@ class ContextLRP(TransformerLRP):
                 "token"
             )
         return tensor.new_tensor(value)
-
-
-def replacement_id(tokenizer: Any) -> int | None:
-    """Return what can stand for an unknown word: mask, else padding, else unknown.
-
-    The unknown token counts only where it does not also end a text, as GPT-2's does.
-    """
-    if tokenizer is None:
-        return None
-    found = [getattr(tokenizer, "mask_token_id", None), tokenizer.pad_token_id]
-    if tokenizer.unk_token_id != tokenizer.eos_token_id:
-        found.append(tokenizer.unk_token_id)
-    return next((int(i) for i in found if i is not None), None)
 
 
 def _like(inputs: Any, given: Inputs, tensors: list[Tensor]) -> Any:

@@ -23,6 +23,7 @@ from .._captum import GradientAttribution, log_usage
 from .._named import Named
 from ..description import Description
 from ..errors import InputError, UnknownOperatorError
+from ..models.special_tokens import baseline_id, special_ids
 from .embedded import Prepared, prepare
 from .explains import explains
 from .single_pass import check_callable
@@ -183,34 +184,6 @@ class InputAttribution(Named, GradientAttribution):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.forward_func).__name__})"
-
-
-def special_ids(tokenizer: Any) -> tuple[int, ...]:
-    """Return the identifiers that a tokenizer adds around a text, such as [CLS].
-
-    The unknown token stands for a word of the text, and the mask token for a gap in it;
-    they are left out.
-    """
-    if tokenizer is None:
-        return ()
-    special = set(tokenizer.all_special_ids)
-    if tokenizer.unk_token_id != tokenizer.eos_token_id:
-        special.discard(tokenizer.unk_token_id)
-    special.discard(getattr(tokenizer, "mask_token_id", None))
-    return tuple(sorted(special))
-
-
-def baseline_id(tokenizer: Any) -> int | None:
-    """Return what can stand for "no token here": padding, else mask, else unknown.
-
-    The unknown token counts only where it does not also end a text, as GPT-2's does.
-    """
-    if tokenizer is None:
-        return None
-    found = [tokenizer.pad_token_id, getattr(tokenizer, "mask_token_id", None)]
-    if tokenizer.unk_token_id != tokenizer.eos_token_id:
-        found.append(tokenizer.unk_token_id)
-    return next((int(i) for i in found if i is not None), None)
 
 
 #: of those whose scores sum to the difference from a baseline

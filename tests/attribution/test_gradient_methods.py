@@ -22,11 +22,8 @@ from captum_transformer_lrp.attribution import (
     InputSmoothGrad,
 )
 from captum_transformer_lrp.attribution.embedded import prepare
-from captum_transformer_lrp.attribution.gradient_methods import (
-    baseline_id,
-    special_ids,
-)
 from captum_transformer_lrp.errors import InputError, TargetError, UnknownOperatorError
+from captum_transformer_lrp.models.special_tokens import baseline_id, special_ids
 from tests.helpers import assert_same_state, relative, state_of, tiny
 from tests.models.tiny import byte_level_tokenizer, word_piece_tokenizer
 
