@@ -23,6 +23,7 @@ from ..description import Description, describe
 from ..errors import InputError, OutputError, UnknownNameError
 from ..models.special_tokens import baseline_id, special_ids
 from .embedded import Prepared, prepare
+from .patches import patch_numbers
 from .scores import output_tensor
 
 #: what a method may need that an object of it has and its class has not
@@ -267,10 +268,7 @@ def _parts(x: Tensor, of_tokens: bool, patch_size: tuple[int, int]) -> Tensor:
         numbers = torch.arange(x.shape[1], device=x.device)
         shape = (1, -1, *[1] * (x.dim() - 2))
         return numbers.view(shape).expand(1, *x.shape[1:]).contiguous()
-    rows = torch.arange(x.shape[2], device=x.device) // patch_size[0]
-    columns = torch.arange(x.shape[3], device=x.device) // patch_size[1]
-    across = int(columns[-1]) + 1
-    return (rows[:, None] * across + columns).expand(1, *x.shape[1:]).contiguous()
+    return patch_numbers(x, patch_size).expand(1, *x.shape[1:]).contiguous()
 
 
 def _window(x: Tensor, of_tokens: bool, patch_size: tuple[int, int]) -> tuple[int, ...]:

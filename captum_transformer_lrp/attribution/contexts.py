@@ -16,6 +16,7 @@ from ..models.special_tokens import baseline_id, special_ids
 from ..propagation import Composite
 from .explains import explains
 from .inputs import Inputs, Leaf, prepare_inputs
+from .patches import checked_patch_size, patch_numbers
 from .transformer_lrp import TransformerLRP
 
 
@@ -33,7 +34,7 @@ class Parts:
         given (Tensor): the input.
         place (Tensor): the part of each token ``(batch or 1, tokens)``, counted without
             padding, or of each pixel ``(1, height, width)``.
-        columns (int): patches in a row; 0 for tokens.
+        of_pixels (bool): whether the parts are patches.
         fixed (Tensor): True for tokens that are never replaced, ``(batch, tokens)``, or
             a single False.
 
@@ -50,14 +51,11 @@ class Parts:
     ) -> None:
         self.given = given = leaf.given
         self.replacement = replacement
-        self.columns = 0
+        self.of_pixels = given.dim() == 4
         self.present: Tensor | None = None
         device = given.device
-        if given.dim() == 4:
-            row = torch.arange(given.shape[2], device=device) // patch_size[0]
-            column = torch.arange(given.shape[3], device=device) // patch_size[1]
-            self.columns = int(column[-1]) + 1
-            self.place = (row[:, None] * self.columns + column)[None]
+        if self.of_pixels:
+            self.place = patch_numbers(given, patch_size)[None]
         elif given.dim() < 2:
             raise InputError(
                 "expected tokens (batch, tokens, ...) or pixels (batch, channels, "
@@ -87,7 +85,7 @@ class Parts:
         """Return a mask of parts with the other dimensions of the input."""
         if not mask.dim():
             return mask
-        if self.columns:
+        if self.of_pixels:
             return mask[:, None]
         return mask.reshape(*mask.shape, *([1] * (self.given.dim() - 2)))
 
@@ -102,7 +100,7 @@ class Parts:
         Returns:
             Tensor: bool, ``(batch, tokens)`` or ``(batch, height, width)``.
         """
-        if self.columns:
+        if self.of_pixels:
             place = self.place.flatten().expand(len(relevance), -1)
             pixels = relevance.sum(1).flatten(1)
             sums = pixels.new_zeros(len(pixels), self.number)
@@ -117,7 +115,7 @@ class Parts:
         order = sums.argsort(dim=1, descending=True, stable=True)
         number = (counted.sum(1, keepdim=True).double() * fraction - 1e-9).ceil()
         chosen = (order.argsort(dim=1) < number) & counted
-        return chosen[:, self.place[0]] if self.columns else chosen
+        return chosen[:, self.place[0]] if self.of_pixels else chosen
 
 
 class ContextLRP(TransformerLRP):
@@ -162,16 +160,10 @@ class ContextLRP(TransformerLRP):
         **options: Any,
     ) -> None:
         super().__init__(forward_func, composite, **options)
-        sides = (patch_size,) * 2 if isinstance(patch_size, int) else tuple(patch_size)
-        if len(sides) != 2 or min(sides) < 1:
-            raise InputError(
-                "expected patch_size of one or two numbers of at least 1, got "
-                f"{patch_size}"
-            )
         self.tokenizer = tokenizer
         self.baseline = baseline
         self.keep = tuple(special_ids(tokenizer) if keep is None else keep)
-        self.patch_size = sides
+        self.patch_size = checked_patch_size(patch_size)
 
     @log_usage(part_of_slo=True)
     @explains

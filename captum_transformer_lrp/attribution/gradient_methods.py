@@ -26,6 +26,7 @@ from ..errors import InputError, UnknownOperatorError
 from ..models.special_tokens import baseline_id, special_ids
 from .embedded import Prepared, prepare
 from .explains import explains
+from .patches import checked_patch_size, patch_numbers
 from .single_pass import check_callable
 
 #: rows that go through the model at once, if the batch is not larger
@@ -367,8 +368,7 @@ class InputOcclusion(InputAttribution):
         **options: Any,
     ) -> None:
         super().__init__(forward_func, **options)
-        sides = (patch_size,) * 2 if isinstance(patch_size, int) else patch_size
-        self.patch_size = tuple(_at_least_one(n, "patch_size") for n in sides)
+        self.patch_size = checked_patch_size(patch_size)
 
     @property
     def multiplies_by_inputs(self) -> bool:
@@ -424,11 +424,7 @@ class InputOcclusion(InputAttribution):
                 f"or pixels (batch, channels, height, width), got {tuple(shape)}; use "
                 "captum.attr.FeatureAblation with a feature_mask of your own"
             )
-        high, wide = self.patch_size
-        rows = torch.arange(shape[2], device=device) // high
-        columns = torch.arange(shape[3], device=device) // wide
-        across = int(columns[-1]) + 1
-        return (rows[:, None] * across + columns)[None]
+        return patch_numbers(prepared.features[0], self.patch_size)[None]
 
 
 class _Sampled(InputAttribution):

@@ -488,7 +488,7 @@ def test_what_tokenizers_know():
         (lambda m: InputIntegratedGradients(m, n_steps=0), "n_steps to be an integer"),
         (lambda m: InputSmoothGrad(m, n_samples=True), "n_samples to be an integer"),
         (lambda m: InputSmoothGrad(m, noise_level=-1), "noise_level of at least 0"),
-        (lambda m: InputOcclusion(m, patch_size=0), "patch_size to be an integer"),
+        (lambda m: InputOcclusion(m, patch_size=0), "patch_size to be one or two int"),
         (
             lambda m: InputSaliency(m).attribute(IDS, 1, None, True),
             "Saliency has no convergence delta",

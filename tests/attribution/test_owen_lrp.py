@@ -152,7 +152,13 @@ def test_what_replaces_a_word() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"n_splits": 0}, {"patch_size": 0}, {"patch_size": (4, 4, 4)}]
+    "options",
+    [
+        {"n_splits": 0},
+        {"patch_size": 0},
+        {"patch_size": (4, 4, 4)},
+        {"patch_size": (1.5, 2)},
+    ],
 )
 def test_options_are_checked(options: Any) -> None:
     with pytest.raises(InputError, match="expected"):
