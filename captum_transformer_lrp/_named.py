@@ -24,6 +24,15 @@ class Named:
         """Return the name of the method."""
         return cls.name
 
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """Whether the scores are in units of the model's score."""
+        return type(self).description.measure == "relevance"
+
+    def has_convergence_delta(self) -> bool:
+        """Whether the scores should sum to a difference of the model's score."""
+        return type(self).description.conserves == "difference"
+
     def notes_on(self, scores: Any, delta: float | None) -> tuple[str, ...]:
         """Return what a reader of one input's scores, an array, should know."""
         return ()

@@ -236,37 +236,24 @@ class Explainer:
         """The model of texts, loaded when it is asked for first."""
         if self.transform is not None:
             raise InputError("transform= belongs to image=; pass tokenizer= for text=")
-        with self._lock:
-            if TextModel not in self._sources:
-                self._sources[TextModel] = _source(
-                    self.model,
-                    self.tokenizer,
-                    self.device,
-                    keyword="tokenizer",
-                    record=TextModel,
-                    load=load_text_model,
-                    describe=text_model,
-                )
-        found: TextModel = self._sources[TextModel]
-        return found
+        return self._source("tokenizer", TextModel, load_text_model, text_model)
 
     @property
     def image_model(self) -> ImageModel:
         """The model of images, loaded when it is asked for first."""
         if self.tokenizer is not None:
             raise InputError("tokenizer= belongs to text=; pass transform= for image=")
+        return self._source("transform", ImageModel, load_image_model, image_model)
+
+    def _source(self, keyword: str, record: type[Source], *how: Any) -> Source:
+        """Return the model as a record, opened when it is asked for first."""
         with self._lock:
-            if ImageModel not in self._sources:
-                self._sources[ImageModel] = _source(
-                    self.model,
-                    self.transform,
-                    self.device,
-                    keyword="transform",
-                    record=ImageModel,
-                    load=load_image_model,
-                    describe=image_model,
+            if record not in self._sources:
+                companion = getattr(self, keyword)
+                self._sources[record] = _source(
+                    self.model, companion, self.device, keyword, record, *how
                 )
-        found: ImageModel = self._sources[ImageModel]
+        found: Source = self._sources[record]
         return found
 
     def attributor(self, source: TextModel | ImageModel) -> Attribution:
@@ -590,7 +577,6 @@ def _source(
     model: Any,
     companion: Any,
     device: Any,
-    *,
     keyword: str,
     record: type[Source],
     load: Callable[..., Source],

@@ -128,15 +128,6 @@ class AttentionAttribution(Named, GradientAttribution):
         self.output_field = output_field
         self.unknown = unknown
 
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """False: a map is made of attention, not of inputs."""
-        return False
-
-    def has_convergence_delta(self) -> bool:
-        """False: a map does not sum to the score."""
-        return False
-
     @log_usage(part_of_slo=True)
     @explains
     def attribute(

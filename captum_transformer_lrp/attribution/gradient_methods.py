@@ -77,10 +77,6 @@ class InputAttribution(Named, GradientAttribution):
         self.keep = tuple(special_ids(tokenizer) if keep is None else keep)
         self.output_field = output_field
 
-    def has_convergence_delta(self) -> bool:
-        """Whether the scores should sum to a difference of the model's output."""
-        return False
-
     @log_usage(part_of_slo=True)
     @explains
     def attribute(
@@ -204,11 +200,6 @@ class InputSaliency(InputAttribution):
     description = Description(measure="magnitude", takes="mapping", cost=1)
     has_baseline: ClassVar[bool] = False
 
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """False: the gradient alone."""
-        return False
-
     def _attribute(
         self, prepared: Prepared, target: Any
     ) -> tuple[tuple[Tensor, ...], None]:
@@ -245,15 +236,6 @@ class InputIntegratedGradients(InputAttribution):
     ) -> None:
         super().__init__(forward_func, **options)
         self.n_steps = _at_least_one(n_steps, "n_steps")
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """True: the gradient times the way from the baseline."""
-        return True
-
-    def has_convergence_delta(self) -> bool:
-        """True: the sum can be compared with the difference of two scores."""
-        return True
 
     def _attribute(
         self, prepared: Prepared, target: Any
@@ -297,15 +279,6 @@ class InputDeepLift(InputAttribution):
                 f"DeepLift hooks the activations of a module, and got a "
                 f"{type(forward_func).__name__}: pass the torch.nn.Module itself"
             )
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """True: multipliers times the difference from the baseline."""
-        return True
-
-    def has_convergence_delta(self) -> bool:
-        """True: the sum can be compared with the difference of two scores."""
-        return True
 
     def _attribute(
         self, prepared: Prepared, target: Any
@@ -369,11 +342,6 @@ class InputOcclusion(InputAttribution):
     ) -> None:
         super().__init__(forward_func, **options)
         self.patch_size = checked_patch_size(patch_size)
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """True: falls of the score are in its units."""
-        return True
 
     def _attribute(
         self, prepared: Prepared, target: Any
@@ -463,11 +431,6 @@ class _Sampled(InputAttribution):
                 )
             self.noise_level = float(noise_level)
         self.seed = seed
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """True: the gradient times the input."""
-        return True
 
     def _samples(
         self, prepared: Prepared
@@ -569,10 +532,6 @@ class InputGradientShap(_Sampled):
     description = replace(_TO_A_BASELINE, cost=20)
     about_delta: ClassVar[str] = "its samples are few: raise n_samples"
     noise_level = 0.1
-
-    def has_convergence_delta(self) -> bool:
-        """True: the sum can be compared with the difference of two scores."""
-        return True
 
     def _attribute(
         self, prepared: Prepared, target: Any

@@ -97,11 +97,6 @@ class TransformerLRP(Named, GradientAttribution):
         self.unknown = _checked_unknown(unknown)
         self.through = {as_unit(u): s for u, s in (through or {}).items()}
 
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """True: relevance is input times modified gradient."""
-        return True
-
     def has_convergence_delta(self) -> bool:
         """True: relevance can be compared with the score."""
         return True

@@ -168,10 +168,6 @@ class DiffMask(Named, PerturbationAttribution):
         """False: attributions are probabilities."""
         return False
 
-    def has_convergence_delta(self) -> bool:
-        """False: attributions do not sum to a score."""
-        return False
-
     # ---------------------------------------------------------------------- states
 
     @property
