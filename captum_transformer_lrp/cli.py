@@ -123,28 +123,11 @@ def _parser() -> argparse.ArgumentParser:
         help="the picture; may be repeated",
     )
     explain.add_argument(
-        "--model",
-        metavar="NAME_OR_FOLDER",
-        help="a Hugging Face or timm name, or a local folder (default: built-in model)",
-    )
-    explain.add_argument(
         "--method",
         default="attnlrp",
         metavar="NAME",
         help="what the command methods lists (default: %(default)s)",
     )
-    explain.add_argument(
-        "--target",
-        help="the class to explain, by name or index; for a language model the next "
-        "token, as text or id (default: the prediction)",
-    )
-    explain.add_argument(
-        "--output",
-        type=Path,
-        metavar="FILE",
-        help="also write a report: .html, .png, .pdf, .svg or .json",
-    )
-    explain.add_argument("--device", help="such as cpu or cuda (default: cpu)")
     explain.add_argument(
         "--top",
         type=_count,
@@ -152,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="how many words or patches to list (default: %(default)s)",
     )
-    explain.add_argument("--no-color", action="store_true", help="print without colour")
+    _add_common(explain)
 
     _add_compare(commands)
     _add_check(commands)
@@ -178,6 +161,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_common(command: argparse.ArgumentParser) -> None:
+    """Add what ``explain`` and ``compare`` have in common."""
+    command.add_argument(
+        "--model",
+        metavar="NAME_OR_FOLDER",
+        help="a Hugging Face or timm name, or a local folder (default: built-in model)",
+    )
+    command.add_argument(
+        "--target",
+        help="the class to explain, by name or index; for a language model the next "
+        "token, as text or id (default: the prediction)",
+    )
+    command.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="also write a report: .html, .png, .pdf, .svg or .json",
+    )
+    command.add_argument("--device", help="such as cpu or cuda (default: cpu)")
+    command.add_argument("--no-color", action="store_true", help="print without colour")
+
+
 def _add_compare(commands: Any) -> None:
     """Add ``compare``."""
     compare = commands.add_parser(
@@ -196,24 +201,7 @@ def _add_compare(commands: Any) -> None:
         help="with commas between them, of what the command methods lists "
         "(default: attnlrp,cp-lrp,integrated-gradients,saliency,occlusion)",
     )
-    compare.add_argument(
-        "--model",
-        metavar="NAME_OR_FOLDER",
-        help="a Hugging Face or timm name, or a local folder (default: built-in model)",
-    )
-    compare.add_argument(
-        "--target",
-        help="the class to explain, by name or index; for a language model the next "
-        "token, as text or id (default: the prediction)",
-    )
-    compare.add_argument(
-        "--output",
-        type=Path,
-        metavar="FILE",
-        help="also write a report: .html, .png, .pdf, .svg or .json",
-    )
-    compare.add_argument("--device", help="such as cpu or cuda (default: cpu)")
-    compare.add_argument("--no-color", action="store_true", help="print without colour")
+    _add_common(compare)
 
 
 def _add_check(commands: Any) -> None:
