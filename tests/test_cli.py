@@ -210,11 +210,11 @@ def save_convolutional_network(folder):
         (["explain", "--text", "a", "--model", "./no"], "there is no such folder"),
         (
             ["rules", "--method", "cplrp"],
-            "Did you mean 'cp-lrp'? The command 'methods' ",
+            "Did you mean 'cp-lrp'? All of them: print",
         ),
         (
             ["explain", "--text", "a", "--method", "gama"],
-            "Did you mean 'gamma'? The com",
+            "or the command 'methods'.",
         ),
     ],
 )

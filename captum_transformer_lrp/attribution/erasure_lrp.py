@@ -65,7 +65,6 @@ class ErasureLRP(ContextLRP):
 
     name: ClassVar[str] = "ErasureLRP"
     description = replace(ContextLRP.description, cost=8)
-    composite = SLIGHT_GAMMA
 
     def __init__(
         self,

@@ -15,11 +15,14 @@ and ``explain(..., method="my-method")``, ``compare`` and the commands know the 
 from __future__ import annotations
 
 import functools
+import inspect
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from captum.attr import Attribution
+from torch import nn
 
 from ..description import Description, describe
 from ..errors import (
@@ -62,8 +65,14 @@ class NamedMethod:
 
     @property
     def composite(self) -> Composite | None:
-        """The table of rules that it propagates with, if it does."""
-        found = getattr(self.maker, "composite", self.maker)
+        """The table of rules that it propagates with, None for none.
+
+        It is that of an object for a model that does nothing.
+        """
+        try:
+            found = getattr(self.make(nn.Identity()), "composite", None)
+        except Exception:  # it wants to know the model
+            return None
         return found if isinstance(found, Composite) else None
 
     @property
@@ -82,13 +91,24 @@ class NamedMethod:
                 description does not name is left out.
 
         Raises:
+            InputError: what makes it does not take what the description names.
             OutputError: what makes it made something else.
         """
         about, maker = self.description, self.maker
-        given = {key: value for key, value in known.items() if key in about.needs}
+        given: dict[str, Any] = {
+            key: value for key, value in known.items() if key in about.needs
+        }
         if isinstance(maker, Composite):
             maker = functools.partial(TransformerLRP, composite=maker)
-        made = maker(forward_func, **about.options, **given)
+        given.update(about.options)
+        try:
+            inspect.signature(maker).bind(forward_func, **given)
+        except TypeError as error:
+            raise InputError(
+                f"the method {self.name!r} is made with {', '.join(given) or 'a model'}"
+                f", as its description says, but {error}"
+            ) from error
+        made = maker(forward_func, **given)
         if not isinstance(made, Attribution):
             raise OutputError(
                 f"the method {self.name!r} was made as {made!r}; expected an object of "
@@ -126,10 +146,12 @@ class NamedMethods:
 
         Raises:
             DuplicateRuleError: if there is such a method and ``replace`` is False.
-            InputError: if a function comes without a description.
+            InputError: if the name is none, or a function comes without a description.
             UnknownNameError: if it is a class that needs more than a model, or nothing
                 that makes a method.
         """
+        if not (isinstance(name, str) and re.fullmatch(r"[\w.+-]+", name)):
+            raise InputError(f"expected a name such as 'my-method', got {name!r}")
         if name in self and not replace:
             raise DuplicateRuleError(
                 f"there is a method {name!r} already. Pass replace=True to change it."
@@ -159,8 +181,8 @@ class NamedMethods:
         """
         if name not in self:
             raise UnknownNameError(
-                f"there is no method {name!r}.{suggestion(name, self)} The command "
-                "'methods' lists all of them, as does captum_transformer_lrp.methods."
+                f"there is no method {name!r}.{suggestion(str(name), self)} All of "
+                "them: print(captum_transformer_lrp.methods), or the command 'methods'."
             )
         return self._rows[name.lower()]
 

@@ -14,12 +14,7 @@ from .._named import Named
 from ..description import Description
 from ..errors import TraceError
 from ..propagation import Composite, composite_named
-from ..propagation.composites import (
-    ATTN_LRP,
-    CP_LRP,
-    GRADIENT_X_INPUT,
-    epsilon_lrp,
-)
+from ..propagation.composites import epsilon_lrp
 from ..propagation.registry import Row
 from ..propagation.trace import Trace, TracingEngine, balancing_engine
 from .explains import explains
@@ -71,8 +66,6 @@ class TransformerLRP(Named, GradientAttribution):
 
     name: ClassVar[str] = "TransformerLRP"
     description = Description(conserves="partly", takes="mapping")
-    #: of a class the table that its objects have, unless they are given another
-    composite: Composite = ATTN_LRP
     #: whether its relevance is that of one pass, which a trace can tell of
     traced: ClassVar[bool] = True
 
@@ -331,7 +324,7 @@ class AttnLRP(TransformerLRP):
     description = replace(TransformerLRP.description, cost=1)
 
     def __init__(self, forward_func: Callable[..., Any], **options: Any) -> None:
-        super().__init__(forward_func, self.composite, **options)
+        super().__init__(forward_func, "attnlrp", **options)
 
 
 class CPLRP(TransformerLRP):
@@ -343,10 +336,9 @@ class CPLRP(TransformerLRP):
 
     name: ClassVar[str] = "CP-LRP"
     description = replace(TransformerLRP.description, conserves="score", cost=1)
-    composite = CP_LRP
 
     def __init__(self, forward_func: Callable[..., Any], **options: Any) -> None:
-        super().__init__(forward_func, self.composite, **options)
+        super().__init__(forward_func, "cp-lrp", **options)
 
 
 class EpsilonLRP(TransformerLRP):
@@ -360,7 +352,6 @@ class EpsilonLRP(TransformerLRP):
 
     name: ClassVar[str] = "LRP-epsilon"
     description = replace(TransformerLRP.description, cost=1.3)
-    composite = epsilon_lrp()
 
     def __init__(
         self, forward_func: Callable[..., Any], *, epsilon: float = 1e-6, **options: Any
@@ -377,7 +368,6 @@ class GradientXInput(TransformerLRP):
 
     name: ClassVar[str] = "Gradient x Input"
     description = replace(TransformerLRP.description, conserves="no", cost=1)
-    composite = GRADIENT_X_INPUT
 
     def __init__(self, forward_func: Callable[..., Any], **options: Any) -> None:
-        super().__init__(forward_func, self.composite, **options)
+        super().__init__(forward_func, "gradient-x-input", **options)

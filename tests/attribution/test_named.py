@@ -52,6 +52,7 @@ from captum_transformer_lrp.propagation import ATTN_LRP, COMPOSITES
 from tests.models.tiny import save_text_classifier, save_timm_classifier
 from tests.test_explaining import picture
 
+anything: Any = methods  # for calls that a type checker would refuse
 TEXT = "the film was warm, never dull!"
 
 
@@ -269,6 +270,23 @@ def test_a_stranger_registers_a_method(names, texts, images, capsys, name):
         explain(TEXT, model=texts, method=f"my-{name}")
 
 
+def test_a_stranger_registers_a_method_of_a_layer(names, texts):
+    """Its class says that it needs a layer, whatever the description forgets."""
+    names.register(
+        "layered",
+        lambda model: LayerIntegratedGradients(model, model.bert.embeddings),
+        Description(name="Layered", conserves="difference"),
+    )
+    module = texts.module
+    same = LayerIntegratedGradients(module, module.bert.embeddings)
+    found = explain([TEXT, "funny"], model=texts, method="layered")
+    for one, other in zip(
+        found, explain([TEXT, "funny"], model=texts, method=same), strict=True
+    ):
+        np.testing.assert_array_equal(one.scores, other.scores)
+        assert one.convergence_delta is not None and one.method == "Layered"
+
+
 def test_a_table_keeps_its_name_without_being_registered(texts):
     for table, name in ((TABLE, "Mine"), ("gamma", "AttnLRP, gamma")):
         method = TransformerLRP(texts.module, table)
@@ -287,6 +305,8 @@ def test_a_table_keeps_its_name_without_being_registered(texts):
         (("mine", LayerDeepLiftShap), UnknownNameError, "is built on a layer as well"),
         (("mine", NoiseTunnel), UnknownNameError, "is built on another method: pass"),
         (("mine", DiffMask), UnknownNameError, "DiffMask has to be trained: pass an o"),
+        (("my method", TABLE), InputError, "a name such as 'my-method', got 'my me"),
+        ((3, TABLE), InputError, "a name such as 'my-method', got 3"),
         (("mine", dict), UnknownNameError, "a Captum Attribution class or an object"),
         (("mine", "attnlrp"), UnknownNameError, "a Captum Attribution class or an obj"),
     ],
@@ -296,6 +316,45 @@ def test_what_cannot_be_registered(names, arguments, error, message):
     with pytest.raises(error, match=message):
         names.register(*arguments)
     assert [*names] == before
+
+
+@pytest.mark.parametrize("needs", [(), ("tokenizer",)])
+def test_what_does_not_take_what_it_says_it_needs(names, texts, needs):
+    said = Description(needs=needs, options={} if needs else {"own_token": "zero"})
+    names.register("mine", ablation, said)
+    wanted = needs[0] if needs else "own_token"
+    with pytest.raises(InputError, match=f"'mine' is made with {wanted}, as its desc"):
+        explain(TEXT, model=texts, method="mine")
+
+
+class Own(TransformerLRP):
+    """A method with a table that only its objects know."""
+
+    def __init__(self, forward_func: Any) -> None:
+        super().__init__(forward_func, TABLE)
+
+
+@pytest.mark.parametrize(
+    ("maker", "table"),
+    [
+        (Own, TABLE),
+        (lambda model: TransformerLRP(model, "gamma"), COMPOSITES["gamma"]),
+        (lambda model: TransformerLRP(model.bert, "gamma"), None),
+        (InputXGradient, None),
+    ],
+)
+def test_the_rules_are_those_of_the_objects(names, capsys, maker, table):
+    names.register("own", maker, Description(takes="mapping"))
+    assert names["own"].composite == table
+    assert main(["rules", "--method", "own"]) == 0
+    printed = capsys.readouterr().out
+    assert (str(table) in printed) if table else ("no rules" in printed)
+
+
+def test_a_name_that_is_none():
+    for name in (3, None):
+        with pytest.raises(UnknownNameError, match=f"no method {name}"):
+            anything[name]
 
 
 def test_a_method_is_replaced_only_on_demand(names):
