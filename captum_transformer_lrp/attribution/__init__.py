@@ -1,5 +1,6 @@
 """The Captum classes; the only place that knows both Captum and the engine."""
 
+from ..description import Description, describe
 from ..propagation import COMPOSITES
 from . import units
 from .attention import (
@@ -95,6 +96,7 @@ __all__ = [
     "CaptumRule",
     "CheferLRP",
     "ContextLRP",
+    "Description",
     "EpsilonLRP",
     "ErasureLRP",
     "GenericAttention",
@@ -123,6 +125,7 @@ __all__ = [
     "PositionalRelevance",
     "RawAttention",
     "TransformerLRP",
+    "describe",
     "from_captum",
     "methods",
     "register_insights",
