@@ -12,7 +12,7 @@ from ._captum import LayerAttribution, NeuronAttribution, PerturbationAttributio
 from .errors import UnknownNameError, suggestion
 
 Measure = Literal["relevance", "attention", "magnitude"]
-Grain = Literal["element", "part"]
+Grain = Literal["element", "part", "repeated"]
 Conserves = Literal["score", "partly", "difference", "no"]
 Takes = Literal["tensors", "mapping"]
 Need = Literal[
@@ -37,9 +37,9 @@ class Description:
             score; ``"attention"``, weights without unit and sign; or ``"magnitude"``,
             sizes of gradients, without sign. Default: ``"relevance"``
         grain (str, optional): What a score belongs to: ``"element"`` of the input
-            (identifier, feature, pixel), or ``"part"`` (token, patch), which a method
-            that takes tensors repeats in every element of the part.
-            Default: ``"element"``
+            (identifier, feature, pixel); ``"part"`` (token, patch), which has one
+            number, or shares of it that sum to it; or ``"repeated"``, that of a part in
+            each of its elements, as Captum's ablations. Default: ``"element"``
         conserves (str, optional): What the scores sum to: the ``"score"``, less what
             constants such as biases take; that, but for rules that do not conserve,
             ``"partly"``; the ``"difference"`` of the score from that of a baseline; or
@@ -98,7 +98,7 @@ _OF_CAPTUM: dict[type, Description] = {
     Saliency: Description(measure="magnitude", cost=1),
     LRP: Description(conserves="partly"),
     DeepLiftShap: Description(needs=("baselines",)),
-    PerturbationAttribution: Description(grain="part"),
+    PerturbationAttribution: Description(grain="repeated"),
     Attribution: Description(),
 }
 
@@ -116,7 +116,7 @@ def describe(method: Any) -> Description:
     found = getattr(method, "description", None)
     inner = getattr(method, "attribution_method", None)
     if isinstance(found, Description):
-        grain = known.grain if known.grain == "part" else found.grain
+        grain = known.grain if found.grain == "element" else found.grain
     elif inner is not None:  # a noise tunnel: a mean of what is in it
         of = describe(inner)
         name = f"{method.get_name()} of {of.name}"

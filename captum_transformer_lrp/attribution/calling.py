@@ -249,9 +249,9 @@ def _of_features(
 ) -> Tensor:
     """Return scores of one example that sum over their features to those of parts."""
     if isinstance(scores, Tensor):
-        if scores.shape == parts.shape:  # each feature holds the score of its part?
-            whole = about.grain == "part"
-            return scores / torch.bincount(parts.flatten())[parts] if whole else scores
+        if scores.shape == parts.shape:
+            size = torch.bincount(parts.flatten())[parts]
+            return scores / size if about.grain == "repeated" else scores
         if parts.dim() == 3 and scores.shape == parts.shape[:2]:
             return scores[..., None]
         if about.grain == "part" and parts.dim() == scores.dim() == 4:
