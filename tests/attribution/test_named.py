@@ -199,6 +199,10 @@ class OfTokens(Attribution):
         (gradient,) = torch.autograd.grad(scores[0, target], inputs)
         return gradient.norm(dim=-1) if inputs.dim() == 3 else gradient.abs()
 
+    def notes_on(self, scores: np.ndarray, delta: float | None) -> tuple[str, ...]:
+        """Say of what the scores are, and that there is no delta."""
+        return (f"{scores.ndim} dimensions, {delta}",)
+
 
 def ablation(model: nn.Module) -> Attribution:
     """Leave one out, by a function."""
@@ -252,6 +256,8 @@ def test_a_stranger_registers_a_method(names, texts, images, capsys, name):
         assert one.measure == measure and one.scores.any()
         if said is not None and said.name is not None:
             assert one.method == said.name
+        noted = f"{one.scores.ndim} dimensions, None" in one.notes
+        assert noted is (name == "by-hand")
         if same_as is not None:
             other = same_as if isinstance(same_as, str) else same_as(source.module)
             expected = explain(**given, model=source, method=other)
