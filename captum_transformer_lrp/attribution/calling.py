@@ -57,9 +57,15 @@ def make_method(method: Any, module: nn.Module | None) -> Any:
         module (Module or None): the model; None only checks.
 
     Raises:
-        UnknownNameError: the class needs more than a model, or is none of Captum's.
+        UnknownNameError: the class needs more than a model, or is none of Captum's; or
+            an object explains no target.
     """
     if isinstance(method, Attribution):
+        if _parameters(method).isdisjoint({"target", "kwargs"}):
+            raise UnknownNameError(
+                f"{type(method).__name__}.attribute takes no target=, and cannot be "
+                "asked for the explanation of a class: call it yourself"
+            )
         return method
     if not (isinstance(method, type) and issubclass(method, Attribution)):
         raise UnknownNameError(
@@ -330,7 +336,8 @@ def _baseline(tokenizer: Any) -> int | float:
 def _parameters(method: Attribution) -> frozenset[str]:
     """Return the names that ``attribute`` takes, through noise tunnels."""
     function = inspect.unwrap(innermost(method).attribute)
-    return frozenset(inspect.signature(function).parameters)
+    found = inspect.signature(function).parameters.values()
+    return frozenset("kwargs" if p.kind is p.VAR_KEYWORD else p.name for p in found)
 
 
 def _of_tokens(method: Attribution, ids: Tensor, found: tuple[Any, Any]) -> Attributed:

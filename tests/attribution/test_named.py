@@ -18,6 +18,7 @@ from captum.attr import (
     IntegratedGradients,
     LayerDeepLiftShap,
     LayerIntegratedGradients,
+    NeuronGradient,
     NoiseTunnel,
     Saliency,
 )
@@ -30,6 +31,7 @@ from captum_transformer_lrp import (
     Description,
     DiffMask,
     LayerAttnLRP,
+    NeuronAttnLRP,
     RawAttention,
     TransformerLRP,
     compare,
@@ -355,6 +357,19 @@ def test_the_rules_are_those_of_the_objects(names, capsys, maker, table):
     assert main(["rules", "--method", "own"]) == 0
     printed = capsys.readouterr().out
     assert (str(table) in printed) if table else ("no rules" in printed)
+
+
+def test_what_explains_no_target_is_refused(texts):
+    layer = texts.module.bert.embeddings
+    for method in (
+        DiffMask(texts.module),
+        NeuronAttnLRP(texts.module, layer),
+        NeuronGradient(texts.module, layer),
+    ):
+        with pytest.raises(
+            UnknownNameError, match=r"\.attribute takes no target=, and"
+        ):
+            explain(TEXT, model=texts, method=method)
 
 
 def test_a_name_that_is_none():
