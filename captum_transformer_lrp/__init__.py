@@ -37,11 +37,13 @@ from .attribution import (
     RawAttention,
     TransformerLRP,
     from_captum,
+    methods,
     register_insights,
     units,
 )
 from .checking import CheckReport, check
 from .comparison import Comparison, compare
+from .description import Description
 from .diffmask import DiffMask
 from .explaining import Explainer, explain
 from .explanation import Explanation, ImageExplanation, TextExplanation
@@ -72,6 +74,7 @@ __all__ = [
     "CheferLRP",
     "Comparison",
     "Composite",
+    "Description",
     "DiffMask",
     "EpsilonLRP",
     "ErasureLRP",
@@ -104,6 +107,7 @@ __all__ = [
     "errors",
     "explain",
     "from_captum",
+    "methods",
     "register_insights",
     "registry",
     "rules",

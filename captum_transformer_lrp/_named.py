@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
+
+from .description import Description
 
 
 class Named:
@@ -11,14 +13,29 @@ class Named:
     Attributes:
         name (str): what :meth:`get_name` returns; Captum would take the class name
             apart, "Attn L R P".
+        description (Description): what its scores are, and what it needs.
     """
 
     name: ClassVar[str]
+    description: Description = Description()
 
     @classmethod
     def get_name(cls) -> str:
         """Return the name of the method."""
         return cls.name
+
+    @property
+    def multiplies_by_inputs(self) -> bool:
+        """Whether the scores are in units of the model's score."""
+        return type(self).description.measure == "relevance"
+
+    def has_convergence_delta(self) -> bool:
+        """Whether the scores should sum to a difference of the model's score."""
+        return type(self).description.conserves == "difference"
+
+    def notes_on(self, scores: Any, delta: float | None) -> tuple[str, ...]:
+        """Return what a reader of one input's scores, an array, should know."""
+        return ()
 
     def attribute_future(self) -> None:
         """Not implemented, as for Captum's LRP.

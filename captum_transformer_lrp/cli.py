@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .errors import InputError, LRPError, UnknownNameError, suggestion
+from .errors import InputError, LRPError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -123,28 +123,11 @@ def _parser() -> argparse.ArgumentParser:
         help="the picture; may be repeated",
     )
     explain.add_argument(
-        "--model",
-        metavar="NAME_OR_FOLDER",
-        help="a Hugging Face or timm name, or a local folder (default: built-in model)",
-    )
-    explain.add_argument(
         "--method",
         default="attnlrp",
         metavar="NAME",
         help="what the command methods lists (default: %(default)s)",
     )
-    explain.add_argument(
-        "--target",
-        help="the class to explain, by name or index; for a language model the next "
-        "token, as text or id (default: the prediction)",
-    )
-    explain.add_argument(
-        "--output",
-        type=Path,
-        metavar="FILE",
-        help="also write a report: .html, .png, .pdf, .svg or .json",
-    )
-    explain.add_argument("--device", help="such as cpu or cuda (default: cpu)")
     explain.add_argument(
         "--top",
         type=_count,
@@ -152,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="N",
         help="how many words or patches to list (default: %(default)s)",
     )
-    explain.add_argument("--no-color", action="store_true", help="print without colour")
+    _add_common(explain)
 
     _add_compare(commands)
     _add_check(commands)
@@ -178,6 +161,28 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_common(command: argparse.ArgumentParser) -> None:
+    """Add what ``explain`` and ``compare`` have in common."""
+    command.add_argument(
+        "--model",
+        metavar="NAME_OR_FOLDER",
+        help="a Hugging Face or timm name, or a local folder (default: built-in model)",
+    )
+    command.add_argument(
+        "--target",
+        help="the class to explain, by name or index; for a language model the next "
+        "token, as text or id (default: the prediction)",
+    )
+    command.add_argument(
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="also write a report: .html, .png, .pdf, .svg or .json",
+    )
+    command.add_argument("--device", help="such as cpu or cuda (default: cpu)")
+    command.add_argument("--no-color", action="store_true", help="print without colour")
+
+
 def _add_compare(commands: Any) -> None:
     """Add ``compare``."""
     compare = commands.add_parser(
@@ -196,24 +201,7 @@ def _add_compare(commands: Any) -> None:
         help="with commas between them, of what the command methods lists "
         "(default: attnlrp,cp-lrp,integrated-gradients,saliency,occlusion)",
     )
-    compare.add_argument(
-        "--model",
-        metavar="NAME_OR_FOLDER",
-        help="a Hugging Face or timm name, or a local folder (default: built-in model)",
-    )
-    compare.add_argument(
-        "--target",
-        help="the class to explain, by name or index; for a language model the next "
-        "token, as text or id (default: the prediction)",
-    )
-    compare.add_argument(
-        "--output",
-        type=Path,
-        metavar="FILE",
-        help="also write a report: .html, .png, .pdf, .svg or .json",
-    )
-    compare.add_argument("--device", help="such as cpu or cuda (default: cpu)")
-    compare.add_argument("--no-color", action="store_true", help="print without colour")
+    _add_common(compare)
 
 
 def _add_check(commands: Any) -> None:
@@ -634,57 +622,36 @@ def _check(options: argparse.Namespace) -> int:
 
 def _methods(options: argparse.Namespace) -> None:
     """Run ``methods``."""
-    from .attribution import BASELINES, METHODS
+    from .attribution import methods
 
-    methods: dict[str, type] = {**METHODS, **BASELINES}
-    width = max(map(len, methods))
-    for name, cls in methods.items():
-        print(f"{name:<{width}}  {_about(cls)}")
-
-
-def _about(cls: type) -> str:
-    """Return the first line of a class's docstring, without its markup."""
-    return (cls.__doc__ or "").strip().split("\n")[0].replace("``", "")
+    print(methods)
 
 
 def _rules(options: argparse.Namespace) -> None:
     """Run ``rules``."""
-    from .attribution import BASELINES, METHODS, AttentionAttribution
-    from .attribution.erasure_lrp import SLIGHT_GAMMA
-    from .propagation import COMPOSITES
+    from .attribution import methods
+    from .propagation import Composite
 
-    averaged = {"owen-lrp": COMPOSITES["attnlrp"], "erasure-lrp": SLIGHT_GAMMA}
-    tables = {**COMPOSITES, **averaged}
-    attention = {
-        n: c for n, c in METHODS.items() if issubclass(c, AttentionAttribution)
-    }
-    tables |= {n: cls.composite for n, cls in attention.items() if n not in tables}
     if options.method is None:
-        ready = {name: table for name, table in tables.items() if name in METHODS}
-        for number, table in enumerate(dict.fromkeys(ready.values())):
-            users = ", ".join(name for name, used in ready.items() if used == table)
-            print(f"{chr(10) if number else ''}Methods: {users}\n{table}")
+        users: dict[Composite, list[str]] = {}
+        for name in methods:
+            table = methods[name].composite
+            if table is not None:
+                users.setdefault(table, []).append(name)
+        print("\n\n".join(f"Methods: {', '.join(u)}\n{t}" for t, u in users.items()))
         return
-    name = options.method.lower()
-    if name in BASELINES:
-        print(_about(BASELINES[name]))
-        print("  (no rules: torch's own gradient, or the model alone)")
+    method = methods[options.method]
+    table, weights = method.composite, "attention" in method.description.needs
+    if weights or table is None:
+        print(method.summary)
+    if weights and table is not None and table.rows:
+        print("The relevance of attention maps is found with this table:")
+    elif weights or table is None:
+        other = "attention maps and torch's own gradient"
+        alone = "torch's own gradient, or the model alone"
+        print(f"  (no rules: {other if weights else alone})")
         return
-    if name not in tables:
-        raise UnknownNameError(
-            f"there is no method {options.method!r}."
-            f"{suggestion(options.method, tables)}"
-        )
-    if name not in attention:
-        print(tables[name])
-        return
-    print(_about(attention[name]))
-    if attention[name].needs_relevance:
-        print(
-            f"The relevance of attention maps is found with this table:\n{tables[name]}"
-        )
-    else:
-        print("  (no rules: attention maps and torch's own gradient)")
+    print(table)
 
 
 def _demo(options: argparse.Namespace) -> None:

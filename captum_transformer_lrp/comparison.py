@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .attribution import ContextLRP, TransformerLRP
 from .errors import InputError, UnknownNameError
 from .explaining import Explainer, Method, Picture
 from .explanation import (
@@ -404,9 +403,8 @@ def _conservation(
         source: TextModel | ImageModel = explainer.text_model
     else:
         source = explainer.image_model
-    attributor = explainer.attributor(source)
-    averages = isinstance(attributor, ContextLRP)  # a trace tells of one pass
-    if not isinstance(attributor, TransformerLRP) or averages:
+    attributor: Any = explainer.attributor(source)
+    if not getattr(attributor, "traced", False):
         return None
     inputs, target = explainer.inputs_of(explanation, image)
     trace = attributor.trace(inputs, target=target)

@@ -74,7 +74,7 @@ class HalfPrecisionWarning(UserWarning):
 
 
 class DuplicateRuleError(LRPError, ValueError):
-    """A rule is registered twice under the same key."""
+    """A rule or a method is registered twice under the same key."""
 
 
 class UnknownNameError(LRPError, ValueError):

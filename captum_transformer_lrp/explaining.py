@@ -20,32 +20,15 @@ from captum.attr import Attribution
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .attribution import (
-    BASELINES,
-    METHODS,
-    AttentionAttribution,
-    AttentionRollout,
-    ContextLRP,
-    InputAttribution,
-    RawAttention,
-    TransformerLRP,
-)
+from .attribution import methods
 from .attribution.calling import (
     attribute_pixels,
     attribute_tokens,
-    innermost,
     is_built_on,
-    is_magnitude,
     make_method,
-    takes_mapping,
 )
-from .attribution.gradient_methods import InputOcclusion
-from .errors import (
-    InputError,
-    ModelStateError,
-    UnknownNameError,
-    suggestion,
-)
+from .description import describe
+from .errors import InputError, ModelStateError
 from .explanation import ImageExplanation, TextExplanation
 from .models.inputs import encode, open_picture, pad, seen_picture
 from .models.loading import (
@@ -84,10 +67,9 @@ class Explainer:
             eval mode, or what those functions return. A name is loaded with the first
             call. Default: None, the built-in models
         method (str, Attribution or type, optional): A name in
-            :data:`~captum_transformer_lrp.attribution.METHODS` or
-            :data:`~captum_transformer_lrp.attribution.BASELINES`, a Captum class that
-            is built on a model alone (``captum.attr.IntegratedGradients``), or an
-            object of any Captum class. Default: ``"attnlrp"``
+            :data:`captum_transformer_lrp.methods`, a Captum class that is built on a
+            model alone (``captum.attr.IntegratedGradients``), or an object of any
+            Captum class. Default: ``"attnlrp"``
         tokenizer (Any, optional): The tokenizer, where ``model`` is a loaded model of
             texts. Default: None
         transform (Callable, optional): From a PIL image to ``(3, height, width)``, or a
@@ -254,37 +236,24 @@ class Explainer:
         """The model of texts, loaded when it is asked for first."""
         if self.transform is not None:
             raise InputError("transform= belongs to image=; pass tokenizer= for text=")
-        with self._lock:
-            if TextModel not in self._sources:
-                self._sources[TextModel] = _source(
-                    self.model,
-                    self.tokenizer,
-                    self.device,
-                    keyword="tokenizer",
-                    record=TextModel,
-                    load=load_text_model,
-                    describe=text_model,
-                )
-        found: TextModel = self._sources[TextModel]
-        return found
+        return self._source("tokenizer", TextModel, load_text_model, text_model)
 
     @property
     def image_model(self) -> ImageModel:
         """The model of images, loaded when it is asked for first."""
         if self.tokenizer is not None:
             raise InputError("tokenizer= belongs to text=; pass transform= for image=")
+        return self._source("transform", ImageModel, load_image_model, image_model)
+
+    def _source(self, keyword: str, record: type[Source], *how: Any) -> Source:
+        """Return the model as a record, opened when it is asked for first."""
         with self._lock:
-            if ImageModel not in self._sources:
-                self._sources[ImageModel] = _source(
-                    self.model,
-                    self.transform,
-                    self.device,
-                    keyword="transform",
-                    record=ImageModel,
-                    load=load_image_model,
-                    describe=image_model,
+            if record not in self._sources:
+                companion = getattr(self, keyword)
+                self._sources[record] = _source(
+                    self.model, companion, self.device, keyword, record, *how
                 )
-        found: ImageModel = self._sources[ImageModel]
+        found: Source = self._sources[record]
         return found
 
     def attributor(self, source: TextModel | ImageModel) -> Attribution:
@@ -296,19 +265,12 @@ class Explainer:
         """
         if not isinstance(self.method, str):
             return make_method(self.method, source.module)
-        name = self.method.lower()
-        if name in BASELINES and isinstance(source, TextModel):
-            return make_method(
-                BASELINES[name], source.module, tokenizer=source.tokenizer
-            )
-        if name in BASELINES and isinstance(source, ImageModel):
-            return make_method(BASELINES[name], source.module, baseline=_black(source))
-        cls = METHODS[name]
-        if issubclass(cls, AttentionAttribution):
-            return make_method(cls, source.module, own_token="zero")
-        if issubclass(cls, ContextLRP) and isinstance(source, TextModel):
-            return make_method(cls, source.module, tokenizer=source.tokenizer)
-        return make_method(cls, source.module)
+        known: dict[str, Any] = (
+            {"tokenizer": source.tokenizer}
+            if isinstance(source, TextModel)
+            else {"baseline": _black(source)}
+        )
+        return methods[self.method].make(source.module, **known)
 
     def with_method(
         self, method: Method, options: Mapping[str, Any] | None = None
@@ -358,9 +320,8 @@ class Explainer:
         source = self.text_model
         _check_mode(source.module)
         attributor = self.attributor(source)
-        config = getattr(source.module, "config", None)
-        if getattr(config, "pad_token_id", None) is None:
-            batch_size = 1  # a decoder that classifies finds its last token by this id
+        if source.pad_id is None:
+            batch_size = 1
         generates = source.task == "causal-language-model"
         for chosen in _batches(texts, batch_size, progress):
             encoded = [encode(source, text) for text in chosen]
@@ -391,7 +352,6 @@ class Explainer:
                 delta = None if found.delta is None else float(found.delta[row])
                 yield TextExplanation(
                     model=source.name,
-                    method=method_name(attributor),
                     prediction=text_score(source, logits[row], best[row]),
                     target=text_score(source, logits[row], indices[row]),
                     scores=_finite(values, attributor),
@@ -439,8 +399,7 @@ class Explainer:
         best = logits.argmax(-1).tolist()
         indices = best if index is None else [index] * len(batch)
         patch_grid, patch_size = source.patch_grid, _patch_size(source, batch)
-        of_patches = isinstance(attributor, (InputOcclusion, ContextLRP))
-        if of_patches and isinstance(self.method, str):
+        if isinstance(self.method, str) and "patch_size" in describe(attributor).needs:
             attributor.patch_size = patch_size
         found = attribute_pixels(
             attributor,
@@ -460,7 +419,6 @@ class Explainer:
             delta = None if found.delta is None else float(found.delta[row])
             yield ImageExplanation(
                 model=source.name,
-                method=method_name(attributor),
                 prediction=image_score(source, logits[row], best[row]),
                 target=image_score(source, logits[row], indices[row]),
                 scores=_finite(summed, attributor),
@@ -619,7 +577,6 @@ def _source(
     model: Any,
     companion: Any,
     device: Any,
-    *,
     keyword: str,
     record: type[Source],
     load: Callable[..., Source],
@@ -661,12 +618,10 @@ def check_method(method: Any) -> None:
     Raises:
         UnknownNameError: It is no name of a method, no Captum class and no object.
     """
-    if not isinstance(method, str):
+    if isinstance(method, str):
+        methods[method]
+    else:
         make_method(method, None)
-    elif method.lower() not in (known := {**METHODS, **BASELINES}):
-        raise UnknownNameError(
-            f"there is no method {method!r}.{suggestion(method, known)}"
-        )
 
 
 def _check_mode(model: nn.Module) -> None:
@@ -724,106 +679,42 @@ def _patch_size(source: ImageModel, batch: Tensor) -> tuple[int, int]:
     return -(-height // rows), -(-width // columns)
 
 
-def method_name(attributor: Attribution) -> str:
-    """Return the name of a method; of a noise tunnel with what is in it."""
-    name = str(attributor.get_name())
-    inner = innermost(attributor)
-    return name if inner is attributor else f"{name} of {inner.get_name()}"
-
-
 def meaning_of(attributor: Attribution, module: nn.Module) -> dict[str, Any]:
-    """Return what the scores of a method are, as an explanation takes it."""
-    measure = "relevance"
-    if isinstance(attributor, AttentionAttribution):
-        measure = "attention"
-    elif is_magnitude(attributor):
-        measure = "magnitude"
-    return {
-        "measure": measure,
-        "same_for_every_target": isinstance(
-            attributor, (AttentionRollout, RawAttention)
-        ),
-        "about_sum": _about_sum(attributor, module),
-    }
-
-
-def _about_sum(attributor: Attribution, module: nn.Module) -> str | None:
-    """Say what signed scores sum to, where it is not what relevance sums to."""
-    name = method_name(attributor)
-    inner = innermost(attributor)
-    if isinstance(attributor, TransformerLRP):
-        return None
-    if not takes_mapping(attributor) and not is_built_on(attributor, module):
-        return (
-            f"{name} was given a function of its own: the numbers are in the units of "
-            "what that function returns."
+    """Return what a method and its scores are, as an explanation takes it."""
+    about = describe(attributor)
+    total: str | None = None
+    if about.takes != "mapping" and not is_built_on(attributor, module):
+        total = (
+            f"{about.name} was given a function of its own: the numbers are in the "
+            "units of what that function returns."
         )
-    if inner.has_convergence_delta() and not isinstance(inner, TransformerLRP):
-        return (
+    elif about.conserves == "difference":
+        total = (
             "They should sum to the logit less that of the baseline; the convergence "
             "delta says by how much they do not."
         )
-    return f"{name} does not ask that they sum to the logit."
+    elif about.conserves == "no":
+        total = f"{about.name} does not ask that they sum to the logit."
+    return {
+        "method": about.name,
+        "measure": about.measure,
+        "same_for_every_target": about.same_for_every_target,
+        "about_sum": total,
+    }
 
 
 def notes_on(
     attributor: Attribution, scores: np.ndarray, delta: float | None
 ) -> tuple[str, ...]:
     """Return what a reader of the scores of tokens or patches should know."""
-    notes: tuple[str, ...] = ()
-    if isinstance(attributor, InputAttribution):
-        if attributor.has_baseline and scores.ndim == 1:
-            notes += (attributor.about_baseline(),)
-        elif attributor.has_baseline:
-            black = isinstance(attributor.baseline, Tensor)
-            notes += (
-                "Baseline: a black picture."
-                if black
-                else "Baseline: 0 in what the model takes.",
-            )
-        if delta is not None:
-            notes += _note_on_delta(attributor, float(scores.sum()), delta)
-    if isinstance(attributor, ContextLRP):
-        notes += (attributor.about_contexts(),)
-    if not isinstance(attributor, AttentionAttribution):
-        return notes
-    if not scores.any():
-        notes = (f"{method_name(attributor)} gives no weight to anything here.",)
-    if scores.ndim == 1:
-        own = {
-            "keep": "keeps the weight that it has of itself",
-            "minimum": "gets the lowest weight or 0, by convention",
-            "zero": "gets 0, by convention",
-        }[attributor.own_token or attributor.own]
-        notes += (
-            "Where the score is read from one token, such as [CLS] or the last token "
-            f"of a decoder, that token {own}.",
-        )
-    return notes
-
-
-def _note_on_delta(
-    attributor: InputAttribution, total: float, delta: float
-) -> tuple[str, ...]:
-    """Say where the sum misses what it should be by more than a twentieth."""
-    should = total - delta
-    if abs(delta) <= 0.05 * abs(should):
-        return ()
-    cause = {
-        "DeepLift": "Captum's DeepLift takes the plain gradient of attention, "
-        "normalisation and most activations, so do not trust its numbers here",
-        "GradientSHAP": "its samples are few: raise n_samples",
-    }.get(attributor.get_name(), "its steps are few: raise n_steps")
-    return (
-        f"The scores sum to {total:+.3g} where they should sum to {should:+.3g}: "
-        f"{cause}.",
-    )
+    notes = getattr(attributor, "notes_on", None)
+    return () if notes is None else tuple(notes(scores, delta))
 
 
 def _finite(scores: np.ndarray, attributor: Attribution) -> np.ndarray:
     if not np.isfinite(scores).all():
         raise ModelStateError(
-            f"{method_name(attributor)} returned NaN or infinite scores for "
+            f"{describe(attributor).name} returned NaN or infinite scores for "
             f"{int((~np.isfinite(scores)).sum())} of {scores.size} inputs"
         )
     return scores

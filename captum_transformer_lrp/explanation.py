@@ -15,6 +15,7 @@ from .errors import InputError, UnknownNameError
 from .models.packages import require
 from .models.pieces import Piece, word_groups, word_text
 from .models.prediction import ClassScore
+from .visualization import saving
 from .visualization.colors import scale_limit
 from .visualization.numbers import ScoreFormat
 
@@ -629,13 +630,7 @@ def check_suffix(path: str | Path) -> str:
     Raises:
         UnknownNameError: The suffix is none of .html, .json, .png, .pdf and .svg.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise UnknownNameError(
-            f"cannot save as {Path(path).name!r}: the suffix chooses the format, "
-            f"one of {', '.join(SUFFIXES)}"
-        )
-    return suffix
+    return saving.check_suffix(path, SUFFIXES)
 
 
 def normalize(scores: np.ndarray, how: Normalization) -> np.ndarray:

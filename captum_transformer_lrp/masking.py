@@ -32,6 +32,7 @@ from .models.inputs import encode, pad
 from .models.loading import TextModel, load_text_model
 from .models.packages import require
 from .models.prediction import select_logits, text_score
+from .models.special_tokens import special_ids
 from .visualization.states import KeptMap, state_names
 
 FORMAT = 1
@@ -128,7 +129,7 @@ class TextMasks:
             if causal
             else divergences.get(source.activation, "categorical"),
             mask_token_id=tokenizer.mask_token_id if mode == "input" else None,
-            never_mask=_added_ids(tokenizer) if keep_special_tokens else (),
+            never_mask=special_ids(tokenizer) if keep_special_tokens else (),
         )
         history = mask.fit(
             batches,
@@ -234,7 +235,7 @@ class TextMasks:
             InputError: A text is not a text with words in it.
         """
         _check_texts(texts)
-        if _has_no_padding(self.source):
+        if self.source.pad_id is None:
             batch_size = 1
         found = []
         starts = range(0, len(texts), batch_size)
@@ -337,14 +338,6 @@ def _read_settings(path: Path) -> dict[str, Any]:
     return found
 
 
-def _added_ids(tokenizer: Any) -> list[int]:
-    """Return the special tokens without the one that stands for unknown words."""
-    unknown = tokenizer.unk_token_id
-    if tokenizer.unk_token == tokenizer.eos_token:
-        unknown = None
-    return [i for i in tokenizer.all_special_ids if i != unknown]
-
-
 def _check_texts(texts: Sequence[str]) -> None:
     if isinstance(texts, str):  # its letters would be texts, too
         raise InputError("expected a list of texts, got one text: write [text]")
@@ -353,12 +346,6 @@ def _check_texts(texts: Sequence[str]) -> None:
     for text in texts:
         if not isinstance(text, str) or not text.strip():
             raise InputError(f"expected texts with words in them, got {text!r}")
-
-
-def _has_no_padding(source: TextModel) -> bool:
-    """Whether there is no padding token, by which decoders find the end of a text."""
-    config = getattr(source.module, "config", None)
-    return getattr(config, "pad_token_id", None) is None
 
 
 # ------------------------------------------------------------------------------- data
@@ -389,7 +376,7 @@ def text_batches(
     if batch_size < 1:
         raise InputError(f"expected a batch size of at least 1, got {batch_size}")
     classifies = source.task == "sequence-classification"
-    if batch_size > 1 and classifies and _has_no_padding(source):
+    if batch_size > 1 and classifies and source.pad_id is None:
         raise InputError(
             f"{source.name} has no padding token, so that it classifies one text at a "
             f"time: write --batch-size 1 (batch_size=1) instead of {batch_size}"

@@ -13,6 +13,7 @@ from captum_transformer_lrp.attribution import (
     BASELINES,
     METHODS,
     AttentionAttribution,
+    methods,
 )
 from captum_transformer_lrp.cli import main
 from captum_transformer_lrp.models.pictures import draw_ship
@@ -89,11 +90,14 @@ def test_explain_a_picture(capsys, image_folder, tmp_path, suffix):
 def test_methods_lists_all(capsys):
     assert main(["methods"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == [*METHODS, *BASELINES]
-    assert all(len(line.split()) > 3 for line in lines)
-    about = [line.split(maxsplit=1)[1] for line in lines]
+    assert [line.split()[0] for line in lines] == ["name", *methods]
+    assert [*methods][: len(METHODS) + len(BASELINES)] == [*METHODS, *BASELINES]
+    about = [line[lines[0].index("what it is") :] for line in lines]
+    assert all(len(words.split()) > 2 and "`" not in words for words in about)
     assert len(set(about)) == len(lines)
-    assert not any("`" in line for line in about)
+    told = dict(line.split(maxsplit=1) for line in lines)
+    assert told["chefer"].split()[:5] == ["attention", "part", "no", "2.5", "attention"]
+    assert told["cp-lrp"].split()[:5] == ["relevance", "element", "score", "1", "-"]
 
 
 def test_rules_prints_the_table(capsys):
@@ -106,9 +110,20 @@ def test_rules_prints_the_table(capsys):
     assert every.count("PassOn()\n") > 1 and every.count("arXiv 2012.09838") == 1
     named = [line for line in every.splitlines() if line.startswith("Methods: ")]
     listed = [name for line in named for name in line.split(": ")[1].split(", ")]
-    assert sorted(listed) == sorted(METHODS)
+    assert sorted(listed) == sorted(set(methods) - set(BASELINES))
     assert main(["rules", "--method", "epsilon-plus"]) == 0
     assert "ZPlus(" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("method", methods)
+def test_explain_and_rules_take_the_same_names(capsys, text_folder, method):
+    pytest.importorskip("rich")
+    assert main(["rules", "--method", method]) == 0
+    assert len(capsys.readouterr().out.splitlines()) > 1
+    model = ["--model", text_folder, "--method", method]
+    assert main(["explain", "--text", "A warm film", *model]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert methods[method].description.name in printed
 
 
 @pytest.mark.parametrize("method", ATTENTION)
@@ -117,6 +132,8 @@ def test_rules_of_a_method_of_attention(capsys, method):
     printed = capsys.readouterr().out
     if method in ("chefer", "lrp-rollout", "partial-lrp"):
         assert "PositiveProduct" in printed and "2012.09838" in printed
+    elif method == "attention-relevance":  # the gradient is that of AttnLRP's rules
+        assert "UniformProduct" in printed and "2402.05602" in printed
     else:
         assert "no rules: attention maps and torch's own gradient" in printed
         assert "Input" not in printed
@@ -191,7 +208,14 @@ def save_convolutional_network(folder):
         (["explain", "--text", "@no-such-file"], "write '@@' for a text that starts"),
         (["explain", "--text", " "], "expected a text with words"),
         (["explain", "--text", "a", "--model", "./no"], "there is no such folder"),
-        (["rules", "--method", "cplrp"], "Did you mean 'cp-lrp'?"),
+        (
+            ["rules", "--method", "cplrp"],
+            "Did you mean 'cp-lrp'? All of them: print",
+        ),
+        (
+            ["explain", "--text", "a", "--method", "gama"],
+            "or the command 'methods'.",
+        ),
     ],
 )
 def test_usage_errors(capsys, arguments, message):

@@ -11,7 +11,7 @@ import pytest
 
 from captum_transformer_lrp.attribution import CPLRP
 from captum_transformer_lrp.cli import main
-from captum_transformer_lrp.comparison import Comparison, compare
+from captum_transformer_lrp.comparison import DEFAULT_METHODS, Comparison, compare
 from captum_transformer_lrp.errors import InputError, UnknownNameError
 from captum_transformer_lrp.models import load_image_model, load_text_model
 from captum_transformer_lrp.rank_agreement import kendall, ranks, spearman
@@ -191,3 +191,9 @@ def test_the_command(capsys, text_folder, tmp_path):
     assert "Occlusion" in report.read_text("utf-8")
     assert main([*arguments, "--methods", "attn"]) == 2
     assert "there is no method 'attn'" in capsys.readouterr().err
+
+
+def test_the_help_names_the_default_methods(capsys):
+    assert main(["compare", "--help"]) == 0
+    printed = "".join(capsys.readouterr().out.split())
+    assert f"default:{','.join(DEFAULT_METHODS)})" in printed

@@ -1,5 +1,7 @@
 """The Captum classes; the only place that knows both Captum and the engine."""
 
+from ..description import Description, describe
+from ..propagation import COMPOSITES
 from . import units
 from .attention import (
     AttentionAttribution,
@@ -29,6 +31,7 @@ from .gradient_methods import (
 )
 from .insights import register_insights
 from .layer_transformer_lrp import LayerAttnLRP, LayerCPLRP, LayerTransformerLRP
+from .named import NamedMethod, NamedMethods
 from .neuron_transformer_lrp import (
     NeuronAttnLRP,
     NeuronCPLRP,
@@ -44,7 +47,7 @@ from .transformer_lrp import (
     TransformerLRP,
 )
 
-#: method names, as the command line takes them
+#: the methods of this package
 METHODS: dict[str, type[TransformerLRP] | type[AttentionAttribution]] = {
     "attnlrp": AttnLRP,
     "cp-lrp": CPLRP,
@@ -63,7 +66,7 @@ METHODS: dict[str, type[TransformerLRP] | type[AttentionAttribution]] = {
     "attention-grad-cam": AttentionGradCAM,
 }
 
-#: names of the methods that these are compared with, on embeddings or pixels
+#: the methods that these are compared with, on embeddings or pixels
 BASELINES: dict[str, type[InputAttribution]] = {
     "saliency": InputSaliency,
     "integrated-gradients": InputIntegratedGradients,
@@ -72,6 +75,11 @@ BASELINES: dict[str, type[InputAttribution]] = {
     "occlusion": InputOcclusion,
     "smoothgrad": InputSmoothGrad,
 }
+
+#: every method by its name, as ``explain(method=...)`` and the commands take it
+methods = NamedMethods()
+for _name, _maker in {**METHODS, **BASELINES, **COMPOSITES, **METHODS}.items():
+    methods.register(_name, _maker)  # a class rather than its table
 
 __all__ = [
     "BASELINES",
@@ -88,6 +96,7 @@ __all__ = [
     "CaptumRule",
     "CheferLRP",
     "ContextLRP",
+    "Description",
     "EpsilonLRP",
     "ErasureLRP",
     "GenericAttention",
@@ -104,6 +113,8 @@ __all__ = [
     "LayerCPLRP",
     "LayerCaptumLRP",
     "LayerTransformerLRP",
+    "NamedMethod",
+    "NamedMethods",
     "NeuronAttnLRP",
     "NeuronCPLRP",
     "NeuronTransformerLRP",
@@ -114,7 +125,9 @@ __all__ = [
     "PositionalRelevance",
     "RawAttention",
     "TransformerLRP",
+    "describe",
     "from_captum",
+    "methods",
     "register_insights",
     "units",
 ]

@@ -6,6 +6,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from .._captum import GradientAttribution, LayerAttribution, log_usage
 from .._named import Named
+from ..description import Description
 from ..errors import AttentionError
 from ..propagation import Composite
 from ..propagation.composites import (
@@ -78,6 +80,14 @@ class AttentionAttribution(Named, GradientAttribution):
     """
 
     name: ClassVar[str] = "AttentionAttribution"
+    description = Description(
+        measure="attention",
+        grain="part",
+        takes="mapping",
+        cost=1,
+        needs=("attention",),
+        options={"own_token": "zero"},
+    )
     composite: ClassVar[Composite] = GRADIENT_X_INPUT
     needs_relevance: ClassVar[bool] = False
     #: defaults for texts and for all else
@@ -117,15 +127,6 @@ class AttentionAttribution(Named, GradientAttribution):
         self.dtype = dtype
         self.output_field = output_field
         self.unknown = unknown
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """False: a map is made of attention, not of inputs."""
-        return False
-
-    def has_convergence_delta(self) -> bool:
-        """False: a map does not sum to the score."""
-        return False
 
     @log_usage(part_of_slo=True)
     @explains
@@ -204,6 +205,24 @@ class AttentionAttribution(Named, GradientAttribution):
         seeing = self._seen(inputs, additional_forward_args)
         with seeing as model:
             return model.go_back(target)
+
+    def notes_on(self, scores: Any, delta: float | None) -> tuple[str, ...]:
+        """Say where nothing has weight, and what the token that is read gets."""
+        notes: tuple[str, ...] = ()
+        if not scores.any():
+            notes = (f"{self.get_name()} gives no weight to anything here.",)
+        if scores.ndim > 1:
+            return notes
+        own = {
+            "keep": "keeps the weight that it has of itself",
+            "minimum": "gets the lowest weight or 0, by convention",
+            "zero": "gets 0, by convention",
+        }[self.own_token or self.own]
+        return (
+            *notes,
+            "Where the score is read from one token, such as [CLS] or the last token "
+            f"of a decoder, that token {own}.",
+        )
 
     def _seen(
         self, inputs: Any, additional_forward_args: Any
@@ -445,6 +464,7 @@ class CheferLRP(AttentionAttribution):
     """
 
     name: ClassVar[str] = "Transformer attribution"
+    description = replace(AttentionAttribution.description, cost=2.5)
     composite: ClassVar[Composite] = TRANSFORMER_ATTRIBUTION
     needs_relevance: ClassVar[bool] = True
     normalizes_rows: ClassVar[tuple[bool, bool]] = (True, False)
@@ -463,6 +483,7 @@ class LRPRollout(AttentionAttribution):
     """
 
     name: ClassVar[str] = "LRP rollout"
+    description = replace(AttentionAttribution.description, cost=2.5)
     composite: ClassVar[Composite] = TRANSFORMER_ATTRIBUTION
     needs_relevance: ClassVar[bool] = True
 
@@ -496,6 +517,7 @@ class AttentionRollout(AttentionAttribution):
     """
 
     name: ClassVar[str] = "Attention rollout"
+    description = replace(AttentionAttribution.description, same_for_every_target=True)
     own: ClassVar[OwnToken] = "zero"
     normalizes_rows: ClassVar[tuple[bool, bool]] = (True, True)
 
@@ -559,6 +581,7 @@ class RawAttention(SingleLayer):
     """
 
     name: ClassVar[str] = "Raw attention"
+    description = replace(AttentionAttribution.description, same_for_every_target=True)
     own: ClassVar[OwnToken] = "zero"
 
     def contribution(self, layer: AttentionLayer) -> Tensor:
@@ -640,6 +663,7 @@ class PartialLRP(SingleLayer):
     """
 
     name: ClassVar[str] = "Partial LRP"
+    description = replace(AttentionAttribution.description, cost=2.5)
     own: ClassVar[OwnToken] = "zero"
     composite: ClassVar[Composite] = TRANSFORMER_ATTRIBUTION
     needs_relevance: ClassVar[bool] = True

@@ -16,26 +16,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from captum.attr import (
-    Attribution,
-    DeepLiftShap,
-    NoiseTunnel,
-    Saliency,
-)
+from captum.attr import Attribution
 from torch import Tensor, nn
 
-from .._captum import LayerAttribution, NeuronAttribution, PerturbationAttribution
+from ..description import Description, describe
 from ..errors import InputError, OutputError, UnknownNameError
-from .attention import AttentionAttribution
+from ..models.special_tokens import baseline_id, special_ids
 from .embedded import Prepared, prepare
-from .gradient_methods import (
-    InputAttribution,
-    InputSaliency,
-    baseline_id,
-    special_ids,
-)
+from .patches import patch_numbers
 from .scores import output_tensor
-from .transformer_lrp import TransformerLRP
+
+#: what a method may need that an object of it has and its class has not
+_BESIDE_THE_MODEL = {
+    "layer": "is built on a layer as well",
+    "method": "is built on another method",
+    "training": "has to be trained",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,53 +49,42 @@ class Attributed:
     delta: Tensor | None
 
 
-def make_method(method: Any, module: nn.Module | None, **options: Any) -> Any:
+def make_method(method: Any, module: nn.Module | None) -> Any:
     """Return an object of a method for a model.
 
     Args:
         method (Attribution or type): an object, which is returned, or a class.
         module (Module or None): the model; None only checks.
-        options (Any): for the class, if it is one of this package that takes them.
 
     Raises:
-        UnknownNameError: the class needs more than a model, or is none of Captum's.
+        UnknownNameError: the class needs more than a model, or is none of Captum's; or
+            an object explains no target.
     """
     if isinstance(method, Attribution):
+        if _parameters(method).isdisjoint({"target", "kwargs"}):
+            raise UnknownNameError(
+                f"{type(method).__name__}.attribute takes no target=, and cannot be "
+                "asked for the explanation of a class: call it yourself"
+            )
         return method
     if not (isinstance(method, type) and issubclass(method, Attribution)):
         raise UnknownNameError(
             "expected method= to be a name, a Captum Attribution class or an object "
             f"of one, got {method!r}"
         )
-    if issubclass(method, (LayerAttribution, NeuronAttribution, NoiseTunnel)):
-        wants = (
-            "another method" if issubclass(method, NoiseTunnel) else "a layer as well"
-        )
-        raise UnknownNameError(
-            f"{method.__name__} is built on {wants}: pass an object, such as "
-            f"method={method.__name__}(...)"
-        )
-    if module is None:
-        return method
-    made: Attribution = method(module, **options)
-    return made
+    for need in describe(method).needs:
+        if need in _BESIDE_THE_MODEL:
+            raise UnknownNameError(
+                f"{method.__name__} {_BESIDE_THE_MODEL[need]}: pass an object, such as "
+                f"method={method.__name__}(...), or register a function that makes one"
+            )
+    return method if module is None else method(module)
 
 
 def innermost(method: Attribution) -> Attribution:
     """Return the method itself, out of the noise tunnels around it."""
-    while isinstance(method, NoiseTunnel):
-        method = method.attribution_method
-    return method
-
-
-def takes_mapping(method: Attribution) -> bool:
-    """Whether a method takes the mapping of a tokenizer."""
-    return isinstance(method, (TransformerLRP, AttentionAttribution, InputAttribution))
-
-
-def is_magnitude(method: Attribution) -> bool:
-    """Whether the scores of a method are sizes of gradients, without a sign."""
-    return isinstance(innermost(method), (Saliency, InputSaliency))
+    inner = getattr(method, "attribution_method", None)
+    return method if inner is None else innermost(inner)
 
 
 def attribute_tokens(
@@ -126,9 +111,10 @@ def attribute_tokens(
         OutputError: the method returned something of another shape.
     """
     ids, mask = batch["input_ids"], batch["attention_mask"]
-    if takes_mapping(method):
+    about = describe(method)
+    if about.takes == "mapping":
         return _of_tokens(method, ids, _call(method, batch, target, options))
-    if isinstance(innermost(method), (LayerAttribution, NeuronAttribution)):
+    if "layer" in about.needs:
         placed = _moved(method, module, _by_keyword(module, batch))
         given = dict(options)
         if "baselines" in _parameters(method) and "baselines" not in given:
@@ -188,13 +174,10 @@ def attribute_pixels(
     Raises:
         OutputError: the method returned something of another shape.
     """
-    if takes_mapping(method):
-        found = _call(method, pixels, target, options)
-        free = isinstance(method, AttentionAttribution)
-        return _of_pixels(method, pixels, found, any_size=free)
-    if isinstance(method, (LayerAttribution, NeuronAttribution)) or not is_built_on(
-        method, module
-    ):
+    about = describe(method)
+    if about.takes == "mapping":
+        return _of_pixels(method, pixels, _call(method, pixels, target, options))
+    if "layer" in about.needs or not is_built_on(method, module):
         leaf = pixels.detach().clone().requires_grad_()
         return _of_pixels(method, pixels, _call(method, leaf, target, options))
     rows = []
@@ -235,7 +218,8 @@ def _on_features(
     names = _parameters(method)
     leaves: Any = prepared.leaves()
     baselines = prepared.baselines
-    if isinstance(innermost(method), DeepLiftShap):  # wants a distribution
+    about = describe(method)
+    if "baselines" in about.needs:  # a distribution
         baselines = tuple(torch.cat([b, b]) for b in baselines)
     parts = tuple(_parts(x, prepared.of_identifiers, patch_size) for x in leaves)
     given: dict[str, Any] = {"additional_forward_args": prepared.arguments}
@@ -247,7 +231,7 @@ def _on_features(
         windows = tuple(_window(x, prepared.of_identifiers, patch_size) for x in leaves)
         given["sliding_window_shapes"] = windows
         given["strides"] = windows
-    if isinstance(method, NoiseTunnel):
+    if innermost(method) is not method:
         given["stdevs"] = tuple(0.5 * float(x.detach().std()) for x in leaves)
     if len(leaves) == 1:
         leaves = leaves[0]
@@ -255,23 +239,33 @@ def _on_features(
             key: value[0] if key != "additional_forward_args" else value
             for key, value in given.items()
         }
-    found = _call(placed, leaves, target, {**given, **options})
-    scores, delta = found
+    scores, delta = _call(placed, leaves, target, {**given, **options})
     if not isinstance(scores, tuple):
         scores = (scores,)
-    if any(not isinstance(s, Tensor) for s in scores):
-        raise OutputError(
-            f"{method.get_name()} returned {_describe(scores[0])}: expected one tensor "
-            "of the shape of its input"
-        )
-    if isinstance(innermost(method), PerturbationAttribution):
-        # each feature of a part holds the score of the whole part
-        scores = tuple(
-            s / torch.bincount(p.flatten())[p]
-            for s, p in zip(scores, parts, strict=True)
-        )
+    scores = tuple(
+        _of_features(method, about, score, part)
+        for score, part in zip(scores, parts, strict=True)
+    )
     shaped = prepared.in_form(scores)
     return Attributed(_float64(shaped), _mean_delta(delta, prepared.examples))
+
+
+def _of_features(
+    method: Attribution, about: Description, scores: Any, parts: Tensor
+) -> Tensor:
+    """Return scores of one example that sum over their features to those of parts."""
+    if isinstance(scores, Tensor):
+        if scores.shape == parts.shape:
+            size = torch.bincount(parts.flatten())[parts]
+            return scores / size if about.grain == "repeated" else scores
+        if parts.dim() == 3 and scores.shape == parts.shape[:2]:
+            return scores[..., None]
+        if about.grain == "part" and parts.dim() == scores.dim() == 4:
+            return scores
+    raise OutputError(
+        f"{method.get_name()} returned {_describe(scores)}: expected one tensor of the "
+        f"shape of its input, {tuple(parts.shape)}"
+    )
 
 
 def _parts(x: Tensor, of_tokens: bool, patch_size: tuple[int, int]) -> Tensor:
@@ -280,10 +274,7 @@ def _parts(x: Tensor, of_tokens: bool, patch_size: tuple[int, int]) -> Tensor:
         numbers = torch.arange(x.shape[1], device=x.device)
         shape = (1, -1, *[1] * (x.dim() - 2))
         return numbers.view(shape).expand(1, *x.shape[1:]).contiguous()
-    rows = torch.arange(x.shape[2], device=x.device) // patch_size[0]
-    columns = torch.arange(x.shape[3], device=x.device) // patch_size[1]
-    across = int(columns[-1]) + 1
-    return (rows[:, None] * across + columns).expand(1, *x.shape[1:]).contiguous()
+    return patch_numbers(x, patch_size).expand(1, *x.shape[1:]).contiguous()
 
 
 def _window(x: Tensor, of_tokens: bool, patch_size: tuple[int, int]) -> tuple[int, ...]:
@@ -345,7 +336,8 @@ def _baseline(tokenizer: Any) -> int | float:
 def _parameters(method: Attribution) -> frozenset[str]:
     """Return the names that ``attribute`` takes, through noise tunnels."""
     function = inspect.unwrap(innermost(method).attribute)
-    return frozenset(inspect.signature(function).parameters)
+    found = inspect.signature(function).parameters.values()
+    return frozenset("kwargs" if p.kind is p.VAR_KEYWORD else p.name for p in found)
 
 
 def _of_tokens(method: Attribution, ids: Tensor, found: tuple[Any, Any]) -> Attributed:
@@ -365,21 +357,17 @@ def _of_tokens(method: Attribution, ids: Tensor, found: tuple[Any, Any]) -> Attr
 
 
 def _of_pixels(
-    method: Attribution,
-    pixels: Tensor,
-    found: tuple[Any, Any],
-    *,
-    any_size: bool = False,
+    method: Attribution, pixels: Tensor, found: tuple[Any, Any]
 ) -> Attributed:
     scores, delta = found
-    if not isinstance(scores, Tensor) or (
-        scores.shape != pixels.shape and not any_size
-    ):
-        raise OutputError(
-            f"{method.get_name()} returned {_describe(scores)} for pixels of shape "
-            f"{tuple(pixels.shape)}: expected one tensor of the same shape"
-        )
-    return Attributed(_float64(scores), _mean_delta(delta, len(pixels)))
+    if isinstance(scores, Tensor):
+        of_patches = scores.dim() == 4 and describe(method).grain == "part"
+        if of_patches or scores.shape == pixels.shape:
+            return Attributed(_float64(scores), _mean_delta(delta, len(pixels)))
+    raise OutputError(
+        f"{method.get_name()} returned {_describe(scores)} for pixels of shape "
+        f"{tuple(pixels.shape)}: expected one tensor of the same shape"
+    )
 
 
 def _mean_delta(delta: Any, examples: int) -> Tensor | None:

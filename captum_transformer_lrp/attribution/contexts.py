@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from .._captum import log_usage
+from ..description import Description
 from ..errors import InputError
+from ..models.special_tokens import baseline_id, special_ids
 from ..propagation import Composite
 from .explains import explains
-from .gradient_methods import special_ids
 from .inputs import Inputs, Leaf, prepare_inputs
+from .patches import checked_patch_size, patch_numbers
 from .transformer_lrp import TransformerLRP
 
 
@@ -32,7 +34,7 @@ class Parts:
         given (Tensor): the input.
         place (Tensor): the part of each token ``(batch or 1, tokens)``, counted without
             padding, or of each pixel ``(1, height, width)``.
-        columns (int): patches in a row; 0 for tokens.
+        of_pixels (bool): whether the parts are patches.
         fixed (Tensor): True for tokens that are never replaced, ``(batch, tokens)``, or
             a single False.
 
@@ -49,14 +51,11 @@ class Parts:
     ) -> None:
         self.given = given = leaf.given
         self.replacement = replacement
-        self.columns = 0
+        self.of_pixels = given.dim() == 4
         self.present: Tensor | None = None
         device = given.device
-        if given.dim() == 4:
-            row = torch.arange(given.shape[2], device=device) // patch_size[0]
-            column = torch.arange(given.shape[3], device=device) // patch_size[1]
-            self.columns = int(column[-1]) + 1
-            self.place = (row[:, None] * self.columns + column)[None]
+        if self.of_pixels:
+            self.place = patch_numbers(given, patch_size)[None]
         elif given.dim() < 2:
             raise InputError(
                 "expected tokens (batch, tokens, ...) or pixels (batch, channels, "
@@ -86,7 +85,7 @@ class Parts:
         """Return a mask of parts with the other dimensions of the input."""
         if not mask.dim():
             return mask
-        if self.columns:
+        if self.of_pixels:
             return mask[:, None]
         return mask.reshape(*mask.shape, *([1] * (self.given.dim() - 2)))
 
@@ -101,7 +100,7 @@ class Parts:
         Returns:
             Tensor: bool, ``(batch, tokens)`` or ``(batch, height, width)``.
         """
-        if self.columns:
+        if self.of_pixels:
             place = self.place.flatten().expand(len(relevance), -1)
             pixels = relevance.sum(1).flatten(1)
             sums = pixels.new_zeros(len(pixels), self.number)
@@ -116,7 +115,7 @@ class Parts:
         order = sums.argsort(dim=1, descending=True, stable=True)
         number = (counted.sum(1, keepdim=True).double() * fraction - 1e-9).ceil()
         chosen = (order.argsort(dim=1) < number) & counted
-        return chosen[:, self.place[0]] if self.columns else chosen
+        return chosen[:, self.place[0]] if self.of_pixels else chosen
 
 
 class ContextLRP(TransformerLRP):
@@ -146,6 +145,7 @@ class ContextLRP(TransformerLRP):
     """
 
     name: ClassVar[str] = "ContextLRP"
+    description = Description(takes="mapping", needs=("tokenizer", "patch_size"))
     traced: ClassVar[bool] = False
 
     def __init__(
@@ -160,16 +160,10 @@ class ContextLRP(TransformerLRP):
         **options: Any,
     ) -> None:
         super().__init__(forward_func, composite, **options)
-        sides = (patch_size,) * 2 if isinstance(patch_size, int) else tuple(patch_size)
-        if len(sides) != 2 or min(sides) < 1:
-            raise InputError(
-                "expected patch_size of one or two numbers of at least 1, got "
-                f"{patch_size}"
-            )
         self.tokenizer = tokenizer
         self.baseline = baseline
         self.keep = tuple(special_ids(tokenizer) if keep is None else keep)
-        self.patch_size = sides
+        self.patch_size = checked_patch_size(patch_size)
 
     @log_usage(part_of_slo=True)
     @explains
@@ -246,6 +240,10 @@ class ContextLRP(TransformerLRP):
                 shapes of the inputs; one pass.
         """
 
+    def notes_on(self, scores: Any, delta: float | None) -> tuple[str, ...]:
+        """Return what the relevance is the mean of."""
+        return (self.about_contexts(),)
+
     @abstractmethod
     def about_contexts(self) -> str:
         """Say in a sentence what the relevance is the mean of."""
@@ -255,7 +253,7 @@ class ContextLRP(TransformerLRP):
         if value is None and tensor.is_floating_point():
             value = 0.0
         if value is None:
-            value = replacement_id(self.tokenizer)
+            value = baseline_id(self.tokenizer, mask_first=True)
         if value is None:
             raise InputError(
                 f"{self.name} replaces tokens and was not told by what: pass "
@@ -263,19 +261,6 @@ class ContextLRP(TransformerLRP):
                 "token"
             )
         return tensor.new_tensor(value)
-
-
-def replacement_id(tokenizer: Any) -> int | None:
-    """Return what can stand for an unknown word: mask, else padding, else unknown.
-
-    The unknown token counts only where it does not also end a text, as GPT-2's does.
-    """
-    if tokenizer is None:
-        return None
-    found = [getattr(tokenizer, "mask_token_id", None), tokenizer.pad_token_id]
-    if tokenizer.unk_token_id != tokenizer.eos_token_id:
-        found.append(tokenizer.unk_token_id)
-    return next((int(i) for i in found if i is not None), None)
 
 
 def _like(inputs: Any, given: Inputs, tensors: list[Tensor]) -> Any:

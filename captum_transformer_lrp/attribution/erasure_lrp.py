@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -63,6 +64,7 @@ class ErasureLRP(ContextLRP):
     """
 
     name: ClassVar[str] = "ErasureLRP"
+    description = replace(ContextLRP.description, cost=8)
 
     def __init__(
         self,

@@ -12,6 +12,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -20,9 +21,12 @@ from torch import Tensor, nn
 
 from .._captum import GradientAttribution, log_usage
 from .._named import Named
+from ..description import Description
 from ..errors import InputError, UnknownOperatorError
+from ..models.special_tokens import baseline_id, special_ids
 from .embedded import Prepared, prepare
 from .explains import explains
+from .patches import checked_patch_size, patch_numbers
 from .single_pass import check_callable
 
 #: rows that go through the model at once, if the batch is not larger
@@ -51,8 +55,11 @@ class InputAttribution(Named, GradientAttribution):
         TypeError: if ``forward_func`` cannot be called.
     """
 
+    description = Description(takes="mapping", needs=("tokenizer", "baseline"))
     #: whether the method compares the input with a baseline
     has_baseline: ClassVar[bool] = True
+    #: why the sum may miss what it should be
+    about_delta: ClassVar[str] = "its steps are few: raise n_steps"
 
     def __init__(
         self,
@@ -69,10 +76,6 @@ class InputAttribution(Named, GradientAttribution):
         self.baseline = baseline
         self.keep = tuple(special_ids(tokenizer) if keep is None else keep)
         self.output_field = output_field
-
-    def has_convergence_delta(self) -> bool:
-        """Whether the scores should sum to a difference of the model's output."""
-        return False
 
     @log_usage(part_of_slo=True)
     @explains
@@ -158,36 +161,30 @@ class InputAttribution(Named, GradientAttribution):
             said = "Baseline: an embedding of zeros for each token"
         return said + (", special tokens kept." if self.keep else ".")
 
+    def notes_on(self, scores: Any, delta: float | None) -> tuple[str, ...]:
+        """Say what is compared with, and where the sum misses a twentieth or more."""
+        notes: tuple[str, ...] = ()
+        if self.has_baseline:
+            black = isinstance(self.baseline, Tensor)
+            value = "a black picture" if black else "0 in what the model takes"
+            of_text = scores.ndim == 1
+            notes = (self.about_baseline() if of_text else f"Baseline: {value}.",)
+        delta = delta or 0.0
+        total = float(scores.sum())
+        if abs(delta) <= 0.05 * abs(total - delta):
+            return notes
+        return (
+            *notes,
+            f"The scores sum to {total:+.3g} where they should sum to "
+            f"{total - delta:+.3g}: {self.about_delta}.",
+        )
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({type(self.forward_func).__name__})"
 
 
-def special_ids(tokenizer: Any) -> tuple[int, ...]:
-    """Return the identifiers that a tokenizer adds around a text, such as [CLS].
-
-    The unknown token stands for a word of the text, and the mask token for a gap in it;
-    they are left out.
-    """
-    if tokenizer is None:
-        return ()
-    special = set(tokenizer.all_special_ids)
-    if tokenizer.unk_token_id != tokenizer.eos_token_id:
-        special.discard(tokenizer.unk_token_id)
-    special.discard(getattr(tokenizer, "mask_token_id", None))
-    return tuple(sorted(special))
-
-
-def baseline_id(tokenizer: Any) -> int | None:
-    """Return what can stand for "no token here": padding, else mask, else unknown.
-
-    The unknown token counts only where it does not also end a text, as GPT-2's does.
-    """
-    if tokenizer is None:
-        return None
-    found = [tokenizer.pad_token_id, getattr(tokenizer, "mask_token_id", None)]
-    if tokenizer.unk_token_id != tokenizer.eos_token_id:
-        found.append(tokenizer.unk_token_id)
-    return next((int(i) for i in found if i is not None), None)
+#: of those whose scores sum to the difference from a baseline
+_TO_A_BASELINE = replace(InputAttribution.description, conserves="difference")
 
 
 class InputSaliency(InputAttribution):
@@ -200,12 +197,8 @@ class InputSaliency(InputAttribution):
     """
 
     name: ClassVar[str] = "Saliency"
+    description = Description(measure="magnitude", takes="mapping", cost=1)
     has_baseline: ClassVar[bool] = False
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """False: the gradient alone."""
-        return False
 
     def _attribute(
         self, prepared: Prepared, target: Any
@@ -236,21 +229,13 @@ class InputIntegratedGradients(InputAttribution):
     """
 
     name: ClassVar[str] = "Integrated Gradients"
+    description = replace(_TO_A_BASELINE, cost=50)
 
     def __init__(
         self, forward_func: Callable[..., Any], *, n_steps: int = 50, **options: Any
     ) -> None:
         super().__init__(forward_func, **options)
         self.n_steps = _at_least_one(n_steps, "n_steps")
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """True: the gradient times the way from the baseline."""
-        return True
-
-    def has_convergence_delta(self) -> bool:
-        """True: the sum can be compared with the difference of two scores."""
-        return True
 
     def _attribute(
         self, prepared: Prepared, target: Any
@@ -281,6 +266,11 @@ class InputDeepLift(InputAttribution):
     """
 
     name: ClassVar[str] = "DeepLift"
+    description = replace(_TO_A_BASELINE, cost=2)
+    about_delta: ClassVar[str] = (
+        "Captum's DeepLift takes the plain gradient of attention, normalisation and "
+        "most activations, so do not trust its numbers here"
+    )
 
     def __init__(self, forward_func: Callable[..., Any], **options: Any) -> None:
         super().__init__(forward_func, **options)
@@ -289,15 +279,6 @@ class InputDeepLift(InputAttribution):
                 f"DeepLift hooks the activations of a module, and got a "
                 f"{type(forward_func).__name__}: pass the torch.nn.Module itself"
             )
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """True: multipliers times the difference from the baseline."""
-        return True
-
-    def has_convergence_delta(self) -> bool:
-        """True: the sum can be compared with the difference of two scores."""
-        return True
 
     def _attribute(
         self, prepared: Prepared, target: Any
@@ -348,6 +329,9 @@ class InputOcclusion(InputAttribution):
     """
 
     name: ClassVar[str] = "Occlusion"
+    description = Description(
+        grain="part", takes="mapping", needs=("tokenizer", "baseline", "patch_size")
+    )
 
     def __init__(
         self,
@@ -357,13 +341,7 @@ class InputOcclusion(InputAttribution):
         **options: Any,
     ) -> None:
         super().__init__(forward_func, **options)
-        sides = (patch_size,) * 2 if isinstance(patch_size, int) else patch_size
-        self.patch_size = tuple(_at_least_one(n, "patch_size") for n in sides)
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """True: falls of the score are in its units."""
-        return True
+        self.patch_size = checked_patch_size(patch_size)
 
     def _attribute(
         self, prepared: Prepared, target: Any
@@ -414,11 +392,7 @@ class InputOcclusion(InputAttribution):
                 f"or pixels (batch, channels, height, width), got {tuple(shape)}; use "
                 "captum.attr.FeatureAblation with a feature_mask of your own"
             )
-        high, wide = self.patch_size
-        rows = torch.arange(shape[2], device=device) // high
-        columns = torch.arange(shape[3], device=device) // wide
-        across = int(columns[-1]) + 1
-        return (rows[:, None] * across + columns)[None]
+        return patch_numbers(prepared.features[0], self.patch_size)[None]
 
 
 class _Sampled(InputAttribution):
@@ -457,11 +431,6 @@ class _Sampled(InputAttribution):
                 )
             self.noise_level = float(noise_level)
         self.seed = seed
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """True: the gradient times the input."""
-        return True
 
     def _samples(
         self, prepared: Prepared
@@ -522,6 +491,7 @@ class InputSmoothGrad(_Sampled):
     """
 
     name: ClassVar[str] = "SmoothGrad x Input"
+    description = Description(takes="mapping", cost=20)
     has_baseline: ClassVar[bool] = False
     noise_level = 0.5
 
@@ -559,11 +529,9 @@ class InputGradientShap(_Sampled):
     """
 
     name: ClassVar[str] = "GradientSHAP"
+    description = replace(_TO_A_BASELINE, cost=20)
+    about_delta: ClassVar[str] = "its samples are few: raise n_samples"
     noise_level = 0.1
-
-    def has_convergence_delta(self) -> bool:
-        """True: the sum can be compared with the difference of two scores."""
-        return True
 
     def _attribute(
         self, prepared: Prepared, target: Any

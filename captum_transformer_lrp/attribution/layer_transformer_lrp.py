@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -45,6 +46,7 @@ class LayerTransformerLRP(TransformerLRP, LayerGradientXActivation):
     """
 
     name: ClassVar[str] = "LayerTransformerLRP"
+    description = replace(TransformerLRP.description, needs=("layer",))
 
     def __init__(
         self,

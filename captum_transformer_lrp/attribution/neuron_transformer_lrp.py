@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -46,6 +47,7 @@ class NeuronTransformerLRP(TransformerLRP, NeuronAttribution):
     """
 
     name: ClassVar[str] = "NeuronTransformerLRP"
+    description = replace(TransformerLRP.description, needs=("layer",))
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -60,6 +61,7 @@ class OwenLRP(ContextLRP):
     """
 
     name: ClassVar[str] = "OwenLRP"
+    description = replace(ContextLRP.description, cost=3)
 
     def __init__(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from .._captum import GradientAttribution, log_usage
 from .._named import Named
+from ..description import Description
 from ..errors import TraceError
 from ..propagation import Composite, composite_named
 from ..propagation.composites import epsilon_lrp
@@ -63,6 +65,7 @@ class TransformerLRP(Named, GradientAttribution):
     """
 
     name: ClassVar[str] = "TransformerLRP"
+    description = Description(conserves="partly", takes="mapping")
     #: whether its relevance is that of one pass, which a trace can tell of
     traced: ClassVar[bool] = True
 
@@ -81,14 +84,11 @@ class TransformerLRP(Named, GradientAttribution):
         self.composite = composite_named(composite)
         if rules:
             self.composite = self.composite.with_rules(rules)
+        if self.name == TransformerLRP.name:  # nobody's own: the table's
+            self.description = replace(self.description, name=self.composite.name)
         self.output_field = output_field
         self.unknown = _checked_unknown(unknown)
         self.through = {as_unit(u): s for u, s in (through or {}).items()}
-
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """True: relevance is input times modified gradient."""
-        return True
 
     def has_convergence_delta(self) -> bool:
         """True: relevance can be compared with the score."""
@@ -321,6 +321,7 @@ class AttnLRP(TransformerLRP):
     """
 
     name: ClassVar[str] = "AttnLRP"
+    description = replace(TransformerLRP.description, cost=1)
 
     def __init__(self, forward_func: Callable[..., Any], **options: Any) -> None:
         super().__init__(forward_func, "attnlrp", **options)
@@ -334,6 +335,7 @@ class CPLRP(TransformerLRP):
     """
 
     name: ClassVar[str] = "CP-LRP"
+    description = replace(TransformerLRP.description, conserves="score", cost=1)
 
     def __init__(self, forward_func: Callable[..., Any], **options: Any) -> None:
         super().__init__(forward_func, "cp-lrp", **options)
@@ -349,6 +351,7 @@ class EpsilonLRP(TransformerLRP):
     """
 
     name: ClassVar[str] = "LRP-epsilon"
+    description = replace(TransformerLRP.description, cost=1.3)
 
     def __init__(
         self, forward_func: Callable[..., Any], *, epsilon: float = 1e-6, **options: Any
@@ -364,6 +367,7 @@ class GradientXInput(TransformerLRP):
     """
 
     name: ClassVar[str] = "Gradient x Input"
+    description = replace(TransformerLRP.description, conserves="no", cost=1)
 
     def __init__(self, forward_func: Callable[..., Any], **options: Any) -> None:
         super().__init__(forward_func, "gradient-x-input", **options)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .._captum import PerturbationAttribution, log_usage
 from .._named import Named
+from ..description import Description
 from ..errors import InputError, NotFittedError, UnknownNameError, suggestion
 from ..models.discovery import Place, find_hidden_states, with_layouts
 from .batches import Batches
@@ -100,6 +101,7 @@ class DiffMask(Named, PerturbationAttribution):
     """
 
     name: ClassVar[str] = "DiffMask"
+    description = Description(grain="part", takes="mapping", needs=("training",))
 
     def __init__(
         self,
@@ -164,10 +166,6 @@ class DiffMask(Named, PerturbationAttribution):
     @property
     def multiplies_by_inputs(self) -> bool:
         """False: attributions are probabilities."""
-        return False
-
-    def has_convergence_delta(self) -> bool:
-        """False: attributions do not sum to a score."""
         return False
 
     # ---------------------------------------------------------------------- states

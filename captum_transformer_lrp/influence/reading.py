@@ -87,9 +87,8 @@ class Reader:
                 pixels = [self._pixels(examples[i]) for i in chosen]
                 yield list(chosen), torch.stack(pixels).to(device)
             return
-        config = getattr(self.source.module, "config", None)
-        if getattr(config, "pad_token_id", None) is None:
-            size = 1  # a decoder that classifies finds its last token by this id
+        if self.source.pad_id is None:
+            size = 1
         rows = self._tokenise(examples)
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
         for start in range(0, len(order), size):

@@ -11,17 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..attribution import BASELINES, METHODS
-from ..errors import InputError, ModelStateError, UnknownNameError, suggestion
+from .. import attribution
+from ..errors import InputError
+from ..explaining import Explainer
 from ..explanation import Explanation
-from ..models.loading import (
-    ImageModel,
-    TextModel,
-    image_model,
-    load_image_model,
-    load_text_model,
-    text_model,
-)
+from ..models.loading import ImageModel, TextModel
 from ..models.packages import require
 from .data import LIMIT, Data, Kind, read_data
 from .explanations import Explanations
@@ -283,60 +277,30 @@ def _methods(names: Sequence[str] | None) -> tuple[str, ...]:
     if isinstance(names, str):
         raise InputError(f"expected methods= to be a list of names, got {names!r}")
     if names is None:
-        return (*METHODS, *BASELINES)
+        return tuple(attribution.methods)
     if not names:
         raise InputError("expected at least one method in methods=, got none")
-    found = tuple(dict.fromkeys(name.lower() for name in names))
-    known = (*METHODS, *BASELINES)
-    for name in found:
-        if name not in known:
-            raise UnknownNameError(
-                f"there is no method {name!r}.{suggestion(name, known)}"
-            )
-    return found
+    return tuple(dict.fromkeys(attribution.methods[name].name for name in names))
 
 
 def _load(
     kind: Kind, model: Any, tokenizer: Any, transform: Any, device: Any
 ) -> TextModel | ImageModel:
     """Return the model of the kind of the data."""
-    record = TextModel if kind == "text" else ImageModel
-    keyword, companion = (
-        ("tokenizer", tokenizer) if kind == "text" else ("transform", transform)
-    )
-    other = transform if kind == "text" else tokenizer
-    if other is not None:
-        wrong = "transform" if kind == "text" else "tokenizer"
+    of_text = kind == "text"
+    keyword, wrong = "tokenizer", "transform"
+    if not of_text:
+        keyword, wrong = wrong, keyword
+    if (transform if of_text else tokenizer) is not None:
         raise InputError(
             f"{wrong}= does not belong to data of kind {kind!r}; expected {keyword}="
         )
-    if isinstance(model, (TextModel, ImageModel)) and not isinstance(model, record):
+    if isinstance(model, ImageModel if of_text else TextModel):
         raise InputError(
             f"the data are of kind {kind!r}, and the model is a {type(model).__name__}"
         )
-    by_name = model is None or isinstance(model, (str, Path))
-    if companion is not None and (by_name or isinstance(model, record)):
-        what = "a model loaded by name" if by_name else f"a {record.__name__}"
-        raise InputError(f"{keyword}= belongs to a module: {what} brings its own")
-    if by_name:
-        name = None if model == BUILT_IN else model
-        load: Any = load_text_model if kind == "text" else load_image_model
-        found: TextModel | ImageModel = load(name, device=device)
-        return found
-    if device is not None:
-        raise InputError("device= belongs to a model loaded by name: move this one")
-    if isinstance(model, (TextModel, ImageModel)):
-        return model
-    if not isinstance(model, nn.Module):
-        raise InputError(
-            "expected model= to be a name, a folder, an nn.Module or a "
-            f"{record.__name__}, got {type(model).__name__}"
-        )
-    if model.training:
-        raise ModelStateError(
-            f"{type(model).__name__} is in training mode, where dropout makes every "
-            "explanation another one: call model.eval() first"
-        )
-    describe: Any = text_model if kind == "text" else image_model
-    described: TextModel | ImageModel = describe(type(model).__name__, model, companion)
-    return described
+    named = None if isinstance(model, str) and model == BUILT_IN else model
+    explainer = Explainer(
+        named, tokenizer=tokenizer, transform=transform, device=device
+    )
+    return explainer.text_model if of_text else explainer.image_model

@@ -83,11 +83,7 @@ class Predictions:
         self.data = data
         self.labels: Labels = match_labels(data, source.class_names)
         self._lock = lock
-        # A decoder that classifies finds its last token by the id of the padding.
-        config = getattr(source.module, "config", None)
-        unpadded = isinstance(source, TextModel) and (
-            getattr(config, "pad_token_id", None) is None
-        )
+        unpadded = isinstance(source, TextModel) and source.pad_id is None
         self._batch_size = 1 if unpadded else batch_size
         self._found: list[Prediction | None] = [None] * len(data.examples)
         self._thread: threading.Thread | None = None

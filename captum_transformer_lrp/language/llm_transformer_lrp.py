@@ -134,15 +134,6 @@ class LLMTransformerLRP(Named, GradientAttribution):
         self.output_field = output_field
         self.unknown = unknown
 
-    @property
-    def multiplies_by_inputs(self) -> bool:
-        """True: relevance is input times modified gradient."""
-        return True
-
-    def has_convergence_delta(self) -> bool:
-        """False: compare ``result.scores`` with the sums of the rows."""
-        return False
-
     @log_usage(part_of_slo=True)
     @explains
     def attribute(

@@ -7,6 +7,7 @@ from typing import Literal
 from torch import Tensor
 
 from ..errors import InputError
+from ..rank_agreement import kendall, spearman
 from .measurement import Measurement, doubles
 from .ranking import checked_valid, units_of
 
@@ -42,35 +43,14 @@ def rank_agreement(
         )
     if kind not in ("spearman", "kendall"):
         raise InputError(f"expected kind= 'spearman' or 'kendall', got {kind!r}")
-    correlation = _spearman if kind == "spearman" else _kendall
+    correlate = spearman if kind == "spearman" else kendall
     counted = checked_valid(valid, one).flatten(1).cpu()
-    pairs = zip(one.flatten(1).cpu(), two.flatten(1).cpu(), counted, strict=True)
-    values = [correlation(a[v].double(), b[v].double()) for a, b, v in pairs]
+    scores = (x.detach().flatten(1).cpu().double() for x in (one, two))
+    pairs = zip(*scores, counted, strict=True)
+    values = [correlate(a[v].numpy(), b[v].numpy()) or 0.0 for a, b, v in pairs]
     return Measurement(
         f"{kind.capitalize()} rank correlation", doubles(values), "higher"
     )
-
-
-def _spearman(a: Tensor, b: Tensor) -> float:
-    return _cosine(*(r - r.mean() for r in map(_mean_ranks, (a, b))))
-
-
-def _kendall(a: Tensor, b: Tensor) -> float:
-    signs = [(x[:, None] - x[None, :]).sign().flatten() for x in (a, b)]
-    return _cosine(*signs)
-
-
-def _mean_ranks(x: Tensor) -> Tensor:
-    """Return the rank of each value, of equal values the mean of theirs."""
-    _, place, number = x.unique(return_inverse=True, return_counts=True)
-    last = number.cumsum(0).double()
-    means: Tensor = last - (number.double() - 1) / 2
-    return means[place]
-
-
-def _cosine(a: Tensor, b: Tensor) -> float:
-    length = float(a.norm() * b.norm())
-    return float(a @ b) / length if length else 0.0
 
 
 def conservation_error(

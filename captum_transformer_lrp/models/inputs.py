@@ -60,11 +60,9 @@ def encode(source: TextModel, text: str) -> Encoding:
 
 def pad(source: TextModel, rows: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
     """Stack token ids to ``(batch, tokens)``, padded on the right."""
-    config = getattr(source.module, "config", None)
-    pad_id = getattr(config, "pad_token_id", None)
     device = next(source.module.parameters()).device
     longest = max(len(row["input_ids"]) for row in rows)
-    fill = {"input_ids": 0 if pad_id is None else int(pad_id)}
+    fill = {"input_ids": int(source.pad_id or 0)}
     keys = dict.fromkeys([*rows[0], "attention_mask"])
     full = [{"attention_mask": [1] * len(row["input_ids"])} | row for row in rows]
     return {

@@ -52,6 +52,17 @@ class TextModel:
     activation: str = "softmax"
     max_tokens: int | None = None
 
+    @property
+    def pad_id(self) -> int | None:
+        """The padding token that the model knows, if any.
+
+        A decoder that classifies finds its last token by it: without one, texts of
+        several lengths cannot go through the model at once.
+        """
+        config = getattr(self.module, "config", None)
+        found: int | None = getattr(config, "pad_token_id", None)
+        return found
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageModel:

@@ -15,6 +15,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .special_tokens import special_ids
+
 _UNSPACED_SCRIPTS = ("THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "JAVANESE")
 _APOSTROPHES = "'\u2019"
 
@@ -359,10 +361,8 @@ def _from_marks(
     tokenizer: Any, ids: Sequence[int], tokens: Sequence[str]
 ) -> tuple[Piece, ...]:
     vocabulary = tokenizer.get_vocab()
-    special_ids = set(tokenizer.all_special_ids)
-    if tokenizer.unk_token != tokenizer.eos_token:
-        special_ids.discard(tokenizer.unk_token_id)
-    added = [token_id in special_ids for token_id in ids]
+    special = {*special_ids(tokenizer), getattr(tokenizer, "mask_token_id", None)}
+    added = [token_id in special for token_id in ids]
     if "Ġ" in vocabulary:
         marks = "Ġ"
     elif "▁" in vocabulary:

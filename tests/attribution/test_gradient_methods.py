@@ -22,11 +22,8 @@ from captum_transformer_lrp.attribution import (
     InputSmoothGrad,
 )
 from captum_transformer_lrp.attribution.embedded import prepare
-from captum_transformer_lrp.attribution.gradient_methods import (
-    baseline_id,
-    special_ids,
-)
 from captum_transformer_lrp.errors import InputError, TargetError, UnknownOperatorError
+from captum_transformer_lrp.models.special_tokens import baseline_id, special_ids
 from tests.helpers import assert_same_state, relative, state_of, tiny
 from tests.models.tiny import byte_level_tokenizer, word_piece_tokenizer
 
@@ -491,7 +488,7 @@ def test_what_tokenizers_know():
         (lambda m: InputIntegratedGradients(m, n_steps=0), "n_steps to be an integer"),
         (lambda m: InputSmoothGrad(m, n_samples=True), "n_samples to be an integer"),
         (lambda m: InputSmoothGrad(m, noise_level=-1), "noise_level of at least 0"),
-        (lambda m: InputOcclusion(m, patch_size=0), "patch_size to be an integer"),
+        (lambda m: InputOcclusion(m, patch_size=0), "patch_size to be one or two int"),
         (
             lambda m: InputSaliency(m).attribute(IDS, 1, None, True),
             "Saliency has no convergence delta",

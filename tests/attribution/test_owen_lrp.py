@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from captum_transformer_lrp import CPLRP, AttnLRP, OwenLRP, explain
-from captum_transformer_lrp.attribution.contexts import replacement_id
 from captum_transformer_lrp.errors import InputError
 from captum_transformer_lrp.models.loading import load_image_model
 from captum_transformer_lrp.models.pictures import draw_ship
+from captum_transformer_lrp.models.special_tokens import baseline_id
 from tests.helpers import assert_same_state, reader, relative, state_of
 
 CLS, SEP, MASK, PAD = 1, 2, 3, 0
@@ -136,9 +136,14 @@ def test_what_replaces_a_word() -> None:
         every = dict.fromkeys(
             ("mask_token_id", "pad_token_id", "unk_token_id", "eos_token_id")
         )
-        return replacement_id(SimpleNamespace(**{**every, **known}))
+        tokenizer = SimpleNamespace(**{**every, **known})
+        return baseline_id(tokenizer, mask_first=True)
 
     assert ids(mask_token_id=4, pad_token_id=0) == 4
+    both = SimpleNamespace(
+        mask_token_id=4, pad_token_id=0, unk_token_id=1, eos_token_id=2
+    )
+    assert baseline_id(both) == 0
     assert ids(pad_token_id=0, unk_token_id=1) == 0
     assert ids(unk_token_id=1) == 1
     assert ids(unk_token_id=7, eos_token_id=7) is None
@@ -147,7 +152,13 @@ def test_what_replaces_a_word() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"n_splits": 0}, {"patch_size": 0}, {"patch_size": (4, 4, 4)}]
+    "options",
+    [
+        {"n_splits": 0},
+        {"patch_size": 0},
+        {"patch_size": (4, 4, 4)},
+        {"patch_size": (1.5, 2)},
+    ],
 )
 def test_options_are_checked(options: Any) -> None:
     with pytest.raises(InputError, match="expected"):

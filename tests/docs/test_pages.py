@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from captum_transformer_lrp import registry
+from captum_transformer_lrp import methods, registry
+from captum_transformer_lrp.attribution import BASELINES, METHODS
 from tests.models.tiny import byte_level_tokenizer
 
 PROJECT = Path(__file__).parents[2]
@@ -106,12 +107,42 @@ def test_code_of_page_runs(page, tmp_path, monkeypatch):
             pytest.importorskip(package)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(registry, "rows", dict(registry.rows))
+    monkeypatch.setattr(methods, "_rows", dict(methods._rows))
     torch.manual_seed(0)
     given = GIVEN.get(page.name, dict)
     namespace: dict[str, Any] = {"__name__": "page", **given()}
     for block in blocks_of(page):
         if block.runs and block.possible:
             exec(block.compiled(page), namespace)
+
+
+def test_code_of_contributing_on_methods_runs(capsys, monkeypatch):
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(methods, "_rows", dict(methods._rows))
+    start = (PROJECT / "CONTRIBUTING.md").read_text().index("## Add a method")
+    (block,) = (b for b in blocks_of(PROJECT / "CONTRIBUTING.md") if b.runs)
+    assert (PROJECT / "CONTRIBUTING.md").read_text()[start:].count("```python") == 1
+    exec(block.compiled(PROJECT / "CONTRIBUTING.md"), {"__name__": "page"})
+    assert [*methods][-2:] == ["squared", "cp-lrp-open-gates"]
+    printed = capsys.readouterr().out
+    assert "What is “positive” sensitive to?" in printed
+    assert "Why “positive”?" in printed
+
+
+@pytest.mark.parametrize("page", [DOCS / "methods.md", PROJECT / "README.md"])
+def test_tables_of_methods_say_what_the_methods_say(page):
+    text = page.read_text()
+    rows = re.findall(r"^\| `(\w+)`, `([\w-]+)` \|(.*)\|$", text, re.MULTILINE)
+    assert [name for _, name, _ in rows] == list(METHODS)
+    words = {"score": "yes, up to biases", "partly": "not in the softmax", "no": "no"}
+    needs = {"attention": "attention", "tokenizer": "a mask or padding token"}
+    for cls, name, cells in rows:
+        said = methods[name].description
+        *_, conserves, need, cost = (cell.strip() for cell in cells.split("|"))
+        assert (METHODS[name].__name__, words[said.conserves]) == (cls, conserves)
+        assert need == (needs[said.needs[0]] if said.needs else "–")
+        assert cost.partition(";")[0] == f"{said.cost:g}"
+    assert all(f"`{name}`" in text for name in BASELINES)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,217 @@
+"""The methods by name: the one table that ``explain`` and all others ask.
+
+A method is a class with a :class:`~captum_transformer_lrp.Description`, or a composite,
+and a row in a table of ``attribution/__init__.py``, or from anywhere::
+
+    from captum_transformer_lrp import Composite, methods
+
+    methods.register("my-method", MyMethod)              # it has a description
+    methods.register("my-lrp", Composite("My LRP", {**ATTN_LRP.rows, "gelu": ...}))
+    methods.register("strange", make, Description(measure="magnitude", cost=2))
+
+and ``explain(..., method="my-method")``, ``compare`` and the commands know the name.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+from captum.attr import Attribution
+from torch import nn
+
+from ..description import Description, describe
+from ..errors import (
+    DuplicateRuleError,
+    InputError,
+    OutputError,
+    UnknownNameError,
+    suggestion,
+)
+from ..propagation import Composite
+from .calling import make_method
+from .transformer_lrp import TransformerLRP
+
+Maker: TypeAlias = "type[Attribution] | Callable[..., Attribution] | Composite"
+
+
+@dataclass(frozen=True, eq=False)
+class NamedMethod:
+    """A row of the table.
+
+    Args:
+        name (str): how it is asked for.
+        maker (type, Callable or Composite): what makes it.
+        said (Description, optional): what was said of it beside what the maker says.
+            Default: None
+    """
+
+    name: str
+    maker: Maker
+    said: Description | None = None
+
+    @property
+    def description(self) -> Description:
+        """What its scores are, and what it needs."""
+        if self.said is not None:
+            return self.said
+        if isinstance(self.maker, Composite):
+            return replace(TransformerLRP.description, name=self.maker.name)
+        return describe(self.maker)
+
+    @property
+    def composite(self) -> Composite | None:
+        """The table of rules that it propagates with, None for none.
+
+        It is that of an object for a model that does nothing.
+        """
+        try:
+            found = getattr(self.make(nn.Identity()), "composite", None)
+        except Exception:  # it wants to know the model
+            return None
+        return found if isinstance(found, Composite) else None
+
+    @property
+    def summary(self) -> str:
+        """A line on what it is: of its docstring, or name and source of the table."""
+        table = isinstance(self.maker, Composite)
+        text = str(self.maker) if table else (self.maker.__doc__ or "").strip()
+        return text.partition("\n")[0].replace("``", "")
+
+    def make(self, forward_func: Callable[..., Any], **known: Any) -> Attribution:
+        """Return the method for a model.
+
+        Args:
+            forward_func (Callable): the model.
+            known (Any): what it may need: ``tokenizer``, ``baseline``. What its
+                description does not name is left out.
+
+        Raises:
+            InputError: what makes it does not take what the description names.
+            OutputError: what makes it made something else.
+        """
+        about, maker = self.description, self.maker
+        given: dict[str, Any] = {
+            key: value for key, value in known.items() if key in about.needs
+        }
+        if isinstance(maker, Composite):
+            maker = functools.partial(TransformerLRP, composite=maker)
+        given.update(about.options)
+        try:
+            inspect.signature(maker).bind(forward_func, **given)
+        except TypeError as error:
+            raise InputError(
+                f"the method {self.name!r} is made with {', '.join(given) or 'a model'}"
+                f", as its description says, but {error}"
+            ) from error
+        made = maker(forward_func, **given)
+        if not isinstance(made, Attribution):
+            raise OutputError(
+                f"the method {self.name!r} was made as {made!r}; expected an object of "
+                "a Captum Attribution class"
+            )
+        if self.said is not None:
+            made.description = self.said
+        return made
+
+
+class NamedMethods:
+    """The methods by name, in the order in which they were registered."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, NamedMethod] = {}
+
+    def register(
+        self,
+        name: str,
+        maker: Maker,
+        description: Description | None = None,
+        *,
+        replace: bool = False,
+    ) -> None:
+        """Give a method a name.
+
+        Args:
+            name (str): the name; its case does not matter.
+            maker (type, Callable or Composite): a class of attributions, or a function,
+                that takes the model (and what the description says that it needs); or
+                a table of rules.
+            description (Description, optional): what its scores are.
+                Default: None, what the class or the table says of itself
+            replace (bool, optional): replace a method of that name. Default: False
+
+        Raises:
+            DuplicateRuleError: if there is such a method and ``replace`` is False.
+            InputError: if the name is none, or a function comes without a description.
+            UnknownNameError: if it is a class that needs more than a model, or nothing
+                that makes a method.
+        """
+        if not (isinstance(name, str) and re.fullmatch(r"[\w.+-]+", name)):
+            raise InputError(f"expected a name such as 'my-method', got {name!r}")
+        if name in self and not replace:
+            raise DuplicateRuleError(
+                f"there is a method {name!r} already. Pass replace=True to change it."
+            )
+        if isinstance(maker, type) or not callable(maker):
+            if not isinstance(maker, Composite):
+                make_method(maker, None)
+        elif description is None:
+            raise InputError(
+                f"{maker!r} does not say what its scores are: pass a Description too"
+            )
+        self._rows[name.lower()] = NamedMethod(name.lower(), maker, description)
+
+    def unregister(self, name: str) -> None:
+        """Forget a method.
+
+        Raises:
+            UnknownNameError: There is none of that name.
+        """
+        del self._rows[self[name].name]
+
+    def __getitem__(self, name: str) -> NamedMethod:
+        """Return a row.
+
+        Raises:
+            UnknownNameError: There is none of that name.
+        """
+        if name not in self:
+            raise UnknownNameError(
+                f"there is no method {name!r}.{suggestion(str(name), self)} All of "
+                "them: print(captum_transformer_lrp.methods), or the command 'methods'."
+            )
+        return self._rows[name.lower()]
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower() in self._rows
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self._rows))
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __repr__(self) -> str:
+        """Print the table."""
+        rows = [("name", "scores", "of each", "sum", "cost", "needs", "what it is")]
+        for row in self._rows.values():
+            about = row.description
+            rows.append(
+                (
+                    row.name,
+                    about.measure,
+                    about.grain,
+                    about.conserves,
+                    "-" if about.cost is None else f"{about.cost:g}",
+                    ", ".join(about.needs) or "-",
+                    row.summary,
+                )
+            )
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        return "\n".join(
+            "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows
+        )

@@ -1,0 +1,39 @@
+"""Square patches of a picture: their size, and which pixel belongs to which."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+
+def checked_patch_size(patch_size: int | tuple[int, int]) -> tuple[int, int]:
+    """Return height and width of a patch.
+
+    Raises:
+        InputError: they are not one or two whole numbers of at least 1.
+    """
+    sides = (patch_size,) * 2 if isinstance(patch_size, int) else tuple(patch_size)
+    whole = all(isinstance(n, int) and not isinstance(n, bool) for n in sides)
+    if len(sides) != 2 or not whole or min(sides) < 1:
+        raise InputError(
+            "expected patch_size to be one or two integers of at least 1, got "
+            f"{patch_size}"
+        )
+    return sides
+
+
+def patch_numbers(pixels: Tensor, patch_size: tuple[int, int]) -> Tensor:
+    """Return the number of the patch of each pixel, ``(height, width)``, row by row.
+
+    Args:
+        pixels (Tensor): ``(..., height, width)``.
+        patch_size (tuple of int): height and width of a patch; the last ones of a row
+            or column may be smaller.
+    """
+    row, column = (
+        torch.arange(length, device=pixels.device) // side
+        for length, side in zip(pixels.shape[-2:], patch_size, strict=True)
+    )
+    return row[:, None] * (int(column[-1]) + 1) + column
