@@ -1242,3 +1242,35 @@ def test_a_sum_of_two_relevant_inputs_without_a_rule_is_refused() -> None:
         "PositiveSum() was given to 'index_add' with 2 relevant inputs; it knows real "
         "functions of one. Give the operator a rule of its own."
     )
+
+
+HANDED_ON: dict[str, Callable[[Tensor], Tensor]] = {
+    "dropout": lambda x: functional.dropout(x, 0.5, training=False),
+    "contiguous": lambda x: x.contiguous(),
+    "to": lambda x: x.to(x.dtype),
+    "type_as": lambda x: x.type_as(x),
+    "clone": lambda x: x.clone(),
+    "view": lambda x: x.view(x.shape),
+}
+
+
+@pytest.mark.parametrize("name", HANDED_ON)
+@pytest.mark.parametrize("composite", ["epsilon-gamma-box", "epsilon-plus-flat"])
+def test_an_operator_that_hands_on_its_input_changes_nothing(
+    name: str, composite: str
+) -> None:
+    """Relevance passes it once, not the linear operator before it once more."""
+    first, last = draw(4, 4), draw(3, 4)
+
+    def model(x: Tensor, hand_on: Callable[[Tensor], Tensor]) -> Tensor:
+        y = x + hand_on(functional.linear(functional.gelu(x), first))
+        return functional.linear(y, last)
+
+    x = draw(2, 4)
+    found, expected = (
+        TransformerLRP(lambda x, f=f: model(x, f), composite=composite).attribute(
+            x, target=1
+        )
+        for f in (HANDED_ON[name], lambda x: x)
+    )
+    assert relative_error(found, expected) < 1e-12
