@@ -36,7 +36,7 @@ from .functions import APPLY, Opened, to_open
 from .gates import activation_behind
 from .identifiers import Identifiers
 from .installed import EAGER, MODULES, engine_here, leave_mode, thread
-from .joins import FUNCTION, common_source, is_function, join
+from .joins import FUNCTION, common_source, join
 from .operators import transparent
 from .passes import Passes
 from .registry import Layers
@@ -290,19 +290,14 @@ class Engine(TorchFunctionMode):
             number = node_number()
             if number != tape.seen_to:
                 tape.gaps.append((tape.seen_to, number))
-        root: Made | None = None
-        relevant = len(parents)
-        if relevant == 1 and operator.elementwise:  # see joins
-            made = parents[0]
-            root = made.root
-            if made.source is None:
-                made.source = weakref.ref(carrier), carrier.shape
+        if operator.elementwise and len(parents) == 1 and parents[0].source is None:
+            parents[0].source = weakref.ref(carrier), carrier.shape  # see joins
         if kwargs and kwargs.get("out") is not None:
             return self.reenter(_write_out, func, args, kwargs)
         note = source = None
         if operator.imitates:
             parents = parents[:1]
-            relevant = len(parents)
+        relevant = len(parents)
         if operator.joins and relevant > 1:
             source = common_source(parents)
             if source is not None and not operator.in_place:
@@ -311,7 +306,7 @@ class Engine(TorchFunctionMode):
                 )
                 func = operator.function
                 if relevant:
-                    parents, note, root = [source], FUNCTION, source.root
+                    parents, note = [source], FUNCTION
                 relevant = relevant or len(parents)
         if source is not None and operator.in_place:
             output = self.in_place(operator, args, kwargs or {}, relevant)
@@ -329,10 +324,10 @@ class Engine(TorchFunctionMode):
                     tape.seen_to = node_number()
                     return output
         if output.__class__ is not Tensor or operator.in_place:
-            self._record(operator, parents, output, args, note, root)
+            self._record(operator, parents, output, args, note)
         elif not args or output is not args[0] or operator.asked_in_place(args, kwargs):
             if output.requires_grad:
-                made = Made(operator, parents, tape, note, root)
+                made = Made(operator, parents, tape, note)
                 output._made = made, output._version  # type: ignore[attr-defined]
         tape.seen_to = node_number()
         return output
@@ -344,11 +339,10 @@ class Engine(TorchFunctionMode):
         output: Any,
         args: tuple[Any, ...] = (),
         note: Any = None,
-        root: Made | None = None,
     ) -> None:
         """Note on the tape how the tensors of an output, or a target, came to be."""
         if args and operator.in_place:
-            made = self._outcome or Made(operator, parents, self.tape, note, root)
+            made = self._outcome or Made(operator, parents, self.tape, note)
             self._outcome = None
             remember(args[0], made)
             if args[0]._base is not None:
@@ -356,7 +350,7 @@ class Engine(TorchFunctionMode):
         else:  # of several outputs, each is another tensor
             for tensor in tensors_in(output):
                 if tensor.requires_grad:
-                    remember(tensor, Made(operator, parents, self.tape, note, root))
+                    remember(tensor, Made(operator, parents, self.tape, note))
         self.tape.seen_to = node_number()
 
     def _scan(self, values: Any, parents: list[Made]) -> bool:
@@ -749,9 +743,7 @@ class Engine(TorchFunctionMode):
             return output
         changed = self.apply_to_module(rule, module, args, kwargs, output)
         note, self._note = self._note, None
-        root = parents[0].root if is_function(note) and len(parents) == 1 else None
-        named = Named(type(module).__name__)
-        self._record(named, parents, changed, note=note, root=root)
+        self._record(Named(type(module).__name__), parents, changed, note=note)
         return changed
 
     def _before(

@@ -51,36 +51,31 @@ def _is_function(made: Made) -> bool:
     """Whether a tensor is a function of one other, element by element."""
     if len(made.parents) != 1 or made.operator is None:
         return False
-    return is_function(made.note) or made.operator.name in ELEMENTWISE
+    return _is_whole(made) or made.operator.name in ELEMENTWISE
 
 
-def is_function(note: Any) -> bool:
-    """Whether what is left on the tape says: a function that hands on all relevance."""
-    return note == FUNCTION or isinstance(note, Activation)
+def _is_whole(made: Made) -> bool:
+    """Whether a tensor is a function that hands on all relevance."""
+    return made.note == FUNCTION or isinstance(made.note, Activation)
 
 
 def _functions(made: Made) -> list[Made]:
     """Return a record, and those of the tensors of which it is a function."""
     found = [made]
-    while len(made.parents) == 1 and _is_function(made):
+    while _is_function(made) and len(found) < _MAXIMUM_STEPS:
         made = made.parents[0]
         found.append(made)
-        if len(found) == _MAXIMUM_STEPS:
-            break
     return found
 
 
 def common_source(parents: Sequence[Made]) -> Made | None:
     """Return the nearest tensor of which all operands of a join are functions."""
-    root = parents[0].root
-    for made in parents:
-        if made.root is not root:
-            return None  # the usual case: they come from different tensors
-    if all(made is parents[0] for made in parents):
-        return None
-    first, *others = map(_functions, parents)
-    for made in first:
-        if all(made in other for other in others):
+    first, *others = parents
+    if not any(map(_is_function, parents)) or all(other is first for other in others):
+        return None  # the usual case: none is a function of another
+    behind = [set(map(id, _functions(other))) for other in others]
+    for made in _functions(first):
+        if all(id(made) in known for known in behind):
             return made
     return None
 
@@ -89,7 +84,7 @@ def conserves(made: Made, source: Made) -> bool:
     """Whether the operators between a tensor and its source hand all relevance on."""
     while made is not source:
         assert made.operator is not None
-        if not is_function(made.note) and made.operator.name not in _CONSERVES:
+        if not _is_whole(made) and made.operator.name not in _CONSERVES:
             return False
         made = made.parents[0]
     return True

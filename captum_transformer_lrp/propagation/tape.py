@@ -54,13 +54,11 @@ class Made:
         parents (sequence of Made): of the operands that carry relevance, in order.
         tape (Tape): of the pass that made it.
         note (Any): a small value that the rule left, see :attr:`~.call.Call.note`.
-        root (Made): the record behind it, as far back as every operator had one
-            operand and worked on each element alone; itself if none did.
         source (tuple or None): a weak reference to the tensor and its shape, where a
             function of it was taken, see :mod:`.joins`.
     """
 
-    __slots__ = ("note", "operator", "parents", "root", "source", "tape")
+    __slots__ = ("note", "operator", "parents", "source", "tape")
 
     def __init__(
         self,
@@ -68,13 +66,11 @@ class Made:
         parents: Sequence[Made],
         tape: Tape,
         note: Any = None,
-        root: Made | None = None,
     ) -> None:
         self.operator = operator
         self.parents = parents
         self.tape = tape
         self.note = note
-        self.root = root or self
         self.source: tuple[weakref.ref[Tensor], torch.Size] | None = None
 
     def __repr__(self) -> str:
