@@ -490,6 +490,8 @@ class Engine(TorchFunctionMode):
         if operator.inplace_position and operator.asked_in_place(args, kwargs):
             assert operator.twin is not None
             return self.reenter(operator.twin, *args, **kwargs)
+        if not self._recomputes:
+            self._recomputes = _saved_tensor_hooks(True) is not None
         call = Call(
             operator.name,
             operator.kind,
@@ -961,7 +963,8 @@ _is_grad_enabled = torch.is_grad_enabled
 _transform_level = torch._C._functorch.peek_interpreter_stack
 #: kinds of operators that compute something new
 _COMPUTES = frozenset({"product", "activation", "normalization", "softmax"})
-#: what a checkpoint without re-entry installs; asked wherever the model multiplies
+#: what a checkpoint without re-entry installs; asked wherever the model multiplies,
+#: or a rule makes another gradient
 _saved_tensor_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 #: operators that return each of their arguments
 _ONE_BY_ONE = frozenset(

@@ -16,7 +16,8 @@ function of ``x`` all the same, and so are the condition ``x > 0`` and the step
 ``sign(x)``: the tape keeps what made them (:attr:`~.tape.Tape.cuts`), so that
 ``exp(x) * (1 + exp(x)).reciprocal()`` is ``exp(x) / (1 + exp(x))``, and ``where(x > 0,
 x, 0)`` a gate as ``relu(x)`` is. Without a join they are constants: ``1 / (1 +
-exp(-x))`` passes nothing on, as no reciprocal does.
+exp(-x))`` passes nothing on, as no reciprocal does. A constant that is chosen, as in
+``maximum(x, c)``, absorbs what is its own, where ``clamp(x, min=c)`` is one activation.
 """
 
 from __future__ import annotations
@@ -39,10 +40,10 @@ from .tape import Made, Tape, alive
 #: operators that may join functions of one tensor
 JOINS = frozenset(
     """add sub subtract rsub mul multiply div divide true_divide where maximum minimum
-    fmax fmin masked_fill setitem""".split()
+    fmax fmin max min masked_fill setitem""".split()
 )
 #: with one operand that carries relevance: functions of it, element by element
-ELEMENTWISE = JOINS.difference(["setitem"]) | frozenset(
+ELEMENTWISE = JOINS.difference(["setitem", "max", "min"]) | frozenset(
     """neg negative abs absolute relu leaky_relu prelu rrelu clone contiguous to float
     double half bfloat16 type type_as nan_to_num positive pow square float_power exp
     exp2 expm1 rsqrt reciprocal""".split()
@@ -54,10 +55,10 @@ _CONSERVES = frozenset(
     square float_power""".split()
 )
 _SUMS = frozenset("add sub subtract rsub".split())
-_CHOOSES = frozenset("where maximum minimum fmax fmin masked_fill setitem".split())
 _QUOTIENTS = frozenset("div divide true_divide".split())
 _BY_CONDITION = frozenset("where masked_fill setitem".split())
-BENDS = frozenset("maximum minimum fmax fmin".split())
+BENDS = frozenset("maximum minimum fmax fmin max min".split())
+_CHOOSES = BENDS | _BY_CONDITION
 #: of one tensor, linear
 _LINEAR = frozenset(
     """add sub subtract rsub mul multiply div divide true_divide neg negative clone
@@ -252,7 +253,10 @@ def joint(
     cuts = [(tensor, made) for tensor, made in found if not _is_condition(made)]
     if name in _BY_CONDITION and not conditions:
         return None  # elements of different functions
-    operands = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
+    given = list(tensors_in((args, kwargs)))
+    operands = [t for t in given if t.requires_grad]
+    if name in BENDS and len(given) < 2:
+        return None  # the largest of one tensor
     if name in BENDS and len(parents) == 1 and not found:
         return Joint(operator, args, kwargs, 1, parents, Activation(0.0))
     records = [*parents, *(made for _, made in cuts)]

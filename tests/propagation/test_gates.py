@@ -103,6 +103,8 @@ GATES: dict[str, Callable[[Tensor], Tensor]] = {
     "relu by an index": lambda z: write(z, 0, z < 0),
     "relu by maximum": lambda z: torch.maximum(z, torch.zeros_like(z)),
     "relu by fmax": lambda z: torch.fmax(torch.zeros(()).double(), z),
+    "relu by max": lambda z: torch.max(z, torch.zeros(())),
+    "relu by min": lambda z: -torch.min(-z, other=torch.zeros(())),
     "relu by clamp": lambda z: z.clamp(min=0),
     "relu by a step": lambda z: z * torch.heaviside(z, torch.zeros(()).double()),
     "relu by a sign": lambda z: z * (z.sign() + 1) / 2,
@@ -171,6 +173,7 @@ def test_a_gate_is_a_constant_however_it_is_written(gate: str) -> None:
 NO_GATES: dict[str, Callable[[Tensor], Tensor]] = {
     "linear": lambda z: z,
     "scaled": lambda z: 2 * z + C,
+    "raised to 1": lambda z: z**1,
     "scaled twice": lambda z: z + 2 * z,
     "added to itself": lambda z: z + z,
     "masked": lambda z: torch.where(KEEP.bool(), z, 0.3 * z + 1),

@@ -220,6 +220,8 @@ class Power(Rule):
             return Identity()(call) if bool((exponent > 0).all()) else call.value()
         if exponent <= 0:
             return call.value()
+        if exponent == 1:
+            return call.run()
         if exponent != 2:
             return Identity()(call)
         call.note = Activation(0.0)
