@@ -33,10 +33,10 @@ from .call import Call, map_tensors, tensors_in
 from .composites import Composite
 from .flex_attention import IN_PLACE
 from .functions import APPLY, Opened, to_open
-from .gates import activation_behind
+from .gates import Scaled, activation_behind
 from .identifiers import Identifiers
 from .installed import EAGER, MODULES, engine_here, leave_mode, thread
-from .joins import CONDITION, CUT, compared, hand_on, joint
+from .joins import CONDITION, CUT, compared, hand_on, has_record, joint
 from .operators import transparent
 from .passes import Passes
 from .registry import Layers
@@ -281,7 +281,7 @@ class Engine(TorchFunctionMode):
         if not parents and operator.kind not in self.starts_at:
             if operator.kind in _COMPUTES:
                 self._in_transform()  # noted, for a message
-            if tape.cuts and operator.elementwise:
+            if tape.cuts and operator.elementwise and has_record(args, kwargs):
                 return self._constant_of(hand_on, operator, func, args, kwargs or {})
             return func(*args, **kwargs) if kwargs else func(*args)
         if not self._nested:
@@ -296,7 +296,9 @@ class Engine(TorchFunctionMode):
         if operator.imitates:
             parents = parents[:1]
         relevant = len(parents)
-        if operator.joins and (relevant > 1 or tape.cuts or operator.bends):
+        if operator.joins and (
+            relevant > 1 or operator.bends or (tape.cuts and has_record(args, kwargs))
+        ):
             found = joint(self.table, tape, operator, args, kwargs or {}, parents)
             if found is not None and not operator.recomputes:
                 operator, args, kwargs = found.operator, found.args, found.kwargs
@@ -313,6 +315,8 @@ class Engine(TorchFunctionMode):
         else:
             output = self.apply(operator, args, kwargs or {}, relevant)
             note, self._note = note or self._note, None
+            if note.__class__ is Scaled:
+                parents = [note.what]
             if output.__class__ is Tensor and (not args or output is not args[0]):
                 if tape.of(output) is not None:  # by the operators it is made of
                     tape.seen_to = node_number()
@@ -321,7 +325,12 @@ class Engine(TorchFunctionMode):
             self._record(operator, parents, output, args, note)
         elif not args or output is not args[0] or operator.asked_in_place(args, kwargs):
             if output.requires_grad:
-                made = Made(operator, parents, tape, note)
+                if operator.reshapes and args and _is_alias(operator, args, output):
+                    made = parents[0]
+                    if made.source is None:  # the alias may be gone sooner
+                        made.source = weakref.ref(args[0]), output.shape
+                else:
+                    made = Made(operator, parents, tape, note)
                 output._made = made, output._version  # type: ignore[attr-defined]
             elif operator.cuts and len(parents) == 1:
                 cut = CONDITION if operator.kind == "step" else CUT
@@ -1081,9 +1090,18 @@ class Beginning:
 
 def _overwrites_all(operator: Operator, args: tuple[Any, ...]) -> bool:
     """Whether a write in place leaves nothing of the first argument."""
-    if operator.name == "copy":
-        return True
-    index = args[1] if operator.name == "setitem" else None
+    return operator.name == "copy" or (operator.name == "setitem" and _is_all(args[1]))
+
+
+def _is_alias(operator: Operator, args: tuple[Any, ...], output: Tensor) -> bool:
+    """Whether what may reshape a tensor, or select of it, returned it as it was."""
+    if args[0].shape != output.shape:
+        return False
+    return operator.name != "getitem" or _is_all(args[1])
+
+
+def _is_all(index: Any) -> bool:
+    """Whether an index selects everything."""
     return index is Ellipsis or (isinstance(index, slice) and index == slice(None))
 
 

@@ -6,7 +6,7 @@ operand carries relevance and which do no more than the question allows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
@@ -36,13 +36,13 @@ class Scaled:
     """What a rule leaves on the tape where all but one tensor count as constants.
 
     Normalised by its root mean square, or divided by another, a tensor is what it was,
-    times a constant.
+    times a constant. It becomes the one parent of the record.
 
     Attributes:
-        what (Made or None): how the tensor came to be that was scaled.
+        what (Made): how the tensor came to be that was scaled.
     """
 
-    what: Made | None
+    what: Made
 
 
 #: reshape, cast, mask, scale or shift one tensor, and nothing else
@@ -104,7 +104,7 @@ def gate_strength(made: Made | None) -> int:
             return 0
         operator, parents = found.operator, found.parents
         if isinstance(found.note, Scaled):
-            pending.append(found.note.what)
+            pending += parents
         elif isinstance(found.note, Activation):
             least = min(least, 1 if found.note.at_zero == 0 else 2)
         elif operator.name in _PIECEWISE_LINEAR:
@@ -120,10 +120,22 @@ def gate_strength(made: Made | None) -> int:
     return 0
 
 
+def scaled(what: Made | None) -> Scaled | None:
+    """Return what is left on the tape; None if nothing is remembered."""
+    return None if what is None else Scaled(what)
+
+
 def is_of_one(made: Made) -> bool:
     """Whether all relevant operands are the same tensor, as in ``x * x``."""
     parents = made.parents
-    return bool(parents) and all(other is parents[0] for other in parents[1:])
+    if len(parents) < 2:
+        return len(parents) == 1
+    return all(other is parents[0] for other in parents)
+
+
+def is_pair_of_one(records: Sequence[Made | None]) -> bool:
+    """Whether two tensors are the same, as in ``x * x``."""
+    return len(records) == 2 and records[0] is not None and records[0] is records[1]
 
 
 def activation_behind(made: Made | None) -> Activation | None:

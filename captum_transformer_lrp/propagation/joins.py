@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from .call import Call, map_tensors, tensors_in
-from .gates import Activation, is_of_one
+from .gates import Activation, Scaled, is_of_one
 from .gradients import RatioGradient
 from .rules import Identity, Rule
 from .tape import Made, Tape, alive
@@ -59,6 +59,8 @@ _QUOTIENTS = frozenset("div divide true_divide".split())
 _BY_CONDITION = frozenset("where masked_fill setitem".split())
 BENDS = frozenset("maximum minimum fmax fmin max min".split())
 _CHOOSES = BENDS | _BY_CONDITION
+#: may add a constant to what they scale
+_SHIFTS = frozenset("batch_norm instance_norm".split())
 #: of one tensor, linear
 _LINEAR = frozenset(
     """add sub subtract rsub mul multiply div divide true_divide neg negative clone
@@ -87,12 +89,17 @@ def _is_function(made: Made) -> bool:
     """Whether a tensor is a function of one other, element by element."""
     if made.operator is None or not is_of_one(made):
         return False
-    return _is_whole(made) or made.operator.name in ELEMENTWISE or made.note in _CUT
+    return made.operator.name in ELEMENTWISE or made.note in _CUT or _is_noted(made)
+
+
+def _is_noted(made: Made) -> bool:
+    return made.note == FUNCTION or isinstance(made.note, (Activation, Scaled))
 
 
 def _is_whole(made: Made) -> bool:
     """Whether a tensor is a function that hands on all relevance."""
-    return made.note == FUNCTION or isinstance(made.note, Activation)
+    assert made.operator is not None
+    return _is_noted(made) and made.operator.name not in _SHIFTS
 
 
 def _functions(made: Made) -> list[Made]:
@@ -106,9 +113,14 @@ def _functions(made: Made) -> list[Made]:
 
 def common_source(parents: Sequence[Made]) -> Made | None:
     """Return the nearest tensor of which all operands of a join are functions."""
-    first, *others = parents
-    if not any(map(_is_function, parents)) or all(other is first for other in others):
+    for made in parents:
+        if _is_function(made):
+            break
+    else:
         return None  # the usual case: none is a function of another
+    first, *others = parents
+    if all(other is first for other in others):
+        return None
     behind = [set(map(id, _functions(other))) for other in others]
     for made in _functions(first):
         if all(id(made) in known for known in behind):
@@ -140,7 +152,7 @@ def is_linear(made: Made, source: Made) -> bool:
         assert step.operator is not None
         if step.note in _CUT or isinstance(step.note, Activation):
             return False
-        if step.note != FUNCTION and step.operator.name not in _LINEAR:
+        if not _is_noted(step) and step.operator.name not in _LINEAR:
             return False
         if len(step.parents) > 1 and step.operator.name not in _SUMS:
             return False  # x * x
@@ -188,6 +200,7 @@ class Joined:
     kind: str = "activation"
     plain: bool = False
     plain_for_one: bool = False
+    reshapes: bool = False
     stateful: bool = False
     in_place: bool = False
     recomputes: bool = False
@@ -247,24 +260,31 @@ def joint(
         Joint or None: None if nothing meets: the operands are no functions of one
         tensor of their shape.
     """
+    if len(parents) > 1 and common_source(parents) is None:
+        return None  # the usual case
     name = operator.name
-    found = _constants_in(tape, args, kwargs) if tape.cuts else []
+    given = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
+    operands = [t for t in given if t.requires_grad]
+    shape = operands[0].shape
+    found = _constants_in(tape, given) if tape.cuts else []
+    if any(t.shape != shape for t in operands) or any(
+        t.shape != shape for t, _ in found
+    ):
+        return None  # of elements of another tensor
     conditions = [made for _, made in found if _is_condition(made)]
-    cuts = [(tensor, made) for tensor, made in found if not _is_condition(made)]
+    cuts = [made for _, made in found if not _is_condition(made)]
     if name in _BY_CONDITION and not conditions:
         return None  # elements of different functions
-    given = list(tensors_in((args, kwargs)))
-    operands = [t for t in given if t.requires_grad]
     if name in BENDS and len(given) < 2:
         return None  # the largest of one tensor
     if name in BENDS and len(parents) == 1 and not found:
         return Joint(operator, args, kwargs, 1, parents, Activation(0.0))
-    records = [*parents, *(made for _, made in cuts)]
+    records = [*parents, *cuts]
     source = common_source([*records, *conditions])
     if source is None:
         return None
-    x, shape = _source_of(source, operands, parents)
-    if any(t.shape != shape for t in (*operands, *(t for t, _ in cuts))):
+    x, known = _source_of(source, operands, parents)
+    if known != shape:
         return None
     keep = [conserves(made, source) for made in parents]
     same = Joint(operator, args, kwargs, len(parents), [source])
@@ -326,11 +346,11 @@ def _is_condition(made: Made) -> bool:
     return False
 
 
-def _constants_in(tape: Tape, *given: Any) -> list[tuple[Tensor, Made]]:
+def _constants_in(tape: Tape, given: list[Tensor]) -> list[tuple[Tensor, Made]]:
     """Return the constants that were made of what carries relevance."""
     return [
         (tensor, made)
-        for tensor in tensors_in(given)
+        for tensor in given
         if not tensor.requires_grad and (made := tape.of(tensor)) is not None
     ]
 
@@ -361,6 +381,15 @@ def compared(
     source = _one(records)
     tape.cuts = tape.cuts or source is not None
     return None if source is None else Made(operator, [source], tape, CONDITION)
+
+
+def has_record(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> bool:
+    """Whether a constant among the arguments may have been made of a tensor of ours."""
+    given = (*args, *kwargs.values()) if kwargs else args
+    for value in given:
+        if getattr(value, "_made", None) is not None and not value.requires_grad:
+            return True
+    return False
 
 
 def _one(records: list[Made]) -> Made | None:

@@ -57,6 +57,13 @@ from .special_calls import ADDENDS, GRIDS, SPECIAL_CALLS, Special
 #: operators that combine elements in the way that an argument names
 REDUCTIONS = frozenset({"scatter_reduce", "index_reduce", "segment_reduce"})
 
+#: operators that keep the order of the elements of one tensor, or select of it
+RESHAPES = frozenset(
+    """view view_as reshape reshape_as _unsafe_view flatten unflatten ravel squeeze
+    expand expand_as broadcast_to contiguous clone alias atleast_1d atleast_2d
+    atleast_3d getitem""".split()
+)
+
 #: operators that take the shape or dtype of their second argument, not its values
 IMITATES = frozenset("view_as reshape_as expand_as type_as".split())
 
@@ -92,6 +99,7 @@ class Operator:
         cuts (bool): likewise, and a rule may make it a constant.
         compares (bool): it makes conditions.
         recomputes (bool): it works in place, and its rule out of place.
+        reshapes (bool): of an unchanged shape it returns the tensor as it was.
         inplace_position (int | None): where a python function takes ``inplace``.
         differentiates (bool): it asks autograd for gradients.
         twin (Callable | None): python code that does the same by other operators:
@@ -119,6 +127,7 @@ class Operator:
         "plain",
         "plain_for_one",
         "recomputes",
+        "reshapes",
         "rule",
         "special",
         "stateful",
@@ -144,6 +153,7 @@ class Operator:
         pointwise = self.elementwise or self.kind == "step"
         self.cuts = one_function and self.kind in CUTS and pointwise
         self.compares = one_function and self.name in CONDITIONS
+        self.reshapes = self.name in RESHAPES
         self.recomputes = self.in_place and self.name != "setitem"
         self.differentiates = spelled in ("grad", "backward")
         self.stateful = stateful = self.name in STATEFUL

@@ -348,6 +348,75 @@ def test_a_quotient_is_explained_as_by_a_reciprocal(way: str) -> None:
         )
 
 
+ALIASES: dict[str, Callable[[Tensor], Tensor]] = {
+    "view": lambda z: z.view(z.shape),
+    "reshape": lambda z: z.reshape(2, 4, 6).flatten(0, -3),
+    "expand": lambda z: z.expand(2, 4, 6),
+    "all of it": lambda z: z[:],
+    "an ellipsis": lambda z: z[...],
+    "clone": torch.clone,
+    "a list of one": lambda z: torch.broadcast_tensors(z, z[:, :1])[0],
+    "at least": lambda z: torch.atleast_1d(z)[...],
+}
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+def test_an_alias_is_the_tensor_itself(alias: str) -> None:
+    function = ALIASES[alias]
+    assert_alike(
+        AttnLRP,
+        lambda a, b: torch.exp(function(a)) / (1 + torch.exp(a)),
+        lambda a, b: torch.sigmoid(a),
+    )
+
+
+def test_another_order_is_another_tensor() -> None:
+    moves: tuple[Callable[[Tensor], Tensor], ...] = (
+        lambda z: z[[1, 0]],
+        lambda z: z.flip(0),
+        lambda z: z.roll(1, 0),
+        lambda z: z[:1].expand_as(z),
+    )
+    for move in moves:
+        assert_alike(
+            AttnLRP,
+            lambda a, b: torch.exp(move(a)) / (1 + torch.exp(a)),  # noqa: B023
+            lambda a, b: torch.exp(move(a)) / (1 + torch.exp(a)).detach(),  # noqa: B023
+        )
+
+
+@pytest.mark.parametrize("method", ["AttnLRP", "CP-LRP"])
+def test_a_tensor_over_its_norm_is_a_function_of_it(method: str) -> None:
+    """As it is if it is multiplied with the reciprocal of the norm."""
+    norms: tuple[Callable[[Tensor], Tensor], ...] = (
+        lambda z: functional.normalize(z, dim=-1),
+        lambda z: z / z.norm(dim=-1, keepdim=True),
+        lambda z: z * z.square().sum(-1, keepdim=True).rsqrt(),
+        lambda z: functional.rms_norm(z, (6,), eps=0.0) / 6**0.5,
+    )
+    for norm in norms[:-1]:
+        assert_alike(
+            METHODS[method],
+            lambda a, b: a + (norm(a) + 1) * a.exp(),  # noqa: B023
+            lambda a, b: a + (norms[-1](a) + 1) * a.exp(),
+        )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_einsum_that_multiplies_is_a_product(method: str) -> None:
+    """Also where a function that is joined is 0: the factor keeps all."""
+    for equation in ("...,...->...", "bij,bij->bij", "...,..."):
+        assert_alike(
+            METHODS[method],
+            lambda a, b: torch.einsum(
+                equation,  # noqa: B023
+                a,
+                torch.sigmoid(torch.where(KEEP.bool(), a.abs(), 0.0)),
+            ),
+            lambda a, b: a * torch.sigmoid(torch.where(KEEP.bool(), a.abs(), 0.0)),
+        )
+
+
 def test_a_sigmoid_written_out_is_a_sigmoid() -> None:
     assert_alike(
         AttnLRP,

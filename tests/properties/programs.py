@@ -899,6 +899,8 @@ def relu(w: Writer) -> Spellings:
         f"{a}.clamp(min=0)",
         f"torch.where({a} > 0, {a}, 0.0)",
         f"{a} * ({a} > 0)",
+        f"({a} + {a}.abs()) / 2",
+        f"!{{0}} = {a}.clone()\n{{0}}[{a} < 0] = 0",
         f"{a}.masked_fill({a} < 0, 0)",
         f"torch.maximum({a}, torch.zeros_like({a}))",
     ]
@@ -913,6 +915,19 @@ def activation_written_out(w: Writer) -> Spellings:
             f"F.silu({a})",
             ("one function of one tensor", f"{a} * torch.sigmoid({a})"),
             ("one function of one tensor", f"{a} / (1 + torch.exp(-{a}))"),
+            f"{a} * (1 + torch.exp(-{a})).reciprocal()",
+        ],
+        [
+            f"F.leaky_relu({a}, 0.1)",
+            f"torch.where({a} > 0, {a}, 0.1 * {a})",
+            f"torch.maximum({a}, 0.1 * {a})",
+            f"{a} * torch.where({a} > 0, 1.0, 0.1)",
+            f"F.relu({a}) - 0.1 * F.relu(-{a})",
+        ],
+        [
+            f"F.softsign({a})",
+            f"{a} / (1 + {a}.abs())",
+            f"{a} * (1 + {a}.abs()) ** -1",
         ],
         [
             f"F.gelu({a}, approximate='tanh')",
@@ -925,7 +940,13 @@ def activation_written_out(w: Writer) -> Spellings:
 def power(w: Writer) -> Spellings:
     a = w.relevant()
     return w.pick(
-        [f"{a} ** 2", f"{a}.square()", f"torch.pow({a}, 2)", f"{a} * {a}"],
+        [
+            f"{a} ** 2",
+            f"{a}.square()",
+            f"torch.pow({a}, 2)",
+            f"{a} * {a}",
+            f"torch.einsum('...,...->...', {a}, {a})",
+        ],
         [f"{a} ** 3 / 4", f"{a}.pow(3) / 4", f"torch.pow({a}, exponent=3) * 0.25"],
     )
 
@@ -943,7 +964,14 @@ def exponential(w: Writer) -> Spellings:
 @operator
 def absolute(w: Writer) -> Spellings:
     a = w.relevant()
-    return [f"{a}.abs()", f"torch.abs({a})", f"abs({a})"]
+    return [
+        f"{a}.abs()",
+        f"torch.abs({a})",
+        f"abs({a})",
+        f"torch.where({a} < 0, -{a}, {a})",
+        f"{a} * {a}.sign()",
+        f"torch.maximum({a}, -{a})",
+    ]
 
 
 @operator

@@ -6,7 +6,6 @@ An addend that carries relevance has been taken apart before any rule sees the o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -64,10 +63,10 @@ def multiplies_pairs(call: Call) -> bool:
     So do ``a * b``, the outer product, and ``einsum("...,...->...", a, b)``.
     """
     if call.operator == "einsum":
-        factors, output = _indices(call.args)
+        factors, output = einsum_indices(call.args)
         given = [index for indices in factors for index in set(indices)]
         if output is None:  # what appears twice is summed over
-            named = [index for index in given if index not in _ELLIPSIS]
+            named = [index for index in given if index not in ELLIPSIS]
             return len(set(named)) == len(named)
         return set(given) <= set(output)
     if call.operator == "tensordot":
@@ -75,26 +74,12 @@ def multiplies_pairs(call: Call) -> bool:
     return call.operator in _PAIRS
 
 
-def is_square(call: Call, records: Sequence[Any]) -> bool:
-    """Whether a product of pairs multiplies each element of a tensor with itself.
-
-    Args:
-        call (Call): a product of pairs.
-        records (sequence of Made): of its relevant factors.
-    """
-    if len(records) != 2 or records[0] is None or records[0] is not records[1]:
-        return False
-    if call.operator != "einsum":
-        return call.operator in ("mul", "multiply")
-    factors, output = _indices(call.args)
-    return all(i == factors[0] for i in (*factors[1:], output or factors[0]))
-
-
-_ELLIPSIS = (".", Ellipsis)
+#: how any number of further dimensions is written, in a string and in a list
+ELLIPSIS = (".", Ellipsis)
 _PAIRS = frozenset("mul multiply outer ger kron".split())
 
 
-def _indices(args: tuple[Any, ...]) -> tuple[list[list[Any]], list[Any] | None]:
+def einsum_indices(args: tuple[Any, ...]) -> tuple[list[list[Any]], list[Any] | None]:
     """Return the indices of the factors of an einsum and of its output, if given.
 
     An ellipsis stands for itself.

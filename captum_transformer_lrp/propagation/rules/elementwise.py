@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...errors import RuleError, UnknownOperatorError
 from ..call import Call, carries_relevance, tensors_in
-from ..gates import Activation, Scaled
+from ..gates import Activation, scaled
 from ..gradients import RatioGradient, kept_here, value_and_slope_at_zero
 from .base import Rule
 
@@ -91,7 +91,7 @@ class ConstantFactor(Rule):
             RuleError: if the call is no module with one tensor of one shape.
         """
         x, output = _one_tensor_in_and_out(self, call)
-        call.note = Scaled(call.made(x))
+        call.note = scaled(call.made(x))
         return RatioGradient.apply(x, lambda t: output.to(t.dtype), 0.0)
 
 

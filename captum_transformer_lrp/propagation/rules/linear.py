@@ -8,9 +8,9 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from ..call import Call, map_tensors
-from ..gates import Activation, Scaled, gate_strength, is_sum_of
+from ..gates import Activation, gate_strength, is_pair_of_one, is_sum_of, scaled
 from ..gradients import scale_output_gradient
-from .addends import is_square, multiplies_pairs, relevant_factors
+from .addends import multiplies_pairs, relevant_factors
 from .base import Rule
 from .reductions import share_of_each
 
@@ -66,6 +66,10 @@ class UniformProduct(Rule):
         return output if share == 1 else scale_output_gradient(output, share)
 
 
+#: of a tensor and itself: its square, element by element
+_SQUARES = frozenset(["mul", "multiply"])
+
+
 @dataclass(frozen=True, kw_only=True)
 class GatedProduct(Rule):
     """In ``gate * value`` the gate is a constant: the value receives everything.
@@ -91,7 +95,7 @@ class GatedProduct(Rule):
         if multiplies_pairs(call):
             factors = relevant_factors(call)
             records = [call.made(t) for t in factors]
-            if is_square(call, records):
+            if call.operator in _SQUARES and is_pair_of_one(records):
                 call.note = Activation(0.0)
             elif len(factors) == 2:
                 strengths = list(map(gate_strength, records))
@@ -139,7 +143,7 @@ class ConstantDenominator(Rule):
         ):
             return call.run()
         if position:
-            call.note = Scaled(call.made(numerator))
+            call.note = scaled(call.made(numerator))
         if denominator is numerator and position:  # x / x: only once a constant
             return call.run_with(
                 (call.args[0], denominator.detach(), *call.args[2:]), call.kwargs

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..call import Call, carries_relevance
-from ..gates import Scaled
+from ..gates import scaled
 from ..gradients import LinearizedNorm
 from .base import Rule
 from .linear_map import merged
@@ -51,7 +51,7 @@ class ConstantScale(Rule):
         if carries_relevance(weight) or carries_relevance(bias):
             return call.decompose(_affine_outside, call, weight, bias)
         if not _mixes(call):
-            call.note = Scaled(call.made(x))
+            call.note = scaled(call.made(x))
         return norm(call, x, weight)
 
 
