@@ -33,10 +33,10 @@ from .call import Call, map_tensors, tensors_in
 from .composites import Composite
 from .flex_attention import IN_PLACE
 from .functions import APPLY, Opened, to_open
-from .gates import activation_behind
+from .gates import Scaled, activation_behind
 from .identifiers import Identifiers
 from .installed import EAGER, MODULES, engine_here, leave_mode, thread
-from .joins import FUNCTION, common_source, join
+from .joins import CONDITION, CUT, compared, hand_on, has_record, joint
 from .operators import transparent
 from .passes import Passes
 from .registry import Layers
@@ -44,7 +44,7 @@ from .rules import PlainGradient, Rule
 from .rules.reductions import FOLDED
 from .special_calls import may_be_special
 from .table import Operator, table_for
-from .tape import Made, Named, Tape, function_of, node_name, node_number
+from .tape import WRITE, Made, Named, Tape, function_of, node_name, node_number
 from .tape import note as remember
 from .taps import OutputTap, ParameterTap, Tap
 from .unknown import UnknownOperators
@@ -227,6 +227,8 @@ class Engine(TorchFunctionMode):
                 self._refuse_differentiation(operator, args)
             if self._read:
                 self._note_read(operator, args, kwargs or {})
+            if operator.compares and not self._paused:
+                return self._constant_of(compared, operator, func, args, kwargs or {})
             return func(*args, **kwargs) if kwargs else func(*args)
         if self._suspended:  # torch's own gradient, without that of parameters
             args, kwargs = map_tensors(_no_leaf, args), map_tensors(_no_leaf, kwargs)
@@ -285,6 +287,8 @@ class Engine(TorchFunctionMode):
         if not parents and operator.kind not in self.starts_at:
             if operator.kind in _COMPUTES:
                 self._in_transform()  # noted, for a message
+            if tape.cuts and operator.elementwise and has_record(args, kwargs):
+                return self._constant_of(hand_on, operator, func, args, kwargs or {})
             return func(*args, **kwargs) if kwargs else func(*args)
         if not self._nested:
             number = node_number()
@@ -294,21 +298,19 @@ class Engine(TorchFunctionMode):
             parents[0].source = weakref.ref(carrier), carrier.shape  # see joins
         if kwargs and kwargs.get("out") is not None:
             return self.reenter(_write_out, func, args, kwargs)
-        note = source = None
+        note = found = None
         if operator.imitates:
             parents = parents[:1]
         relevant = len(parents)
-        if operator.joins and relevant > 1:
-            source = common_source(parents)
-            if source is not None and not operator.in_place:
-                operator, args, kwargs, relevant = join(
-                    self.table, operator, args, kwargs or {}, parents, source
-                )
+        if operator.joins and (
+            relevant > 1 or operator.bends or (tape.cuts and has_record(args, kwargs))
+        ):
+            found = joint(self.table, tape, operator, args, kwargs or {}, parents)
+            if found is not None and not operator.recomputes:
+                operator, args, kwargs = found.operator, found.args, found.kwargs
+                relevant, parents, note = found.relevant, found.parents, found.note
                 func = operator.function
-                if relevant:
-                    parents, note = [source], FUNCTION
-                relevant = relevant or len(parents)
-        if source is not None and operator.in_place:
+        if found is not None and operator.recomputes:
             output = self.in_place(operator, args, kwargs or {}, relevant)
         elif (
             (operator.plain or (operator.plain_for_one and relevant == 1))
@@ -318,7 +320,9 @@ class Engine(TorchFunctionMode):
             output = func(*args, **kwargs) if kwargs else func(*args)
         else:
             output = self.apply(operator, args, kwargs or {}, relevant)
-            note, self._note = self._note or note, None
+            note, self._note = note or self._note, None
+            if note.__class__ is Scaled:
+                parents = [note.what]
             if output.__class__ is Tensor and (not args or output is not args[0]):
                 if tape.of(output) is not None:  # by the operators it is made of
                     tape.seen_to = node_number()
@@ -327,8 +331,17 @@ class Engine(TorchFunctionMode):
             self._record(operator, parents, output, args, note)
         elif not args or output is not args[0] or operator.asked_in_place(args, kwargs):
             if output.requires_grad:
-                made = Made(operator, parents, tape, note)
+                if operator.reshapes and args and _is_alias(operator, args, output):
+                    made = parents[0]
+                    if made.source is None:  # the alias may be gone sooner
+                        made.source = weakref.ref(args[0]), output.shape
+                else:
+                    made = Made(operator, parents, tape, note)
                 output._made = made, output._version  # type: ignore[attr-defined]
+            elif operator.cuts and len(parents) == 1:
+                cut = CONDITION if operator.kind == "step" else CUT
+                remember(output, Made(operator, parents, tape, cut))
+                tape.cuts = True
         tape.seen_to = node_number()
         return output
 
@@ -342,16 +355,40 @@ class Engine(TorchFunctionMode):
     ) -> None:
         """Note on the tape how the tensors of an output, or a target, came to be."""
         if args and operator.in_place:
+            if len(parents) > 1 and _overwrites_all(operator, args):
+                parents = parents[1:]
             made = self._outcome or Made(operator, parents, self.tape, note)
             self._outcome = None
+            known, base = getattr(args[0], "_made", None), args[0]._base
             remember(args[0], made)
-            if args[0]._base is not None:
-                remember(args[0]._base, made)
+            if base is not None:
+                if known is not None and base.numel() != args[0].numel():
+                    before = [known[0]] if known[0].tape is self.tape else []
+                    made = Made(WRITE, [*before, made], self.tape)
+                remember(base, made)
         else:  # of several outputs, each is another tensor
-            for tensor in tensors_in(output):
-                if tensor.requires_grad:
-                    remember(tensor, Made(operator, parents, self.tape, note))
+            found = [t for t in tensors_in(output) if t.requires_grad]
+            each = operator.name in _ONE_BY_ONE and len(found) == len(parents)
+            for place, tensor in enumerate(found):
+                behind = parents[place : place + 1] if each else parents
+                remember(tensor, Made(operator, behind, self.tape, note))
         self.tape.seen_to = node_number()
+
+    def _constant_of(
+        self,
+        record: Callable[..., Made | None],
+        operator: Operator,
+        func: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Compute a constant, and note of which tensor it is a function."""
+        made = record(self.tape, operator, args, kwargs)
+        output = func(*args, **kwargs)
+        if made is not None and output.__class__ is Tensor:
+            if not args or output is not args[0] or operator.in_place:
+                remember(output, made)
+        return output
 
     def _scan(self, values: Any, parents: list[Made]) -> bool:
         """Collect the records of the tensors in a list; whether one is foreign."""
@@ -468,6 +505,8 @@ class Engine(TorchFunctionMode):
         if operator.inplace_position and operator.asked_in_place(args, kwargs):
             assert operator.twin is not None
             return self.reenter(operator.twin, *args, **kwargs)
+        if not self._recomputes:
+            self._recomputes = _saved_tensor_hooks(True) is not None
         call = Call(
             operator.name,
             operator.kind,
@@ -948,8 +987,13 @@ _is_grad_enabled = torch.is_grad_enabled
 _transform_level = torch._C._functorch.peek_interpreter_stack
 #: kinds of operators that compute something new
 _COMPUTES = frozenset({"product", "activation", "normalization", "softmax"})
-#: what a checkpoint without re-entry installs; asked wherever the model multiplies
+#: what a checkpoint without re-entry installs; asked wherever the model multiplies,
+#: or a rule makes another gradient
 _saved_tensor_hooks = torch._C._autograd._top_saved_tensors_default_hooks
+#: operators that return each of their arguments
+_ONE_BY_ONE = frozenset(
+    "broadcast_tensors meshgrid atleast_1d atleast_2d atleast_3d".split()
+)
 _SPECIAL = (
     nn.modules.batchnorm._BatchNorm,
     nn.DataParallel,
@@ -1059,6 +1103,23 @@ class Beginning:
     def absorbed(self) -> float:
         """What is due to it, summed over the batch."""
         return self.at_zero * self.shape.numel()
+
+
+def _overwrites_all(operator: Operator, args: tuple[Any, ...]) -> bool:
+    """Whether a write in place leaves nothing of the first argument."""
+    return operator.name == "copy" or (operator.name == "setitem" and _is_all(args[1]))
+
+
+def _is_alias(operator: Operator, args: tuple[Any, ...], output: Tensor) -> bool:
+    """Whether what may reshape a tensor, or select of it, returned it as it was."""
+    if args[0].shape != output.shape:
+        return False
+    return operator.name != "getitem" or _is_all(args[1])
+
+
+def _is_all(index: Any) -> bool:
+    """Whether an index selects everything."""
+    return index is Ellipsis or (isinstance(index, slice) and index == slice(None))
 
 
 def _target_first(kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -6,8 +6,9 @@ operand carries relevance and which do no more than the question allows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 from .operators import MOVES
 from .tape import Made
@@ -18,7 +19,10 @@ ABSORBED = "absorbed"
 
 @dataclass(frozen=True)
 class Activation:
-    """What the rule of an activation leaves on the tape.
+    """What is left on the tape where a tensor is a non-linear function of another.
+
+    Element by element: by the rule of an activation or a power, or where several
+    operators make one, see :mod:`.joins`.
 
     Attributes:
         at_zero (float): the value of the function at 0; NaN if it is not 0 and unknown.
@@ -27,12 +31,35 @@ class Activation:
     at_zero: float
 
 
+@dataclass(frozen=True)
+class Scaled:
+    """What a rule leaves on the tape where all but one tensor count as constants.
+
+    Normalised by its root mean square, or divided by another, a tensor is what it was,
+    times a constant. It becomes the one parent of the record.
+
+    Attributes:
+        what (Made): how the tensor came to be that was scaled.
+    """
+
+    what: Made
+
+
 #: reshape, cast, mask, scale or shift one tensor, and nothing else
 _SCALES = MOVES | frozenset(
     """mul multiply div divide true_divide add sub subtract rsub neg negative where
     masked_fill dropout native_dropout""".split()
 )
-_PIECEWISE_LINEAR = frozenset("relu leaky_relu prelu rrelu".split())
+_PIECEWISE_LINEAR = frozenset(
+    "relu leaky_relu prelu _prelu_kernel rrelu abs absolute".split()
+)
+#: of one tensor, linear and element by element
+_LINEAR = frozenset(
+    """mul multiply div divide true_divide add sub subtract rsub neg negative dropout
+    dropout1d dropout2d dropout3d native_dropout""".split()
+)
+#: structural, unless they are asked to accumulate
+_MAY_SUM = frozenset("index_put _index_put _unsafe_index_put put scatter".split())
 _COPIES = frozenset(
     "clone contiguous view view_as reshape reshape_as flatten unflatten alias".split()
 )
@@ -42,6 +69,8 @@ SOFTMAX = frozenset("softmax _softmax special_softmax".split())
 #: bound attention scores, as soft-capping does
 _SQUASHES = frozenset("tanh sigmoid clamp clip clamp_min clamp_max".split())
 _SUMS = frozenset("add sub subtract rsub".split())
+_EXPONENTIALS = frozenset("exp exp2 special_exp2".split())
+_EXTREMES = frozenset("max amax".split())
 _MAXIMUM_STEPS = 64
 
 
@@ -62,16 +91,53 @@ def _behind(made: Made | None, passing: frozenset[str]) -> Iterator[Made]:
 def gate_strength(made: Made | None) -> int:
     """Return 0 for no gate, 1 for an activation, 2 for one that is not 0 at 0.
 
-    What reshapes, casts, masks, scales or shifts an activation is as much a gate as the
-    activation itself: ``2 * sigmoid(g)[:, None]``.
+    A gate is a non-linear function of one tensor, element by element, however it is
+    written: an activation, a power, a square. What moves, casts, masks, scales or
+    shifts a gate is as much a gate as the function itself
+    (``2 * sigmoid(g)[:, None]``), and so is what a norm divides by its size. Several
+    gates put together are as strong as the weakest: ``cat([gelu(a), sigmoid(b)])``.
     """
-    for found in _behind(made, _SCALES):
-        if isinstance(found.note, Activation):
-            return 1 if found.note.at_zero == 0 else 2
-        assert found.operator is not None
-        if found.operator.name in _PIECEWISE_LINEAR:
-            return 1
+    least, pending = 2, [made]
+    for _ in range(_MAXIMUM_STEPS):
+        if not pending:
+            return least
+        found = pending.pop()
+        if found is None or found.operator is None:
+            return 0
+        operator, parents = found.operator, found.parents
+        if isinstance(found.note, Scaled):
+            pending += parents
+        elif isinstance(found.note, Activation):
+            least = min(least, 1 if found.note.at_zero == 0 else 2)
+        elif operator.name in _PIECEWISE_LINEAR:
+            least = min(least, 1)
+        elif not parents:
+            return 0
+        elif operator.kind == "structural" and operator.name not in _MAY_SUM:
+            pending += parents
+        elif operator.name in _LINEAR and is_of_one(found):
+            pending.append(parents[0])
+        else:
+            return 0
     return 0
+
+
+def scaled(what: Made | None) -> Scaled | None:
+    """Return what is left on the tape; None if nothing is remembered."""
+    return None if what is None else Scaled(what)
+
+
+def is_of_one(made: Made) -> bool:
+    """Whether all relevant operands are the same tensor, as in ``x * x``."""
+    parents = made.parents
+    if len(parents) < 2:
+        return len(parents) == 1
+    return all(other is parents[0] for other in parents)
+
+
+def is_pair_of_one(records: Sequence[Made | None]) -> bool:
+    """Whether two tensors are the same, as in ``x * x``."""
+    return len(records) == 2 and records[0] is not None and records[0] is records[1]
 
 
 def activation_behind(made: Made | None) -> Activation | None:
@@ -83,16 +149,38 @@ def activation_behind(made: Made | None) -> Activation | None:
 
 
 def is_sum_of(total: Made | None, parts: Made | None) -> bool:
-    """Whether a tensor is a sum over another one, up to reshaping and a constant."""
+    """Whether a tensor is a sum over another one, up to reshaping and a constant.
+
+    Or over the same exponentials, computed once more.
+    """
     if parts is None:
         return False
     for found in _behind(total, _SCALES):
         assert found.operator is not None
         if found.operator.name == "sum":
-            return len(found.parents) == 1 and (
-                _original(found.parents[0]) is _original(parts)
+            return len(found.parents) == 1 and _same(
+                _original(found.parents[0]),
+                _original(parts),
+                (_EXPONENTIALS, _SUMS, _EXTREMES),
             )
     return False
+
+
+def _same(one: Made, other: Made, repeated: tuple[frozenset[str], ...]) -> bool:
+    """Whether two tensors hold the same, up to constants that were added.
+
+    Operators of these names do, one behind the other, if their operands are the same:
+    ``exp(a - a.amax(-1, True))``, computed twice.
+    """
+    if one is other or not repeated or one.operator is None or other.operator is None:
+        return one is other
+    name = one.operator.name
+    return (
+        name == other.operator.name
+        and name in repeated[0]
+        and len(one.parents) == len(other.parents)
+        and all(map(_same, one.parents, other.parents, repeat(repeated[1:])))
+    )
 
 
 def _original(made: Made) -> Made:

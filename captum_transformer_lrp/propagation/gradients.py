@@ -171,20 +171,38 @@ def _ratio(x: Tensor, output: Tensor, slope: float | Tensor, smallest: float) ->
     if isinstance(slope, Tensor):
         ratio = torch.where(x == 0, slope.to(x.dtype), output / x)
         unbounded = slope.abs().isinf()
-        return torch.where(unbounded, output / _away_from_0(x, smallest), ratio)
+        return torch.where(unbounded, _bounded_ratio(x, output, smallest), ratio)
     if math.isinf(slope):  # f(0) != 0, or a vertical tangent
-        return output / _away_from_0(x, smallest)
+        return _bounded_ratio(x, output, smallest)
     ratio = output / x
     if ratio.is_complex():
         return torch.where(x == 0, slope, ratio)
     return ratio.nan_to_num_(nan=slope, posinf=math.inf, neginf=-math.inf)
 
 
-def _away_from_0(x: Tensor, smallest: float) -> Tensor:
-    """Return ``x``, its absolute value at least ``smallest``."""
+def _bounded_ratio(x: Tensor, output: Tensor, smallest: float) -> Tensor:
+    """``output / x``, the absolute value of ``x`` at least ``smallest``; 0 at 0."""
     if x.is_complex():
-        return torch.where(x.abs() < smallest, smallest, x)
-    return torch.where(x < 0, x.clamp(max=-smallest), x.clamp(min=smallest))
+        away = torch.where(x.abs() < smallest, smallest, x)
+    else:
+        away = torch.where(x < 0, x.clamp(max=-smallest), x.clamp(min=smallest))
+    return (output / away).masked_fill_(x == 0, 0)
+
+
+def part_of_zero(x: Tensor, output: Tensor, at_zero: float) -> Tensor:
+    """Return the part of ``f(x)`` that the identity rule cannot hand to ``x``.
+
+    All of it where ``x`` is 0, and where the ratio was bounded the rest.
+
+    Args:
+        x (Tensor): the input.
+        output (Tensor): ``f(x)``.
+        at_zero (float): ``f(0)``; the ratio is bounded where it is not 0.
+    """
+    part = (x == 0).to(output.dtype)
+    if at_zero != 0:
+        part = (1 - x.abs() / torch.finfo(x.dtype).eps).clamp(min=0).to(output.dtype)
+    return torch.where(part == 0, part, output * part)
 
 
 def kept_here() -> AbstractContextManager[object]:

@@ -5,36 +5,48 @@ relevance passes it as it passes ``gelu(z)``: unchanged. Operator by operator th
 constant 1 would absorb a share. So, where an operator joins tensors that are all
 functions of one tensor of its shape, the identity rule of AttnLRP (arXiv 2402.05602,
 Sec. 3.3.2) holds for the whole. That is the answer, where there is one, to arXiv
-2510.18810, which notes that product rules depend on how a function is written. What has
-no join (``x + 1``, a bias) is no activation and keeps the rules of its operators.
+2510.18810, which notes that product rules depend on how a function is written.
+
+What has no join (``x + 1``, a bias) is no activation and keeps the rules of its
+operators, and so does what is linear: ``(x + 1) + x`` is ``2 x + 1``, of which the 1
+absorbs its share.
+
+A factor that a rule made a constant (``x.reciprocal()``, in CP-LRP ``x.exp()``) is a
+function of ``x`` all the same, and so are the condition ``x > 0`` and the step
+``sign(x)``: the tape keeps what made them (:attr:`~.tape.Tape.cuts`), so that
+``exp(x) * (1 + exp(x)).reciprocal()`` is ``exp(x) / (1 + exp(x))``, and ``where(x > 0,
+x, 0)`` a gate as ``relu(x)`` is. Without a join they are constants: ``1 / (1 +
+exp(-x))`` passes nothing on, as no reciprocal does. A constant that is chosen, as in
+``maximum(x, c)``, absorbs what is its own, where ``clamp(x, min=c)`` is one activation.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from .call import Call, map_tensors, tensors_in
-from .gates import Activation
+from .gates import Activation, Scaled, is_of_one
 from .gradients import RatioGradient
 from .rules import Identity, Rule
-from .tape import Made, alive
+from .tape import Made, Tape, alive
 
 #: operators that may join functions of one tensor
 JOINS = frozenset(
     """add sub subtract rsub mul multiply div divide true_divide where maximum minimum
-    fmax fmin""".split()
+    fmax fmin max min masked_fill setitem""".split()
 )
 #: with one operand that carries relevance: functions of it, element by element
-ELEMENTWISE = JOINS | frozenset(
+ELEMENTWISE = JOINS.difference(["setitem", "max", "min"]) | frozenset(
     """neg negative abs absolute relu leaky_relu prelu rrelu clone contiguous to float
-    double half bfloat16 type type_as masked_fill nan_to_num positive pow square
-    float_power exp exp2 expm1 rsqrt reciprocal""".split()
+    double half bfloat16 type type_as nan_to_num positive pow square float_power exp
+    exp2 expm1 rsqrt reciprocal""".split()
 )
 #: of these, the ones that hand on all relevance
 _CONSERVES = frozenset(
@@ -42,21 +54,52 @@ _CONSERVES = frozenset(
     prelu rrelu clone contiguous to float double half bfloat16 type type_as positive pow
     square float_power""".split()
 )
-#: what is left on the tape where a function of one tensor hands on all relevance
+_SUMS = frozenset("add sub subtract rsub".split())
+_QUOTIENTS = frozenset("div divide true_divide".split())
+_BY_CONDITION = frozenset("where masked_fill setitem".split())
+BENDS = frozenset("maximum minimum fmax fmin max min".split())
+_CHOOSES = BENDS | _BY_CONDITION
+#: may add a constant to what they scale
+_SHIFTS = frozenset("batch_norm instance_norm".split())
+#: of one tensor, linear
+_LINEAR = frozenset(
+    """add sub subtract rsub mul multiply div divide true_divide neg negative clone
+    contiguous to float double half bfloat16 type type_as positive where
+    masked_fill""".split()
+)
+_EXPONENTIALS = frozenset("exp exp2 special_exp2".split())
+#: kinds of operators whose output a rule may make a constant
+CUTS = frozenset({"normalizer", "exponential", "power", "quotient", "step"})
+#: comparisons of a tensor, and what is made of them
+CONDITIONS = frozenset(
+    """gt lt ge le greater less greater_equal less_equal logical_not bitwise_not
+    __invert__ logical_and logical_or bitwise_and bitwise_or __and__ __or__""".split()
+)
+#: what is left on the tape where a linear function of one tensor hands on all relevance
 FUNCTION = "function"
+#: where a condition was made of a tensor, or a step
+CONDITION = "condition"
+#: where a rule made a function of a tensor a constant
+CUT = "cut"
+_CUT = (CUT, CONDITION)
 _MAXIMUM_STEPS = 32
 
 
 def _is_function(made: Made) -> bool:
     """Whether a tensor is a function of one other, element by element."""
-    if len(made.parents) != 1 or made.operator is None:
+    if made.operator is None or not is_of_one(made):
         return False
-    return _is_whole(made) or made.operator.name in ELEMENTWISE
+    return made.operator.name in ELEMENTWISE or made.note in _CUT or _is_noted(made)
+
+
+def _is_noted(made: Made) -> bool:
+    return made.note == FUNCTION or isinstance(made.note, (Activation, Scaled))
 
 
 def _is_whole(made: Made) -> bool:
     """Whether a tensor is a function that hands on all relevance."""
-    return made.note == FUNCTION or isinstance(made.note, Activation)
+    assert made.operator is not None
+    return _is_noted(made) and made.operator.name not in _SHIFTS
 
 
 def _functions(made: Made) -> list[Made]:
@@ -70,9 +113,14 @@ def _functions(made: Made) -> list[Made]:
 
 def common_source(parents: Sequence[Made]) -> Made | None:
     """Return the nearest tensor of which all operands of a join are functions."""
-    first, *others = parents
-    if not any(map(_is_function, parents)) or all(other is first for other in others):
+    for made in parents:
+        if _is_function(made):
+            break
+    else:
         return None  # the usual case: none is a function of another
+    first, *others = parents
+    if all(other is first for other in others):
+        return None
     behind = [set(map(id, _functions(other))) for other in others]
     for made in _functions(first):
         if all(id(made) in known for known in behind):
@@ -80,14 +128,49 @@ def common_source(parents: Sequence[Made]) -> Made | None:
     return None
 
 
+def _way(made: Made, source: Made) -> Iterator[Made]:
+    """Yield the records between a tensor and its source."""
+    while made is not source:
+        yield made
+        made = made.parents[0]
+
+
 def conserves(made: Made, source: Made) -> bool:
     """Whether the operators between a tensor and its source hand all relevance on."""
-    while made is not source:
-        assert made.operator is not None
-        if not _is_whole(made) and made.operator.name not in _CONSERVES:
+    for step in _way(made, source):
+        assert step.operator is not None
+        if step.note in _CUT:
             return False
-        made = made.parents[0]
+        if not _is_whole(step) and step.operator.name not in _CONSERVES:
+            return False
     return True
+
+
+def is_linear(made: Made, source: Made) -> bool:
+    """Whether a tensor is its source, scaled, shifted and masked by constants."""
+    for step in _way(made, source):
+        assert step.operator is not None
+        if step.note in _CUT or isinstance(step.note, Activation):
+            return False
+        if not _is_noted(step) and step.operator.name not in _LINEAR:
+            return False
+        if len(step.parents) > 1 and step.operator.name not in _SUMS:
+            return False  # x * x
+    return True
+
+
+def _stays_away(made: Made, source: Made) -> bool:
+    """Whether a function of a tensor is certainly not 0 where that is."""
+    away = False
+    for step in reversed(list(_way(made, source))):
+        assert step.operator is not None
+        if isinstance(step.note, Activation):
+            away = away or step.note.at_zero != 0
+        elif step.operator.name in _EXPONENTIALS:
+            away = True
+        elif step.operator.name in _SUMS:
+            away = False
+    return away
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +184,6 @@ class OneFunction(Identity):
     def __call__(self, call: Call) -> Any:
         """Rebuild the output, which ``call.function`` returns for any argument."""
         (x,) = call.args
-        call.note = Activation(0.0)
         return RatioGradient.apply(x, call.function, torch.zeros_like(x))
 
 
@@ -118,8 +200,11 @@ class Joined:
     kind: str = "activation"
     plain: bool = False
     plain_for_one: bool = False
+    reshapes: bool = False
     stateful: bool = False
     in_place: bool = False
+    recomputes: bool = False
+    cuts: bool = False
     inplace_position: None = None
     special: None = None
     twin: None = None
@@ -136,51 +221,181 @@ class Joins(Protocol):
     stabilises: bool
 
 
-def join(
+@dataclass(frozen=True)
+class Joint:
+    """What to call where functions of one tensor meet, and what is noted of it.
+
+    Attributes:
+        operator (Operator or Joined): what to call.
+        args (tuple): with these arguments.
+        kwargs (dict): likewise.
+        relevant (int): how many of them carry relevance.
+        parents (list of Made): for the record of the output.
+        note (Any): likewise.
+    """
+
+    operator: Any
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    relevant: int
+    parents: list[Made]
+    note: Any = None
+
+
+def joint(
     table: Joins,
+    tape: Tape,
     operator: Any,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     parents: list[Made],
-    source: Made,
-) -> tuple[Any, tuple[Any, ...], dict[str, Any], int]:
-    """Let an operator that joins functions of one tensor be one function of it.
+) -> Joint | None:
+    """Return how to treat an operator at which functions of one tensor meet.
+
+    It stays as it is, if what is computed is linear, or if its operands hand on all
+    relevance as they are; or with constant factors; or it becomes a function of the
+    tensor itself.
 
     Returns:
-        What to call instead, and how many of its arguments carry relevance: the
-        same, if the operands hand on all relevance as they are; the same with
-        constant factors; or a function of the tensor itself. 0, and the same, if
-        they are no functions of a tensor of their shape.
+        Joint or None: None if nothing meets: the operands are no functions of one
+        tensor of their shape.
     """
-    operands = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
-    known, shape = source.source or (None, None)
-    x = alive(known) if known is not None else None
-    for made, operand in zip(parents, operands, strict=True):
-        x, shape = (operand, operand.shape) if made is source else (x, shape)
-    if any(t.shape != shape for t in operands):
-        return operator, args, kwargs, 0
+    if len(parents) > 1 and common_source(parents) is None:
+        return None  # the usual case
+    name = operator.name
+    given = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
+    operands = [t for t in given if t.requires_grad]
+    shape = operands[0].shape
+    found = _constants_in(tape, given) if tape.cuts else []
+    if any(t.shape != shape for t in operands) or any(
+        t.shape != shape for t, _ in found
+    ):
+        return None  # of elements of another tensor
+    conditions = [made for _, made in found if _is_condition(made)]
+    cuts = [made for _, made in found if not _is_condition(made)]
+    if name in _BY_CONDITION and not conditions:
+        return None  # elements of different functions
+    if name in BENDS and len(given) < 2:
+        return None  # the largest of one tensor
+    if name in BENDS and len(parents) == 1 and not found:
+        return Joint(operator, args, kwargs, 1, parents, Activation(0.0))
+    records = [*parents, *cuts]
+    source = common_source([*records, *conditions])
+    if source is None:
+        return None
+    x, known = _source_of(source, operands, parents)
+    if known != shape:
+        return None
     keep = [conserves(made, source) for made in parents]
-    if table.stabilises and x is not None:
-        keep = [False]  # each operator on the way would absorb a little
-    if all(keep) or (operator.kind == "quotient" and keep[0]):
-        return operator, args, kwargs, len(keep)
-    if operator.kind == "product" and any(keep):
-        lasting = {id(t) for t, k in zip(operands, keep, strict=True) if k}
+    same = Joint(operator, args, kwargs, len(parents), [source])
+    linear = all(is_linear(made, source) for made in records)
+    if linear and not conditions and name in _SUMS:
+        return replace(same, note=FUNCTION) if all(keep) else same
+    note = Activation(math.nan if _is_away(name, records, source) else 0.0)
+    if len(records) == 1:  # and a condition
+        return replace(same, note=note)
+    if not (table.stabilises and x is not None):  # else all would absorb a little
+        if (all(keep) and not cuts) or (operator.kind == "quotient" and keep[0]):
+            return replace(same, note=note)
+        if operator.kind == "product" and any(keep):
+            lasting = {id(t) for t, k in zip(operands, keep, strict=True) if k}
 
-        def constant(tensor: Tensor) -> Tensor:
-            keeps = id(tensor) in lasting or not tensor.requires_grad
-            return tensor if keeps else tensor.detach()
+            def constant(tensor: Tensor) -> Tensor:
+                keeps = id(tensor) in lasting or not tensor.requires_grad
+                return tensor if keeps else tensor.detach()
 
-        args, kwargs = map_tensors(constant, args), map_tensors(constant, kwargs)
-        return operator, args, kwargs, sum(keep)
+            args, kwargs = map_tensors(constant, args), map_tensors(constant, kwargs)
+            return Joint(operator, args, kwargs, sum(keep), [source], note)
     if x is None:
-        return operator, args, kwargs, 0
+        return None
     args = map_tensors(Tensor.detach, args)
     kwargs = map_tensors(Tensor.detach, kwargs)
     rule = table.one_function
     assert rule is not None
     function = functools.partial(_whatever, operator.function, args, kwargs)
-    return Joined(operator.name, function, rule), (x,), {}, 1
+    return Joint(Joined(name, function, rule), (x,), {}, 1, [source], note)
+
+
+def _source_of(
+    source: Made, operands: list[Tensor], parents: list[Made]
+) -> tuple[Tensor | None, torch.Size | None]:
+    """Return the tensor of a record, None if it is gone, and its shape."""
+    for made, operand in zip(parents, operands, strict=True):
+        if made is source:
+            return operand, operand.shape
+    known, shape = source.source or (None, None)
+    return (None if known is None else alive(known)), shape
+
+
+def _is_away(name: str, records: list[Made], source: Made) -> bool:
+    """Whether a function that is joined is certainly not 0 where its tensor is."""
+    away = [_stays_away(made, source) for made in records]
+    if name in ("sub", "subtract", "rsub"):
+        return sum(away) == 1
+    if name in _SUMS or name in _CHOOSES:
+        return any(away)
+    return away[0] if name in _QUOTIENTS else all(away)
+
+
+def _is_condition(made: Made) -> bool:
+    """Whether a constant only says where a tensor is larger than another."""
+    while made.note in _CUT:
+        if made.note == CONDITION:
+            return True
+        made = made.parents[0]
+    return False
+
+
+def _constants_in(tape: Tape, given: list[Tensor]) -> list[tuple[Tensor, Made]]:
+    """Return the constants that were made of what carries relevance."""
+    return [
+        (tensor, made)
+        for tensor in given
+        if not tensor.requires_grad and (made := tape.of(tensor)) is not None
+    ]
+
+
+def hand_on(
+    tape: Tape, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Made | None:
+    """Return the record of a function of constants that were made of a tensor.
+
+    None if another tensor is an operand: it may be the sum of a softmax written out.
+    """
+    found = [(t, tape.of(t)) for t in tensors_in((args, kwargs))]
+    records = [made for _, made in found if made is not None]
+    if not records or any(made is None and t.numel() > 1 for t, made in found):
+        return None
+    source = _one(records)
+    return None if source is None else Made(operator, [source], tape, CUT)
+
+
+def compared(
+    tape: Tape, operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Made | None:
+    """Return the record of a condition, None if it is not one of one tensor of ours."""
+    found = map(tape.of, tensors_in((args, kwargs)))
+    records = [made for made in found if made is not None]
+    if not records:
+        return None
+    source = _one(records)
+    tape.cuts = tape.cuts or source is not None
+    return None if source is None else Made(operator, [source], tape, CONDITION)
+
+
+def has_record(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> bool:
+    """Whether a constant among the arguments may have been made of a tensor of ours."""
+    given = (*args, *kwargs.values()) if kwargs else args
+    for value in given:
+        if getattr(value, "_made", None) is not None and not value.requires_grad:
+            return True
+    return False
+
+
+def _one(records: list[Made]) -> Made | None:
+    """Return the tensor of which all are functions, or which all of them are."""
+    same = all(made is records[0] for made in records)
+    return records[0] if same else common_source(records)
 
 
 def _whatever(

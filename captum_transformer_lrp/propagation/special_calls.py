@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .call import carries_relevance, map_tensors
+from .call import carries_relevance, map_tensors, tensors_in
+from .rules.addends import ELLIPSIS, einsum_indices
 
 Arguments = tuple[Any, ...]
 Keywords = dict[str, Any]
@@ -70,6 +71,19 @@ def _bounded(function: Any, args: Arguments, kwargs: Keywords) -> Any:
     if isinstance(high, Tensor):
         x = torch.minimum(x, high)
     return x
+
+
+def _einsum(function: Any, args: Arguments, kwargs: Keywords) -> Any:
+    """``einsum("...,...->...", a, b)`` is ``a * b``."""
+    factors, output = einsum_indices(args)
+    operands = [t for t in tensors_in(args) if carries_relevance(t)]
+    if len(factors) != 2 or len(operands) != 2 or factors[0] != factors[1]:
+        return NotImplemented
+    if output is None:
+        output = [index for index in factors[0] if index in ELLIPSIS]
+    if len(set(output)) < len(output) or output != factors[0]:
+        return NotImplemented
+    return operands[0] * operands[1]
 
 
 # ------------------------------------------------------------------------- addends
@@ -178,12 +192,13 @@ SPECIAL_CALLS: dict[str, Special] = {
     **dict.fromkeys(_CONVOLUTIONS.split(), partial(_bias_apart, 2)),
     "bilinear": partial(_bias_apart, 3),
     "pow": _power,
+    "einsum": _einsum,
 }
 
 #: of these, the ones that are ordinary with one relevant argument, if their rule is
 #: torch's own gradient then
 ADDENDS = frozenset(
-    ["addmm", "addmv", "baddbmm", "addbmm", "bilinear", *_CONVOLUTIONS.split()]
+    """addmm addmv baddbmm addbmm bilinear einsum""".split() + _CONVOLUTIONS.split()
 )
 
 

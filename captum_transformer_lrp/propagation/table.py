@@ -10,7 +10,14 @@ from torch import nn
 from .composites import Composite
 from .decompositions import DECOMPOSITIONS, torch_decomposition
 from .functions import OPENED, Opened
-from .joins import ELEMENTWISE, JOINS, OneFunction
+from .joins import (
+    BENDS,
+    CONDITIONS,
+    CUTS,
+    ELEMENTWISE,
+    JOINS,
+    OneFunction,
+)
 from .operators import (
     FOLLOWED,
     inplace_argument,
@@ -50,6 +57,13 @@ from .special_calls import ADDENDS, GRIDS, SPECIAL_CALLS, Special
 #: operators that combine elements in the way that an argument names
 REDUCTIONS = frozenset({"scatter_reduce", "index_reduce", "segment_reduce"})
 
+#: operators that keep the order of the elements of one tensor, or select of it
+RESHAPES = frozenset(
+    """view view_as reshape reshape_as _unsafe_view flatten unflatten ravel squeeze
+    expand expand_as broadcast_to contiguous clone alias atleast_1d atleast_2d
+    atleast_3d getitem""".split()
+)
+
 #: operators that take the shape or dtype of their second argument, not its values
 IMITATES = frozenset("view_as reshape_as expand_as type_as".split())
 
@@ -80,7 +94,12 @@ class Operator:
         out_of_place (Callable | None): the operator that returns a new tensor instead.
         imitates (bool): of its second argument it takes the shape or dtype only.
         joins (bool): it may join functions of one tensor, see :mod:`.joins`.
+        bends (bool): of one tensor and a constant it is no linear function.
         elementwise (bool): of one relevant argument it is a function of each element.
+        cuts (bool): likewise, and a rule may make it a constant.
+        compares (bool): it makes conditions.
+        recomputes (bool): it works in place, and its rule out of place.
+        reshapes (bool): of an unchanged shape it returns the tensor as it was.
         inplace_position (int | None): where a python function takes ``inplace``.
         differentiates (bool): it asks autograd for gradients.
         twin (Callable | None): python code that does the same by other operators:
@@ -89,6 +108,9 @@ class Operator:
     """
 
     __slots__ = (
+        "bends",
+        "compares",
+        "cuts",
         "differentiates",
         "elementwise",
         "follows",
@@ -104,6 +126,8 @@ class Operator:
         "out_of_place",
         "plain",
         "plain_for_one",
+        "recomputes",
+        "reshapes",
         "rule",
         "special",
         "stateful",
@@ -123,7 +147,14 @@ class Operator:
         self.rule = None if rule is None else table.in_form(rule, self.kind, self.name)
         self.imitates = self.name in IMITATES
         self.elementwise = self.name in ELEMENTWISE or self.kind == "activation"
-        self.joins = self.name in JOINS and table.one_function is not None
+        one_function = table.one_function is not None
+        self.joins = self.name in JOINS and one_function
+        self.bends = self.name in BENDS
+        pointwise = self.elementwise or self.kind == "step"
+        self.cuts = one_function and self.kind in CUTS and pointwise
+        self.compares = one_function and self.name in CONDITIONS
+        self.reshapes = self.name in RESHAPES
+        self.recomputes = self.in_place and self.name != "setitem"
         self.differentiates = spelled in ("grad", "backward")
         self.stateful = stateful = self.name in STATEFUL
         self.special: Special | None = None

@@ -92,6 +92,8 @@ class Named:
 
 
 UNSEEN, VIEW = Named("unseen"), Named("view", "structural")
+#: into a part of a tensor
+WRITE = Named("write", "structural")
 
 
 def note(tensor: Tensor, made: Made) -> None:
@@ -127,9 +129,15 @@ class Unseen:
 
 
 class Tape:
-    """The records of one pass."""
+    """The records of one pass.
+
+    Attributes:
+        cuts (bool): constants have records too, that rules made of what carries
+            relevance, or conditions of it, see :mod:`.joins`.
+    """
 
     def __init__(self) -> None:
+        self.cuts = False
         self.gaps: list[tuple[int, int]] = []
         self.seen_to = node_number()
         self.starts: dict[int, Made] = {}  # of the leaves, by their ids

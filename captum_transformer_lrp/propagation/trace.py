@@ -30,7 +30,9 @@ from .composites import Composite
 from .constants import constant_part, written_by_constants
 from .cuts import Cut, cut_by
 from .engine import Beginning, Engine
-from .rules import PlainGradient, Rule
+from .gates import Activation
+from .gradients import part_of_zero
+from .rules import Identity, PlainGradient, Rule
 from .table import Operator, table_for
 
 
@@ -381,6 +383,7 @@ class TracingEngine(Engine):
         alone = None
         if self._times_value:
             alone = constant_part(operator, args, kwargs, output)
+            alone = self._of_zero(found, args, kwargs, output) or alone
         # what is written into a view, or into an argument that came back, reaches it
         given = {id(t) for t in tensors_in((args, kwargs))}
         view = operator.kind == "structural" or id(output) in given
@@ -466,7 +469,8 @@ class TracingEngine(Engine):
                 args, kwargs = self._watch_inputs(index, args, kwargs)
             output = super().apply_to_module(rule, module, args, kwargs, output)
             with torch._C.DisableTorchFunction():
-                return self._watch_output(index, output)
+                alone = self._of_zero(rule, args, kwargs, output)
+                return self._watch_output(index, output, alone)
         # its own gradient, between the aliases that it was given and a copy
         output = super().apply_to_module(rule, module, args, kwargs, output)
         with torch._C.DisableTorchFunction():
@@ -493,6 +497,21 @@ class TracingEngine(Engine):
 
         with torch._C.DisableTorchFunction():
             return map_tensors(alias, args if changed is None else changed)
+
+    def _of_zero(
+        self, rule: Rule | None, args: Any, kwargs: Any, output: Any
+    ) -> list[Tensor] | None:
+        """Return what the identity rule cannot hand to an input that is 0."""
+        if not (isinstance(rule, Identity) and self._times_value):
+            return None
+        relevant = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
+        if not relevant or relevant[0].shape != output.shape:
+            return None
+        note = self._note
+        at_zero = note.at_zero if isinstance(note, Activation) else 0.0
+        with torch.no_grad():
+            part = part_of_zero(relevant[0].detach(), output.detach(), at_zero)
+            return [part] if bool(part.any()) else None
 
     def _module_alone(
         self, module: nn.Module, args: Any, kwargs: Any

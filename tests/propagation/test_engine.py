@@ -534,6 +534,32 @@ def test_checkpoint_without_reentry_gives_the_same(method: Any) -> None:
     assert relative(method(checkpointed).attribute(x, target=1), expected) < 1e-13
 
 
+@pytest.mark.parametrize("method", [AttnLRP, CPLRP, EpsilonLRP])
+@pytest.mark.parametrize(
+    "function",
+    [
+        functional.gelu,
+        functional.elu,
+        lambda z: torch.where(z > 0, z, z.exp() - 1),
+        lambda z: z.exp() * (1 + z.exp()).reciprocal() + z,
+        lambda z: functional.layer_norm(z, z.shape[-1:]),
+        lambda z: z.pow(3),
+        lambda z: z / z.norm(),
+        lambda z: z + z.softmax(-1),
+    ],
+)
+def test_checkpoint_around_one_function_gives_the_same(
+    function: Any, method: Any
+) -> None:
+    """Nothing in it multiplies."""
+    layer, x = nn.Linear(4, 4).double(), torch.randn(3, 4).double()
+    expected = method(lambda x: function(layer(x))).attribute(x, target=1)
+    found = method(
+        lambda x: checkpoint(function, layer(x), use_reentrant=False)
+    ).attribute(x, target=1)
+    assert relative(found, expected) < 1e-13
+
+
 def test_checkpoint_without_reentry_around_modules_with_rules() -> None:
     model = tiny()
     table = {nn.LayerNorm: rules.Detach()}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...errors import RuleError, UnknownOperatorError
 from ..call import Call, carries_relevance, tensors_in
-from ..gates import Activation
+from ..gates import Activation, scaled
 from ..gradients import RatioGradient, kept_here, value_and_slope_at_zero
 from .base import Rule
 
@@ -22,9 +22,10 @@ class Identity(Rule):
     """Relevance passes an elementwise non-linearity unchanged: ``R_in = R_out``.
 
     The gradient is ``g f(x) / x``, with the limit ``f'(0)`` at ``x = 0``; where
-    ``f(0) != 0`` (sigmoid, exp) no limit exists and ``|x|`` is bounded below by the
-    machine epsilon of its dtype. AttnLRP (arXiv 2402.05602), Sec. 3.3.2. Shapes: input
-    and output alike. Conserves, element by element.
+    ``f(0) != 0`` (sigmoid, exp) no limit exists: ``|x|`` is bounded below by the
+    machine epsilon of its dtype, and at 0 ``f(0)`` is a constant that absorbs all.
+    AttnLRP (arXiv 2402.05602), Sec. 3.3.2. Shapes: input and output alike. Conserves,
+    element by element, but where ``x`` is 0 and ``f(0)`` is not.
     """
 
     form: ClassVar[Literal["elementwise"]] = "elementwise"
@@ -90,6 +91,7 @@ class ConstantFactor(Rule):
             RuleError: if the call is no module with one tensor of one shape.
         """
         x, output = _one_tensor_in_and_out(self, call)
+        call.note = scaled(call.made(x))
         return RatioGradient.apply(x, lambda t: output.to(t.dtype), 0.0)
 
 
@@ -218,8 +220,11 @@ class Power(Rule):
             return Identity()(call) if bool((exponent > 0).all()) else call.value()
         if exponent <= 0:
             return call.value()
+        if exponent == 1:
+            return call.run()
         if exponent != 2:
             return Identity()(call)
+        call.note = Activation(0.0)
         x = call.argument(0, "input", call.kwargs.get("self"))
         return torch.mul(x, x.detach())
 

@@ -7,10 +7,10 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from ..call import Call, carries_relevance, map_tensors
-from ..gates import gate_strength, is_sum_of
+from ..call import Call, map_tensors
+from ..gates import Activation, gate_strength, is_pair_of_one, is_sum_of, scaled
 from ..gradients import scale_output_gradient
-from .addends import relevant_factors
+from .addends import multiplies_pairs, relevant_factors
 from .base import Rule
 from .reductions import share_of_each
 
@@ -66,16 +66,25 @@ class UniformProduct(Rule):
         return output if share == 1 else scale_output_gradient(output, share)
 
 
+#: of a tensor and itself: its square, element by element
+_SQUARES = frozenset(["mul", "multiply"])
+
+
 @dataclass(frozen=True, kw_only=True)
 class GatedProduct(Rule):
     """In ``gate * value`` the gate is a constant: the value receives everything.
 
     CP-LRP (Ali et al., arXiv 2202.07304) extended to gated linear units, as AttnLRP's
-    baseline does: the factor that comes out of an activation is the gate, whether a
-    module or a line of python multiplies it. Where both factors do, the one whose
-    activation does not vanish at 0 (a sigmoid) is the gate. Without a gate, or with two
-    equal ones, the factors share evenly (:class:`UniformProduct`). Matrix products
-    have no gate. Conserves.
+    baseline does. A gate is a factor that is a non-linear function of one tensor,
+    element by element, however it is written and moved about
+    (:func:`~..gates.gate_strength`). Where both factors are, the one that does not
+    vanish at 0 (a sigmoid) is the gate. Without a gate, or with two equal ones, the
+    factors share evenly (:class:`UniformProduct`). Conserves.
+
+    A product that sums as well has no gate: ``a @ b``, though its inner dimension may
+    be 1, and ``linalg.vecdot(a, b)``, which is ``(a * b).sum(-1)``, where the gate is
+    seen. What is 0 at 0 is told by the activation alone: ``(1 + tanh(z)) / 2`` is as
+    strong as ``tanh(z)``, not as ``sigmoid(2 * z)``, which it equals.
     """
 
     inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
@@ -83,13 +92,15 @@ class GatedProduct(Rule):
 
     def __call__(self, call: Call) -> Any:
         """Run the call with the gate detached."""
-        if call.operator in ("mul", "multiply"):
-            first = call.argument(0, "input", call.kwargs.get("self"))
-            second = call.argument(1, "other")
-            if carries_relevance(first) and carries_relevance(second):
-                strengths = [gate_strength(call.made(t)) for t in (first, second)]
+        if multiplies_pairs(call):
+            factors = relevant_factors(call)
+            records = [call.made(t) for t in factors]
+            if call.operator in _SQUARES and is_pair_of_one(records):
+                call.note = Activation(0.0)
+            elif len(factors) == 2:
+                strengths = list(map(gate_strength, records))
                 if strengths[0] != strengths[1]:
-                    gate = first if strengths[0] > strengths[1] else second
+                    gate = factors[strengths[1] > strengths[0]]
                     return call.run_with(
                         *call.replacing(Tensor.detach, only={id(gate)})
                     )
@@ -131,6 +142,8 @@ class ConstantDenominator(Rule):
             call.made(denominator), call.made(numerator)
         ):
             return call.run()
+        if position:
+            call.note = scaled(call.made(numerator))
         if denominator is numerator and position:  # x / x: only once a constant
             return call.run_with(
                 (call.args[0], denominator.detach(), *call.args[2:]), call.kwargs

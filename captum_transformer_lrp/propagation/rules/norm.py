@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..call import Call, carries_relevance
+from ..gates import scaled
 from ..gradients import LinearizedNorm
 from .base import Rule
 from .linear_map import merged
@@ -49,7 +50,23 @@ class ConstantScale(Rule):
         weight, bias = _affine(call)
         if carries_relevance(weight) or carries_relevance(bias):
             return call.decompose(_affine_outside, call, weight, bias)
+        if not _mixes(call):
+            call.note = scaled(call.made(x))
         return norm(call, x, weight)
+
+
+def _mixes(call: Call) -> bool:
+    """Whether a mean of other elements is subtracted from each."""
+    if call.operator in ("instance_norm", "batch_norm"):
+        return bool(call.argument(5, *_BY_BATCH[call.operator]))
+    return call.operator != "rms_norm"
+
+
+#: the argument that asks for the statistics of the batch, and its default
+_BY_BATCH = {
+    "instance_norm": ("use_input_stats", True),
+    "batch_norm": ("training", False),
+}
 
 
 def _affine(call: Call) -> tuple[Tensor | None, Tensor | None]:
