@@ -36,7 +36,7 @@ from .functions import APPLY, Opened, to_open
 from .gates import Scaled, activation_behind
 from .identifiers import Identifiers
 from .installed import EAGER, MODULES, engine_here, leave_mode, thread
-from .joins import CONDITION, CUT, compared, hand_on, has_record, joint
+from .joins import CONDITION, CUT, compared, hand_on, joint
 from .operators import transparent
 from .passes import Passes
 from .registry import Layers
@@ -240,6 +240,7 @@ class Engine(TorchFunctionMode):
         parents: list[Made] = []
         constants: list[Any] | None = None
         carrier: Any = None
+        cuts, remade = tape.cuts, False  # constants that a rule made of such tensors
         given = args if not kwargs else (*args, *kwargs.values())
         for place, value in enumerate(given):
             cls = value.__class__
@@ -247,6 +248,8 @@ class Engine(TorchFunctionMode):
                 continue
             if cls is Tensor or isinstance(value, Tensor):
                 if not value.requires_grad:
+                    if cuts and getattr(value, "_made", None) is not None:
+                        remade = True
                     continue
                 found = getattr(value, "_made", None)
                 if (
@@ -287,7 +290,7 @@ class Engine(TorchFunctionMode):
         if not parents and operator.kind not in self.starts_at:
             if operator.kind in _COMPUTES:
                 self._in_transform()  # noted, for a message
-            if tape.cuts and operator.elementwise and has_record(args, kwargs):
+            if remade and operator.elementwise:
                 return self._constant_of(hand_on, operator, func, args, kwargs or {})
             return func(*args, **kwargs) if kwargs else func(*args)
         if not self._nested:
@@ -302,9 +305,7 @@ class Engine(TorchFunctionMode):
         if operator.imitates:
             parents = parents[:1]
         relevant = len(parents)
-        if operator.joins and (
-            relevant > 1 or operator.bends or (tape.cuts and has_record(args, kwargs))
-        ):
+        if operator.joins and (relevant > 1 or operator.bends or remade):
             found = joint(self.table, tape, operator, args, kwargs or {}, parents)
             if found is not None and not operator.recomputes:
                 operator, args, kwargs = found.operator, found.args, found.kwargs

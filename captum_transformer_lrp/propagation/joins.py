@@ -87,9 +87,13 @@ _MAXIMUM_STEPS = 32
 
 def _is_function(made: Made) -> bool:
     """Whether a tensor is a function of one other, element by element."""
-    if made.operator is None or not is_of_one(made):
+    if made.operator is None:
         return False
-    return made.operator.name in ELEMENTWISE or made.note in _CUT or _is_noted(made)
+    if made.operator.name not in ELEMENTWISE and (
+        made.note is None or not (made.note in _CUT or _is_noted(made))
+    ):
+        return False
+    return is_of_one(made)
 
 
 def _is_noted(made: Made) -> bool:
@@ -381,15 +385,6 @@ def compared(
     source = _one(records)
     tape.cuts = tape.cuts or source is not None
     return None if source is None else Made(operator, [source], tape, CONDITION)
-
-
-def has_record(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> bool:
-    """Whether a constant among the arguments may have been made of a tensor of ours."""
-    given = (*args, *kwargs.values()) if kwargs else args
-    for value in given:
-        if getattr(value, "_made", None) is not None and not value.requires_grad:
-            return True
-    return False
 
 
 def _one(records: list[Made]) -> Made | None:
