@@ -883,11 +883,10 @@ class Engine(TorchFunctionMode):
             ModelStateError: if part of the model is checkpointed by re-entering
                 autograd, which cannot be explained.
         """
+        unseen = self.tape.unseen(output, self._may_be_unseen)
         if self.unknown.choice != "gradient":
-            self.unknown.report(
-                self.tape.unseen(output, self._may_be_unseen),
-                self.tape.nodes_on_the_way(output, self.unknown.nodes),
-            )
+            nodes = self.tape.nodes_on_the_way(output, self.unknown.nodes)
+            self.unknown.report(unseen, nodes)
 
     def arrived(self, output: Any) -> Any:
         """Return what the model returned, noted where no operator seen had made it."""

@@ -51,7 +51,7 @@ from .special_calls import ADDENDS, GRIDS, SPECIAL_CALLS, Special
 REDUCTIONS = frozenset({"scatter_reduce", "index_reduce", "segment_reduce"})
 
 #: operators that take the shape or dtype of their second argument, not its values
-IMITATES = frozenset("view_as reshape_as expand_as type_as".split())
+IMITATES = frozenset("view_as reshape_as expand_as type_as to".split())
 
 #: operators that draw random numbers or change a module in training mode
 STATEFUL = frozenset(
