@@ -34,13 +34,14 @@ Made by `python -m tests.zoo --third-party --page` from the records of a sweep; 
 edit. Small models of other libraries with random weights, in float64 on the CPU, are
 explained by the unmodified engine and go through every check of
 [the architectures of transformers and timm](zoo.md). None of these libraries knows this
-package or is a dependency of it.
+package.
 
 {summary}
 
 "Worst error" is the largest `error` or `loss` of a library: the part of a score that
 went where the trace of CP-LRP saw no operator, or that is neither relevance at the
-inputs nor put in by constants.
+inputs nor put in by constants. Where it is above 1e-12, a model computes parts of
+itself in float32, whatever its inputs are.
 
 To measure all again, in about 20 minutes, beside the extras `transformers` and `timm`
 (torch stays as it is):
