@@ -41,6 +41,7 @@ from .operators import transparent
 from .passes import Passes
 from .registry import Layers
 from .rules import PlainGradient, Rule
+from .rules.linear_map import LinearRule
 from .rules.reductions import FOLDED
 from .special_calls import may_be_special
 from .table import Operator, table_for
@@ -452,7 +453,7 @@ class Engine(TorchFunctionMode):
         if operator.stateful:
             self._check_state(operator, args, kwargs)
         rule = self.rule_for(operator)
-        if rule is None:
+        if rule is None or (isinstance(rule, LinearRule) and _is_sparse(args)):
             return self._without_rule(operator, args, kwargs)
         alone = relevant == 1 and operator.name not in FOLDED
         if isinstance(rule, PlainGradient) or (alone and rule.plain_for_one):
@@ -1019,6 +1020,13 @@ def _write_out(
     if out.shape != result.shape:
         out.resize_(result.shape)
     return out.copy_(result)
+
+
+def _is_sparse(args: tuple[Any, ...]) -> bool:
+    """Whether a sparse tensor carries relevance, whose contributions are not told."""
+    return any(
+        t.layout is not torch.strided for t in tensors_in(args) if t.requires_grad
+    )
 
 
 def _no_leaf(tensor: Tensor) -> Tensor:

@@ -96,7 +96,7 @@ OPERATORS: dict[str, frozenset[str]] = {
         linalg_vecdot linalg_matmul addmm baddbmm addbmm addmv conv1d conv2d conv3d
         conv_transpose1d conv_transpose2d conv_transpose3d convolution conv_tbc
         tensordot kron grouped_mm _grouped_mm cross linalg_cross chain_matmul
-        linalg_multi_dot prod cumprod
+        linalg_multi_dot prod cumprod _sparse_mm spmm dsmm
     """),
     "quotient": _names("""
         div divide true_divide linalg_solve linalg_solve_triangular

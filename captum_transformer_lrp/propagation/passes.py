@@ -63,6 +63,8 @@ class Passes:
 
     def keep(self, tensor: Tensor) -> Kept:
         """Return the values of a tensor, safe from what the model writes into it."""
+        if tensor.layout is not torch.strided:  # clamped and compared on the way back
+            return Kept(tensor.detach().to_dense())
         kept = Kept(tensor)
         place = tensor.untyped_storage().data_ptr()
         self._kept.setdefault(place, []).append(weakref.ref(kept))
@@ -72,6 +74,8 @@ class Passes:
         """Copy what is kept of the memory that the model is about to write into."""
         if torch._C._functorch.is_functorch_wrapped_tensor(target):
             return  # inside vmap: it has no memory of its own, and is never kept
+        if target.layout is not torch.strided:
+            return  # a dense copy of it is kept
         for reference in self._kept.pop(target.untyped_storage().data_ptr(), ()):
             kept = reference()
             if kept is not None:
