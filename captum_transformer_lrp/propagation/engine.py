@@ -38,7 +38,7 @@ from .identifiers import Identifiers
 from .installed import EAGER, MODULES, engine_here, leave_mode, thread
 from .joins import FUNCTION, common_source, join
 from .operators import transparent
-from .passes import Passes
+from .passes import SPARSE, Passes
 from .registry import Layers
 from .rules import PlainGradient, Rule
 from .rules.linear_map import LinearRule
@@ -1024,9 +1024,7 @@ def _write_out(
 
 def _is_sparse(args: tuple[Any, ...]) -> bool:
     """Whether a sparse tensor carries relevance, whose contributions are not told."""
-    return any(
-        t.layout is not torch.strided for t in tensors_in(args) if t.requires_grad
-    )
+    return any(t.layout in SPARSE for t in tensors_in(args) if t.requires_grad)
 
 
 def _no_leaf(tensor: Tensor) -> Tensor:

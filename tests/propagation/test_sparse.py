@@ -151,3 +151,21 @@ def test_sparse_relevance_is_explained_where_its_operator_is_known(
             EpsilonLRP(model).attribute(x, target=1)
     finally:
         registry.unregister(name)
+
+
+def test_ragged_tensors_are_not_sparse() -> None:
+    """Of examples of several lengths, as one at a time."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 3)).double()
+    parts = [torch.randn(length, 4).double() for length in (2, 5)]
+    ragged = torch.nested.nested_tensor(parts, layout=torch.jagged)
+
+    def scores(x: Tensor) -> Tensor:
+        out = model(x)
+        return (torch.nested.to_padded_tensor(out, 0.0) if x.is_nested else out).sum(1)
+
+    for method in (AttnLRP, EpsilonLRP):
+        found = method(scores).attribute(ragged, target=1).unbind()
+        for part, one in zip(parts, found, strict=True):
+            (expected,) = method(scores).attribute(part[None], target=1)
+            assert relative(one, expected) < 1e-12
