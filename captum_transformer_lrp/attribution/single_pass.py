@@ -24,7 +24,7 @@ from ..propagation import Composite, Engine
 from ..propagation.call import tensors_in
 from ..propagation.engine import refuse_replicas
 from ..propagation.precision import Raised
-from ..propagation.rules import AlphaBeta, PositiveProduct, ZPlus
+from ..propagation.rules import AlphaBeta, Detach, PositiveProduct, ZPlus
 from ..propagation.table import Table
 from .inputs import Inputs, prepare_inputs, why_it_failed
 from .places import (
@@ -40,6 +40,8 @@ from .units import Selector, Unit
 
 #: rules that take sums of positive and of negative contributions apart
 _BY_SIGN = (AlphaBeta, PositiveProduct, ZPlus)
+#: places in a message
+_NAMED_AT_MOST = 6
 
 
 @dataclass(frozen=True)
@@ -339,9 +341,26 @@ def _disconnected(engine: Engine, prepared: Inputs) -> LRPError:
             "inputs are explained as token identifiers; pass other numbers as floating "
             "point."
         )
-    return DisconnectedError(
-        f"the score does not depend on {names} through operators that "
-        f"{engine.composite.name} lets relevance pass. Explain logits rather than "
-        "probabilities (CP-LRP treats a softmax as constant), and look for detach() or "
-        "torch.no_grad() in the model."
-    )
+    method, cuts = engine.composite.name, getattr(engine, "cuts", ())
+    lines = [
+        f"the score does not depend on {names} through operators that {method} lets "
+        "relevance pass."
+    ]
+    if isinstance(engine.composite.rows.get("softmax"), Detach):
+        lines[0] += (
+            f" Explain logits rather than probabilities ({method} treats softmaxes and "
+            "exponentials as constants, AttnLRP does not)."
+        )
+    lines[0] += " To find the place, look for detach(), torch.no_grad() and "
+    if cuts:
+        lines[0] += "the like. The model itself cuts relevance off here:"
+        lines += [f"  {cut}" for cut in cuts[:_NAMED_AT_MOST]]
+        if len(cuts) > _NAMED_AT_MOST:
+            lines.append(f"  and {len(cuts) - _NAMED_AT_MOST} more")
+        lines.append(
+            "Explain a score of what comes before, or write what lies on the way to "
+            "the score with operators that have a gradient."
+        )
+    else:
+        lines[0] += "steps (sign, round) in the model."
+    return DisconnectedError("\n".join(lines))

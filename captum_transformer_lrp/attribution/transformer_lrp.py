@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
 
@@ -12,7 +14,7 @@ from torch import Tensor, nn
 from .._captum import GradientAttribution, log_usage
 from .._named import Named
 from ..description import Description
-from ..errors import TraceError
+from ..errors import DisconnectedError, TraceError
 from ..propagation import Composite, composite_named
 from ..propagation.composites import epsilon_lrp
 from ..propagation.registry import Row
@@ -265,7 +267,8 @@ class TransformerLRP(Named, GradientAttribution):
         additional_forward_args: Any,
         **options: Any,
     ) -> Explained:
-        return explain_once(
+        run = functools.partial(
+            explain_once,
             self.forward_func,
             inputs,
             target,
@@ -275,6 +278,11 @@ class TransformerLRP(Named, GradientAttribution):
             through=self.through,
             **{"composite": self.composite, **options},
         )
+        if "make_engine" in options:
+            return run()
+        with suppress(DisconnectedError):
+            return run()
+        return run(make_engine=TracingEngine)  # fails again, and names the places
 
     def __repr__(self) -> str:
         model = type(self.forward_func).__name__

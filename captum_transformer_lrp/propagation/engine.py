@@ -38,9 +38,10 @@ from .identifiers import Identifiers
 from .installed import EAGER, MODULES, engine_here, leave_mode, thread
 from .joins import CONDITION, CUT, compared, hand_on, joint
 from .operators import transparent
-from .passes import Passes
+from .passes import SPARSE, Passes
 from .registry import Layers
 from .rules import PlainGradient, Rule
+from .rules.linear_map import LinearRule
 from .rules.reductions import FOLDED
 from .special_calls import may_be_special
 from .table import Operator, table_for
@@ -496,7 +497,7 @@ class Engine(TorchFunctionMode):
         if operator.stateful:
             self._check_state(operator, args, kwargs)
         rule = self.rule_for(operator)
-        if rule is None:
+        if rule is None or (isinstance(rule, LinearRule) and _is_sparse(args)):
             return self._without_rule(operator, args, kwargs)
         alone = relevant == 1 and operator.name not in FOLDED
         if isinstance(rule, PlainGradient) or (alone and rule.plain_for_one):
@@ -938,11 +939,10 @@ class Engine(TorchFunctionMode):
             ModelStateError: if part of the model is checkpointed by re-entering
                 autograd, which cannot be explained.
         """
+        unseen = self.tape.unseen(output, self._may_be_unseen)
         if self.unknown.choice != "gradient":
-            self.unknown.report(
-                self.tape.unseen(output, self._may_be_unseen),
-                self.tape.nodes_on_the_way(output, self.unknown.nodes),
-            )
+            nodes = self.tape.nodes_on_the_way(output, self.unknown.nodes)
+            self.unknown.report(unseen, nodes)
 
     def arrived(self, output: Any) -> Any:
         """Return what the model returned, noted where no operator seen had made it."""
@@ -1082,6 +1082,11 @@ def _write_out(
     if out.shape != result.shape:
         out.resize_(result.shape)
     return out.copy_(result)
+
+
+def _is_sparse(args: tuple[Any, ...]) -> bool:
+    """Whether a sparse tensor carries relevance, whose contributions are not told."""
+    return any(t.layout in SPARSE for t in tensors_in(args) if t.requires_grad)
 
 
 def _no_leaf(tensor: Tensor) -> Tensor:

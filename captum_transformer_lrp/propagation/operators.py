@@ -63,6 +63,7 @@ OPERATORS: dict[str, frozenset[str]] = {
         meshgrid atleast_1d atleast_2d atleast_3d squeeze_multiple slice_copy view_copy
         requires_grad positive pin_memory align_to rename refine_names
         unsafe_split_with_sizes slice to_padded_tensor nested_tensor to_dense _to_copy
+        nested_to_padded_tensor
         _unsafe_view _pack_padded_sequence _pad_packed_sequence index _unsafe_index
         _unsafe_masked_index _unsafe_index_put put pad_sequence reflection_pad1d
         reflection_pad2d reflection_pad3d replication_pad1d replication_pad2d
@@ -96,7 +97,7 @@ OPERATORS: dict[str, frozenset[str]] = {
         linalg_vecdot linalg_matmul addmm baddbmm addbmm addmv conv1d conv2d conv3d
         conv_transpose1d conv_transpose2d conv_transpose3d convolution conv_tbc
         tensordot kron grouped_mm _grouped_mm cross linalg_cross chain_matmul
-        linalg_multi_dot prod cumprod
+        linalg_multi_dot prod cumprod _sparse_mm spmm dsmm
     """),
     "quotient": _names("""
         div divide true_divide linalg_solve linalg_solve_triangular

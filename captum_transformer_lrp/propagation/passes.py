@@ -18,6 +18,17 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+#: layouts of tensors that have no memory place by place
+SPARSE = frozenset(
+    (
+        torch.sparse_coo,
+        torch.sparse_csr,
+        torch.sparse_csc,
+        torch.sparse_bsr,
+        torch.sparse_bsc,
+    )
+)
+
 #: relevance of the output -> relevance of each operand, None for none
 Share = Callable[[Tensor], Sequence["Tensor | None"]]
 
@@ -63,6 +74,8 @@ class Passes:
 
     def keep(self, tensor: Tensor) -> Kept:
         """Return the values of a tensor, safe from what the model writes into it."""
+        if tensor.layout in SPARSE:  # clamped and compared on the way back
+            return Kept(tensor.detach().to_dense())
         kept = Kept(tensor)
         place = tensor.untyped_storage().data_ptr()
         self._kept.setdefault(place, []).append(weakref.ref(kept))
@@ -72,6 +85,8 @@ class Passes:
         """Copy what is kept of the memory that the model is about to write into."""
         if torch._C._functorch.is_functorch_wrapped_tensor(target):
             return  # inside vmap: it has no memory of its own, and is never kept
+        if target.layout in SPARSE:
+            return  # a dense copy of it is kept
         for reference in self._kept.pop(target.untyped_storage().data_ptr(), ()):
             kept = reference()
             if kept is not None:

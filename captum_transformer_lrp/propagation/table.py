@@ -65,7 +65,7 @@ RESHAPES = frozenset(
 )
 
 #: operators that take the shape or dtype of their second argument, not its values
-IMITATES = frozenset("view_as reshape_as expand_as type_as".split())
+IMITATES = frozenset("view_as reshape_as expand_as type_as to".split())
 
 #: operators that draw random numbers or change a module in training mode
 STATEFUL = frozenset(

@@ -253,9 +253,9 @@ class TracingEngine(Engine):
     ) -> Any:
         """See where the model itself cuts relevance off, on the way to the rules."""
         operator = self.table.operator(func)
+        given = args[:1] if operator.imitates else (args, kwargs or {})
         relevant = not self._closed and any(
-            t.requires_grad and self.tape.of(t) is not None
-            for t in tensors_in((args, kwargs or {}))
+            t.requires_grad and self.tape.of(t) is not None for t in tensors_in(given)
         )
         output = super().__torch_function__(func, types, args, kwargs)
         if relevant and not operator.name.startswith("attribute "):  # x.grad_fn

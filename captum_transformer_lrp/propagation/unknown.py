@@ -123,8 +123,9 @@ class UnknownOperators:
                 lines.append("  from captum_transformer_lrp import registry, rules")
                 lines += [
                     f'  registry.register("{name}", rules.PlainGradient())  # its own '
-                    "gradient; or give the module class that calls it a kind, if it is "
-                    "one function"
+                    "gradient, right if it is linear in what carries relevance; or "
+                    "give the module class that calls it a kind, if it is one "
+                    "function; or build the model without it, if it has such an option"
                     for name in unseen.names
                 ]
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import UserDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from captum.attr import NoiseTunnel
 from torch import Tensor, nn
 
-from captum_transformer_lrp import CPLRP, AttnLRP, GradientXInput
+from captum_transformer_lrp import CPLRP, AttnLRP, GradientXInput, TransformerLRP
 from captum_transformer_lrp.errors import (
     DisconnectedError,
     InputError,
@@ -231,8 +232,53 @@ def test_scores_that_are_not_finite_or_not_float() -> None:
 def test_disconnected_scores() -> None:
     with pytest.raises(DisconnectedError, match="Explain logits rather than prob"):
         CPLRP(lambda x: x.softmax(-1)).attribute(torch.ones(2, 3), target=0)
-    with pytest.raises(DisconnectedError, match=r"look for detach\(\)"):
-        AttnLRP(lambda x: x.detach() * 2).attribute(torch.ones(2, 3), target=0)
+    with pytest.raises(DisconnectedError, match=r"look for detach\(\).* and steps"):
+        AttnLRP(lambda x: x.sign() * 2).attribute(torch.ones(2, 3), target=0)
+
+
+class Part(nn.Module):
+    """A part of a model, in which relevance ends."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(2 * x)
+
+
+@torch.no_grad()
+def without_gradient(x: Tensor) -> Tensor:
+    return x * 3
+
+
+@pytest.mark.parametrize(
+    ("function", "place"),
+    [
+        (lambda x: x.detach() * 3, "0: detach, detached"),
+        (without_gradient, "0: mul, under torch.no_grad"),
+        (lambda x: x.argmax(-1, True) * torch.ones(3), "0: argmax, turned into"),
+        (lambda x: torch.ones(2, 3) * x.sum().item(), "0: item, read as a number"),
+    ],
+)
+@pytest.mark.parametrize("method", [AttnLRP, CPLRP, GradientXInput])
+def test_where_the_model_itself_ends_relevance_is_named(
+    method: type[TransformerLRP], function: Callable[[Tensor], Tensor], place: str
+) -> None:
+    lrp = method(nn.Sequential(Part(function)))
+    for explained in (lrp.attribute, lrp.trace):
+        with pytest.raises(DisconnectedError) as caught:
+            explained(torch.ones(2, 3), target=0)
+        message = str(caught.value)
+        assert f"cuts relevance off here:\n  {place}" in message
+        assert ("AttnLRP does not)" in message) == (method is CPLRP)
+
+
+def test_of_many_places_the_first_are_named() -> None:
+    parts = [Part(lambda x: x + x.detach()) for _ in range(8)]
+    model = nn.Sequential(*parts, Part(torch.detach))
+    with pytest.raises(DisconnectedError, match=r"\n  5: .*\n  and 3 more\nExplain"):
+        AttnLRP(model).attribute(torch.ones(2, 3), target=0)
 
 
 def test_an_input_without_influence_gets_zero() -> None:

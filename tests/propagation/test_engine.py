@@ -606,7 +606,11 @@ def test_checkpoint_of_a_hugging_face_model_gives_the_same() -> None:
     assert relative(found, expected) < 1e-13
 
 
-def test_reentrant_checkpoint_is_refused() -> None:
+@pytest.mark.parametrize("unknown", ["raise", "gradient"])
+@pytest.mark.parametrize("method", [AttnLRP, CPLRP, GradientXInput])
+def test_reentrant_checkpoint_is_refused(
+    method: type[TransformerLRP], unknown: str
+) -> None:
     model = tiny()
 
     def checkpointed(x: Tensor) -> Tensor:
@@ -615,7 +619,7 @@ def test_reentrant_checkpoint_is_refused() -> None:
         return model.head(x.mean(1))
 
     with pytest.raises(ModelStateError, match="use_reentrant=True"):
-        AttnLRP(checkpointed).attribute(embeddings(model), target=1)
+        method(checkpointed, unknown=unknown).attribute(embeddings(model), target=1)
 
 
 def test_active_dropout_is_said_and_draws_as_a_forward_pass_does() -> None:

@@ -458,6 +458,10 @@ def _by_number(x: Tensor) -> Tensor:
         (lambda x: x.softmax(-1) * x, {}),
         (lambda x: x.topk(1).values + x.max(), {}),
         (lambda x: x + torch.arange(2.0).detach(), {}),
+        (lambda x: x + torch.arange(2).to(x) + torch.arange(2).type_as(x), {}),
+        (lambda x: x + torch.arange(2).expand_as(x).reshape_as(x).view_as(x), {}),
+        (lambda x: x + torch.arange(2).to(**{"tensor": x}), {}),
+        (lambda x: x + x.to(torch.arange(2)), {"to": "turned into integers"}),
     ],
 )
 def test_where_the_model_cuts_relevance_off(function: Any, expected: Any) -> None:

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from captum_transformer_lrp import CPLRP, AttnLRP, GradientXInput
+from captum_transformer_lrp import CPLRP, AttnLRP, GradientXInput, TransformerLRP
 from captum_transformer_lrp.attribution.inputs import KNOWN_KEYS
 from captum_transformer_lrp.errors import LRPError, UnknownOperatorError
 from captum_transformer_lrp.propagation.precision import Raised
@@ -43,6 +43,21 @@ TOLERANCE = 1e-6
 FLOAT32_TOLERANCE = 1e-4
 
 Built = tuple[nn.Module, Any, Any]
+Method = type[TransformerLRP]
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What is owed instead of a number, where a model cannot be explained.
+
+    Args:
+        error (str): how it begins: the name of a subclass of ``LRPError``, and its
+            message.
+        why (str): in plain words, for the page.
+    """
+
+    error: str
+    why: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +77,8 @@ class Entry:
         float32 (str, optional): the part of a float64 model that computes in float32,
             named; its precision is then asked for :data:`FLOAT32_TOLERANCE`.
             Default: ``""``
-        refused (str, optional): how the error begins that is owed instead of a number:
-            the name of a subclass of ``LRPError``, and its message. Default: ``""``
+        refused (Refusal, optional): what CP-LRP, or AttnLRP, owes instead of a number.
+            Methods that do explain the model are checked as ever. Default: None
     """
 
     name: str
@@ -72,7 +87,7 @@ class Entry:
     output_field: str | None = None
     fused: Callable[[nn.Module], AbstractContextManager[Any] | None] | None = None
     float32: str = ""
-    refused: str = ""
+    refused: Refusal | None = None
 
     @property
     def key(self) -> str:
@@ -87,7 +102,10 @@ class Record:
     Attributes:
         status (str): ``"passed"``, ``"refused"`` as the entry says, ``"failed"``, or
             ``"not built"``.
-        cause (str): of a failure, one line.
+        cause (str): of a failure or refusal, one line.
+        why (str): a refusal is right.
+        explained_by (list of str): methods that explain what another one refuses.
+        tolerance (float): that the checks were held to.
         conservation (float): see the module.
         loss (float): see the module.
         rules (list of str): rules given to module classes, ``"class: rule"``.
@@ -102,6 +120,9 @@ class Record:
     group: str
     status: str = "failed"
     cause: str = ""
+    why: str = ""
+    explained_by: list[str] = field(default_factory=list)
+    tolerance: float = TOLERANCE
     conservation: float | None = None
     loss: float | None = None
     rules: list[str] = field(default_factory=list)
@@ -142,14 +163,14 @@ def examine(entry: Entry) -> Record:
             _check(entry, record, model, inputs, target, output)
             _check_unchanged(model, before)
         if entry.refused:
-            raise CheckError(f"a number instead of {entry.refused}")
+            raise CheckError(f"a number instead of {entry.refused.error}")
         record.status = "passed"
     except LRPError as error:
         if isinstance(error, UnknownOperatorError):
             record.unknown = _unknown_names(str(error))
         record.cause = describe(error)
-        if entry.refused and record.cause.startswith(entry.refused):
-            record.status = "refused"
+        if entry.refused and record.cause.startswith(entry.refused.error):
+            record.status, record.why = "refused", entry.refused.why
         elif record.unknown:
             record.cause = f"no rule for {', '.join(record.unknown)}"
     except Exception as error:
@@ -200,11 +221,44 @@ def _check(
     target: Any,
     out: Tensor,
 ) -> None:
-    tolerance = FLOAT32_TOLERANCE if entry.float32 else TOLERANCE
     if entry.float32:
+        record.tolerance = FLOAT32_TOLERANCE
         record.notes.append(f"float32 inside: {entry.float32}")
     target = largest(out) if target is None else target
-    expected = _scores(out, target)
+    together: dict[Method, Any] = {}
+    refusals: list[LRPError] = []
+    for method, check in _CHECKS.items():
+        try:
+            found = check(entry, record, model, inputs, target, out)
+        except LRPError as error:
+            if not entry.refused:
+                raise
+            refusals.append(error)
+            continue
+        if found is not None:
+            together[method] = found
+    tolerance = record.tolerance
+    if AttnLRP in together or refusals:
+        _check_batch(entry, record, model, inputs, target, together, tolerance)
+        _check_padding(entry, record, model, inputs, target, tuple(together), tolerance)
+    if refusals:
+        record.explained_by = [method(model).name for method in together]
+        raise refusals[0]
+
+
+def _check_accounted(
+    entry: Entry,
+    record: Record,
+    model: nn.Module,
+    inputs: Any,
+    target: Any,
+    out: Tensor,
+) -> Any:
+    """CP-LRP: all of the score is accounted for, and the trace tells of what it does.
+
+    Returns its relevance.
+    """
+    expected, tolerance = _scores(out, target), record.tolerance
     lrp = CPLRP(model, output_field=entry.output_field)
     trace = lrp.trace(inputs, target=target)
     record.conservation = trace.unseen
@@ -217,7 +271,7 @@ def _check(
             wide = lrp.trace(inputs, target=target)
         exact = max(wide.unseen, wide.conservation_error) <= TOLERANCE
         if exact and max(record.conservation, record.loss) <= FLOAT32_TOLERANCE:
-            tolerance = FLOAT32_TOLERANCE
+            record.tolerance = tolerance = FLOAT32_TOLERANCE
             record.notes.append(
                 "float32 inside: without its casts the error is "
                 f"{wide.unseen:.0e}, the loss {wide.conservation_error:.0e}"
@@ -235,17 +289,30 @@ def _check(
     _near("the untraced score", scores, float(expected.sum()), tolerance, scale)
     if not all(torch.isfinite(t).all() for t in _listed(found)):
         raise CheckError("CP-LRP is not finite")
-    _check_gradient(entry, record, model, inputs, target, tolerance)
+    return found
+
+
+def _check_general(
+    entry: Entry,
+    record: Record,
+    model: nn.Module,
+    inputs: Any,
+    target: Any,
+    out: Tensor,
+) -> Any:
+    """AttnLRP: finite, and equal between eager and fused attention.
+
+    Returns its relevance; None where it is not finite as the model's gradient is not.
+    """
     general = AttnLRP(model, output_field=entry.output_field)
     eager = general.attribute(inputs, target=target)
     if not all(torch.isfinite(t).all() for t in _listed(eager)):
         if _has_gradient(entry, model, inputs, target):
             raise CheckError("AttnLRP is not finite")
         record.notes.append("AttnLRP: the model's own gradient is not finite")
-        return
-    _check_fused(entry, record, model, inputs, target, eager, tolerance)
-    _check_batch(entry, record, model, inputs, target, (found, eager), tolerance)
-    _check_padding(entry, record, model, inputs, target, tolerance)
+        return None
+    _check_fused(entry, record, model, inputs, target, eager)
+    return eager
 
 
 def _check_unchanged(model: nn.Module, before: Any) -> None:
@@ -256,7 +323,12 @@ def _check_unchanged(model: nn.Module, before: Any) -> None:
 
 
 def _check_gradient(
-    entry: Entry, record: Record, model: nn.Module, inputs: Any, target: Any, tol: float
+    entry: Entry,
+    record: Record,
+    model: nn.Module,
+    inputs: Any,
+    target: Any,
+    out: Tensor,
 ) -> None:
     """Gradient x Input against autograd."""
     oracle = gradient_times_input(entry, model, inputs, target)
@@ -267,7 +339,14 @@ def _check_gradient(
     found = explainer.attribute(inputs, target=target)
     found = found if isinstance(found, Mapping) else {"": found}
     for (key, expected), value in zip(oracle.items(), found.values(), strict=True):
-        _same(f"Gradient x Input {key}", value, expected, tol)
+        _same(f"Gradient x Input {key}", value, expected, record.tolerance)
+
+
+_CHECKS: dict[Method, Callable[..., Any]] = {
+    CPLRP: _check_accounted,
+    GradientXInput: _check_gradient,
+    AttnLRP: _check_general,
+}
 
 
 def _has_gradient(entry: Entry, model: nn.Module, inputs: Any, target: Any) -> bool:
@@ -284,9 +363,9 @@ def _check_fused(
     inputs: Any,
     target: Any,
     eager: Any,
-    tolerance: float,
 ) -> None:
     """AttnLRP under eager and fused attention."""
+    tolerance = record.tolerance
     context = None if entry.fused is None else entry.fused(model)
     if context is None:
         record.notes.append("no fused attention")
@@ -320,7 +399,7 @@ def _check_batch(
     model: nn.Module,
     inputs: Any,
     target: Any,
-    together: tuple[Any, Any],
+    together: Mapping[Method, Any],
     tolerance: float,
 ) -> None:
     """The first example alone against the batch."""
@@ -337,23 +416,52 @@ def _check_batch(
     if alone.shape[1:] != out.shape[1:] or not _distance(alone, out[:1]) <= tolerance:
         record.notes.append("the model's own output depends on the batch")
         return
-    for method, found in zip((CPLRP, AttnLRP), together, strict=True):
+    for method, found in together.items():
         lrp = method(model, output_field=entry.output_field)
         expected = lrp.attribute(one, target=target)
-        for whole, single in zip(_listed(found), _listed(expected), strict=True):
-            if whole.shape[0] == examples and single.shape[0] == 1:
-                _same(f"{lrp.name}, batch against alone", whole[:1], single, tolerance)
+        distance = _of_the_first(found, expected, examples)
+        if distance <= tolerance:
+            continue
+        with Raised(torch.float64):  # casts to float32 round otherwise in a batch
+            whole = lrp.attribute(inputs, target=target)
+            single = lrp.attribute(one, target=target)
+        exact = _of_the_first(whole, single, examples)
+        what = f"{lrp.name}, batch against alone: differs by"
+        if not (exact <= TOLERANCE and distance <= FLOAT32_TOLERANCE):
+            raise CheckError(f"{what} {distance:.1e}")
+        record.notes.append(
+            f"float32 inside: {what} {distance:.0e}, without its casts by {exact:.0e}"
+        )
+
+
+def _of_the_first(found: Any, expected: Any, examples: int) -> float:
+    """Return how the relevance of the first example differs from that of it alone."""
+    pairs = zip(_listed(found), _listed(expected), strict=True)
+    distances = [
+        _distance(whole[:1], single)
+        for whole, single in pairs
+        if whole.shape[0] == examples and single.shape[0] == 1
+    ]
+    return float(torch.tensor([0.0, *distances]).max())  # NaN if one is
 
 
 def _check_padding(
-    entry: Entry, record: Record, model: nn.Module, inputs: Any, target: Any, tol: float
+    entry: Entry,
+    record: Record,
+    model: nn.Module,
+    inputs: Any,
+    target: Any,
+    methods: tuple[Method, ...],
+    tol: float,
 ) -> None:
     """A text padded on either side against itself."""
     if not isinstance(inputs, Mapping) or set(inputs) != {"input_ids"}:
         return
     ids = inputs["input_ids"][:1]
     for side in ("right", "left"):
-        differs = _differs_padded(entry, record, model, ids, target, tol, side, 2)
+        differs = _differs_padded(
+            entry, record, model, ids, target, methods, tol, side, 2
+        )
         if not differs:
             continue
         chunk = _chunk_size(model)
@@ -362,7 +470,9 @@ def _check_padding(
         # by whole chunks, so that the borders between them stay where they were
         whole = ids[:, : ids.shape[1] // chunk * chunk]
         notes = len(record.notes)
-        aligned = _differs_padded(entry, record, model, whole, target, tol, side, chunk)
+        aligned = _differs_padded(
+            entry, record, model, whole, target, methods, tol, side, chunk
+        )
         if aligned or len(record.notes) > notes:
             raise CheckError(
                 f"{differs}; by a whole chunk: {aligned or 'not compared'}"
@@ -387,6 +497,7 @@ def _differs_padded(
     model: nn.Module,
     ids: Tensor,
     target: Any,
+    methods: tuple[Method, ...],
     tol: float,
     side: str,
     places: int,
@@ -422,7 +533,7 @@ def _differs_padded(
         record.notes.append(f"{side} padding: the model's own gradient is not finite")
         return ""
     keep = slice(0, tokens) if side == "right" else slice(-tokens, None)
-    for method in (CPLRP, AttnLRP):
+    for method in methods:
         lrp = method(model, output_field=entry.output_field)
         found = lrp.attribute(padded, target=target)[:, keep]
         expected = lrp.attribute(whole, target=target)
@@ -506,7 +617,7 @@ def gradient_times_input(
             ):
                 return "the identifiers are read in another form"
             gradients = torch.autograd.grad(score, flat, allow_unused=True)
-    except (RuntimeError, AssertionError) as error:  # Reformer asserts
+    except (RuntimeError, AssertionError, TypeError) as error:  # reversible models
         return f"autograd fails: {describe(error)[:100]}"
     by_id = {
         id(t): torch.zeros_like(t) if g is None else (t * g).detach()

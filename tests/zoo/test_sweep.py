@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from captum_transformer_lrp import registry, rules
 
@@ -174,6 +174,38 @@ def test_another_seed(key: str, note: str) -> None:
     record = examine(entry)
     assert record.status == "passed", record.cause
     assert any(found.startswith(note) for found in record.notes), record.notes
+
+
+class RoundingInABatch(nn.Module):
+    """Rounds a factor otherwise in a batch, where the score does not show it."""
+
+    def __init__(self, offset: float, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.offset, self.dtype = offset, dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = 1.0 if len(x) == 1 else 1.1
+        rounded = (x.detach() * scale + self.offset).to(self.dtype).double()
+        return x * (rounded - self.offset) / scale + 1e5
+
+
+@pytest.mark.parametrize(
+    ("offset", "dtype", "status"),
+    [
+        (1e2, torch.float32, "passed"),
+        (1e4, torch.float32, "failed"),  # too much
+        (1e1, torch.float16, "failed"),
+    ],
+)
+def test_a_batch_may_round_otherwise_within_float32(
+    offset: float, dtype: torch.dtype, status: str
+) -> None:
+    x = torch.linspace(0.3, 2.0, 6).double().view(2, 3)
+    model = RoundingInABatch(offset, dtype)
+    record = examine(Entry(name="a", group="test", build=lambda: (model, x, 1)))
+    assert record.status == status, record.cause
+    said = [*record.notes, record.cause]
+    assert any("CP-LRP, batch against alone: differs by" in one for one in said)
 
 
 def test_other_sizes_and_seeds() -> None:

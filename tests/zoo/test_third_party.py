@@ -15,8 +15,8 @@ from captum_transformer_lrp import CPLRP, AttnLRP
 from tests.helpers import relative
 
 from .command import examine_apart
-from .page import page
-from .sweep import Entry, Record, examine
+from .page import page_of_libraries
+from .sweep import Entry, Record, Refusal, examine
 from .third_party import MODULES, REFUSED, absent, entries, log_odds, written_out
 
 ALL = {entry.key: entry for entry in entries()}
@@ -91,6 +91,21 @@ class Failing(nn.Module):
         return x
 
 
+class Chances(nn.Module):
+    """AttnLRP explains them, and CP-LRP takes a softmax for a constant."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.softmax(-1)
+
+
+class OfTheBatch(nn.Module):
+    """Its relevance depends on the batch where no other value does."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weights = x.softmax(-1)
+        return weights if len(x) == 1 else (weights + weights.detach()) / 2
+
+
 @pytest.mark.parametrize(
     ("model", "owed", "status", "cause"),
     [
@@ -99,6 +114,8 @@ class Failing(nn.Module):
         (Detaching(), "", "failed", "DisconnectedError"),
         (Failing(), "RuntimeError: the score", "failed", "RuntimeError: the score"),
         (nn.Linear(3, 2), "DisconnectedError", "failed", "a number instead of Disc"),
+        (Chances(), "DisconnectedError", "refused", "DisconnectedError"),
+        (OfTheBatch(), "DisconnectedError", "failed", "AttnLRP, batch against alone"),
     ],
 )
 def test_a_refusal_is_owed_by_name(
@@ -111,21 +128,41 @@ def test_a_refusal_is_owed_by_name(
             name="a model",
             group="test",
             build=lambda: (model.double(), inputs, 1),
-            refused=owed,
+            refused=Refusal(owed, "it does so") if owed else None,
         )
     )
-    assert record.status == status
+    assert record.status == status, record.cause
+    assert record.why == ("it does so" if status == "refused" else "")
+    assert (record.explained_by == ["AttnLRP"]) == (type(model) is Chances)
     assert record.cause.startswith(cause)
 
 
-def test_refusals_have_a_column_where_there_are_any() -> None:
+def test_the_page_counts_and_says_why() -> None:
     records = [
-        Record(name="a", group="library", status="passed"),
-        Record(name="b", group="library", status="refused", cause="it says so"),
+        Record(name="a", group="one", status="passed", loss=2e-15, conservation=0.0),
+        Record(name="b", group="one", status="passed", loss=0.0, conservation=3e-9),
+        Record(
+            name="c",
+            group="other",
+            status="refused",
+            cause="DisconnectedError: the score | does not",
+            why="it rounds",
+            explained_by=["AttnLRP"],
+        ),
+        Record(name="d", group="other", status="not built", cause="OSError: no"),
     ]
-    text = page([vars(record) for record in records])
-    assert "| group | built | passed | refused | failed | not built |" in text
-    assert "| library | 2 | 1 (50.0%) | 1 | 0 | 0 |" in text
+    text = page_of_libraries(map(vars, records), {"one": "1.2"})
+    assert "Of 3 models of 2 libraries 2 pass (66.7%), 1 are refused by name" in text
+    assert "and none failed." in text
+    assert "| one | 1.2 | 2 | 2 | 0 | 0 | 0 | 3e-09 |" in text
+    assert "| other |  | 2 | 0 | 1 | 0 | 1 |  |" in text
+    assert "| all |  | 4 | 2 | 1 | 0 | 1 | 3e-09 |" in text
+    assert "| other: c | it rounds | DisconnectedError | AttnLRP |" in text
+    assert (
+        "| c | refused |  |  |  |  | DisconnectedError: the score \\| does not |"
+        in text
+    )
+    assert "What is refused" not in page_of_libraries(map(vars, records[:2]), {})
 
 
 @pytest.mark.parametrize("grouped", [False, True])

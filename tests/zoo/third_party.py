@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from .shrinking import Sizes
-from .sweep import Built, Entry
+from .sweep import Built, Entry, Refusal
 from .timm_models import randomised
 
 Draw = Callable[..., Tensor]
@@ -43,8 +43,8 @@ class Case:
         call (Callable, optional): takes the model and the input, for identifiers a mask
             too, and returns scores of shape (batch, ..., classes).
             Default: the model is called with the input, for identifiers without a mask
-        refused (str, optional): how the error begins that the engine owes, where it
-            cannot explain this model. Default: ``""``
+        refused (Refusal, optional): the error that the engine owes, where it cannot
+            explain this model. Default: None
         library (str, optional): for a function that yields cases of several.
     """
 
@@ -52,7 +52,7 @@ class Case:
     make: Callable[[], nn.Module]
     draw: Callable[[Draw], Tensor]
     call: Callable[..., Any] | None = None
-    refused: str = ""
+    refused: Refusal | None = None
     library: str = ""
 
 
@@ -198,7 +198,7 @@ def _x_transformers() -> Iterator[Case]:
                 make=functools.partial(text, layers, options, wrapper),
                 draw=words(),
                 call=masked,
-                refused=REFUSED.get(name, ""),
+                refused=REFUSED.get(name),
             )
     yield Case(
         name="ViTransformerWrapper",
@@ -388,7 +388,7 @@ def _vit_pytorch() -> Iterator[Case]:
             make=functools.partial(_made, f"vit_pytorch.{path}", options),
             draw=kind,
             call=VIT_CALLS.get(path),
-            refused=REFUSED.get(path, ""),
+            refused=REFUSED.get(path),
         )
 
 
@@ -633,7 +633,7 @@ def _torchvision() -> Iterator[Case]:
             name=path,
             make=made,
             draw=TORCHVISION_INPUTS.get(path, pictures(64)),
-            call=TORCHVISION_CALLS.get(module),
+            call=TORCHVISION_CALLS.get(path) or TORCHVISION_CALLS.get(module),
         )
 
 
@@ -698,7 +698,7 @@ TORCHVISION_INPUTS: dict[str, Callable[[Draw], Tensor]] = {
     "vision_transformer.VisionTransformer": pictures(),
     "video.mc3_18": floats(3, 4, 32, 32),
     "video.r2plus1d_18": floats(3, 4, 32, 32),
-    "video.s3d": floats(3, 16, 224, 224),
+    "video.s3d": floats(3, 16, 64, 64),
     "video.swin3d_t": floats(3, 4, 32, 32),
     "optical_flow.raft_small": pictures(128),
 }
@@ -716,6 +716,8 @@ def _flow(model: nn.Module, x: Tensor) -> Tensor:
 TORCHVISION_CALLS: dict[str, Callable[..., Any]] = {
     "segmentation": lambda m, x: m(x)["out"].mean((-2, -1)),
     "optical_flow": _flow,
+    # its pool wants 224 by 224 pixels, which need more memory than a model has here
+    "video.s3d": lambda m, x: m.classifier(m.features(x)).mean((-3, -2, -1)),
 }
 
 
@@ -731,7 +733,7 @@ def _segmentation_models() -> Iterator[Case]:
         yield Case(
             name=f"{name} on {encoder}",
             make=functools.partial(model, name.split()[0], encoder, options),
-            draw=pictures(64),
+            draw=pictures(SEGMENTATION_SIZES.get(name, 64)),
             call=lambda m, x: m(x).mean((-2, -1)),
         )
 
@@ -742,6 +744,7 @@ SEGMENTATION: dict[str, tuple[str, dict[str, Any]]] = {
     "unet with scse": ("mobilenet_v2", {"decoder_attention_type": "scse"}),
     "unet with groups": ("timm-mobilenetv3_small_minimal_100", {}),
     "unet of mit": ("mit_b0", {}),
+    "unet of xception": ("xception", {}),
     "unetplusplus": ("efficientnet-b0", {}),
     "manet": ("resnet18", {}),
     "linknet": ("dpn68", {}),
@@ -750,10 +753,12 @@ SEGMENTATION: dict[str, tuple[str, dict[str, Any]]] = {
     "pspnet": ("vgg11_bn", {}),
     "pan": ("resnet18", {}),
     "deeplabv3": ("resnet18", {}),
-    "deeplabv3plus": ("xception", {}),
+    "deeplabv3plus": ("mobilenet_v2", {}),
     "upernet": ("resnet18", {}),
     "segformer": ("mit_b0", {}),
 }
+#: pan halves what it sees seven times
+SEGMENTATION_SIZES = {"pan": 128}
 
 
 def _open_clip() -> Iterator[Case]:
@@ -774,8 +779,8 @@ def _open_clip() -> Iterator[Case]:
         "head_width": 8,
     }
 
-    def clip(more: dict[str, Any], **options: Any) -> nn.Module:
-        return model.CLIP(
+    def clip(more: dict[str, Any], cls: Any = model.CLIP, **options: Any) -> nn.Module:
+        return cls(
             embed_dim=16,
             vision_cfg={**vision, **more},
             text_cfg={**text, **options.pop("text", {})},
@@ -794,11 +799,15 @@ def _open_clip() -> Iterator[Case]:
 
     for name, (more, options) in OPEN_CLIP.items():
         make = functools.partial(clip, more, **options)
-        yield Case(name=name, make=make, draw=pictures(), call=against_texts)
+        draw = pictures(160 if "timm" in name else 32)  # what timm's model is made for
+        yield Case(name=name, make=make, draw=draw, call=against_texts)
     for name, further in {
         "texts": {},
         "texts, the last token pooled": {"text": {"pool_type": "last"}},
-        "texts, a class token": {"text": {"embed_cls": True}},
+        "texts, a class token": {
+            "text": {"embed_cls": True},
+            "cls": model.CustomTextCLIP,
+        },
         "texts without a causal mask": {"text": {"no_causal_mask": True}},
     }.items():
         make = functools.partial(clip, {}, **further)
@@ -806,7 +815,7 @@ def _open_clip() -> Iterator[Case]:
     yield Case(
         name="CoCa: the next token",
         make=lambda: coca_model.CoCa(
-            embed_dim=16,
+            embed_dim=32,
             multimodal_cfg=coca_model.MultimodalCfg(**{**text, "context_length": 9}),
             text_cfg={
                 **text,
@@ -839,7 +848,7 @@ OPEN_CLIP: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ViT with sinusoidal positions": ({"pos_embed_type": "sin_cos_2d"}, {}),
     "ResNet": ({"layers": (1, 1, 1, 1), "width": 16, "head_width": 16}, {}),
     "ViT of timm": (
-        {"timm_model_name": "test_vit", "timm_pool": "map", "timm_proj": "linear"},
+        {"timm_model_name": "test_vit3", "timm_pool": "map", "timm_proj": "linear"},
         {},
     ),
 }
@@ -896,6 +905,7 @@ def _esm() -> Iterator[Case]:
         call=lambda m, ids, mask: torch.logit(
             m(ids, return_contacts=True)["contacts"][:, 0]
         ),
+        refused=REFUSED["ESM-2, contacts"],
     )
     yield Case(
         name="MSA transformer",
@@ -1125,7 +1135,7 @@ def _pyg() -> Iterator[Case]:
             make=make,
             draw=floats(6, 8),
             call=functools.partial(_graph, call=call),
-            refused=REFUSED.get(name, ""),
+            refused=REFUSED.get(name),
         )
     pooled: dict[str, Callable[[], nn.Module]] = {
         "AttentionalAggregation": lambda: g.AttentionalAggregation(mlp(8, 1)),
@@ -1214,7 +1224,7 @@ def _monai() -> Iterator[Case]:
             make=functools.partial(_made, f"monai.networks.nets.{path}", options),
             draw=floats(*shape),
             call=_first_mean,
-            refused=REFUSED.get(path, ""),
+            refused=REFUSED.get(path),
         )
 
 
@@ -1432,7 +1442,7 @@ def _of_path(
             make=functools.partial(_made, path.split(" ")[0], options),
             draw=draw,
             call=call[0] if call else None,
-            refused=REFUSED.get(path, ""),
+            refused=REFUSED.get(path),
             library=library,
         )
 
@@ -2059,7 +2069,7 @@ def _diffusers() -> Iterator[Case]:
             make=functools.partial(_made, f"diffusers.{name.split(' ')[0]}", options),
             draw=draw,
             call=functools.partial(_denoised, call=call),
-            refused=REFUSED.get(name, ""),
+            refused=REFUSED.get(name),
         )
 
 
@@ -2453,32 +2463,74 @@ DIFFUSERS: dict[str, tuple[dict[str, Any], Callable[[Draw], Tensor], Any]] = {
 }
 
 
-_DISCONNECTED = "DisconnectedError: the score does not depend on"
-_REVERSIBLE = "UnknownOperatorError: On the way to the score autograd function"
+def _disconnected(why: str) -> Refusal:
+    return Refusal("DisconnectedError: the score does not depend on", why)
+
+
+def _function(why: str) -> Refusal:
+    error = "UnknownOperatorError: On the way to the score autograd function"
+    return Refusal(error, why)
+
+
+_CODES = _disconnected(
+    "in evaluation it looks its output up in a code book: nearest codes have no "
+    "gradient, and the model hands none on past them"
+)
+_REVERSIBLE = _function(
+    "reversible layers, in an autograd function that computes them again on its own "
+    "way back"
+)
 
 #: case -> what the engine says instead of a number, and rightly so
-REFUSED: dict[str, str] = {
-    # the logarithm of a sum of softmaxes, softmaxes added up: constants of CP-LRP
-    "mixture of softmaxes": _DISCONNECTED,
-    "NeuralFingerprint": _DISCONNECTED,
-    "minGRU_pytorch.minGRU": _DISCONNECTED,
-    # the model itself cuts its graph: nested_tensor(), bytes, a code book in evaluation
-    "na_vit_nested_tensor.NaViT": _DISCONNECTED,
-    "AutoencoderTiny": _DISCONNECTED,
-    "vector_quantize_pytorch.VectorQuantize": _DISCONNECTED,
-    "vector_quantize_pytorch.VectorQuantize , rotated": _DISCONNECTED,
-    "vector_quantize_pytorch.LFQ": _DISCONNECTED,
+REFUSED: dict[str, Refusal] = {
+    # constants of CP-LRP
+    "mixture of softmaxes": _disconnected(
+        "its scores are logarithms of sums of softmaxes, which CP-LRP takes for "
+        "constants"
+    ),
+    "ESM-2, contacts": _disconnected(
+        "contacts are read off attention weights, which CP-LRP takes for constants"
+    ),
+    "NeuralFingerprint": _disconnected(
+        "its scores are sums of softmaxes, which CP-LRP takes for constants"
+    ),
+    "minGRU_pytorch.minGRU": _disconnected(
+        "it computes with logarithms of sums of exponentials, which CP-LRP takes for "
+        "constants"
+    ),
+    # the model itself cuts its graph
+    "na_vit_nested_tensor.NaViT": _disconnected(
+        "it packs pictures by torch.nested.nested_tensor, which detaches them"
+    ),
+    "AutoencoderTiny": _disconnected(
+        "it rounds what it codes to bytes, which have no gradient"
+    ),
+    "vector_quantize_pytorch.VectorQuantize": _CODES,
+    "vector_quantize_pytorch.VectorQuantize , rotated": _CODES,
+    "vector_quantize_pytorch.LFQ": _disconnected(
+        "in evaluation it takes the signs of its input, which have no gradient"
+    ),
     # derivatives of their own
     "performer_pytorch.PerformerLM , reversible": _REVERSIBLE,
     "linformer.LinformerLM , reversible": _REVERSIBLE,
     "reformer_pytorch.ReformerLM": _REVERSIBLE,
     "axial_attention.AxialImageTransformer": _REVERSIBLE,
     "memory_efficient_attention_pytorch.transformer.Transformer": _REVERSIBLE,
-    "pytorch_tabnet.tab_network.TabNet": _REVERSIBLE,
-    "mambapy.mamba.Mamba , parallel": _REVERSIBLE,
-    "gateloop_transformer.Transformer": "ModelStateError: part of the model is",
-    # a scripted function, and no rule can see its inside
-    "softclamped logits": "UnknownOperatorError: On the way to the score",
+    "pytorch_tabnet.tab_network.TabNet": _function(
+        "its sparsemax is an autograd function with a derivative written by hand"
+    ),
+    "mambapy.mamba.Mamba , parallel": _function(
+        "its parallel scan is an autograd function; with pscan=False it is explained"
+    ),
+    "gateloop_transformer.Transformer": Refusal(
+        "ModelStateError: part of the model is checkpointed",
+        "it checkpoints its layers, in evaluation too, by re-entering autograd",
+    ),
+    "softclamped logits": Refusal(
+        "UnknownOperatorError: On the way to the score MulBackward",
+        "its tanh of the logits is a function by torch.jit.script, whose inside torch "
+        "does not show",
+    ),
 }
 
 
