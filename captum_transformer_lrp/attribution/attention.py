@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .._captum import GradientAttribution, LayerAttribution, log_usage
 from .._named import Named
+from .._torch import DisableTorchFunction
 from ..description import Description
 from ..errors import AttentionError
 from ..propagation import Composite
@@ -182,7 +183,7 @@ class AttentionAttribution(Named, GradientAttribution):
         with seeing as model:
             for number, target in enumerate(targets, start=1):
                 layers = model.go_back(target, last=number == len(targets))
-                with torch._C.DisableTorchFunction():
+                with DisableTorchFunction():
                     found.append(self._attributions(model, layers))
         return found
 

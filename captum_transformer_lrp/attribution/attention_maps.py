@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._torch import DisableTorchFunction
 from ..errors import AttentionError
 from ..propagation import Composite
 from ..propagation.attention_engine import AttentionEngine, AttentionMap
@@ -138,7 +139,7 @@ def seen(
                     engine, scores, maps, relevance=True, keep_graph=not last
                 )
             layers = []
-            with torch._C.DisableTorchFunction():
+            with DisableTorchFunction():
                 for m, arrange, stream, step, layout, gradient, r in zip(
                     engine.maps,
                     shapes,
@@ -165,7 +166,7 @@ def seen(
                     )
             return tuple(layers)
 
-        with torch._C.DisableTorchFunction():
+        with DisableTorchFunction():
             merges = [] if positions is None else positions.stages
         # in the open: a checkpoint is computed again on the way back, under the rules
         yield Seen(prepared, grids, merges, go_back)

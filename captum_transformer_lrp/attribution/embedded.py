@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .._copied import copied
+from .._torch import DisableTorchFunction
 from ..errors import InputError
 from ..propagation.call import Call, tensors_in
 from ..propagation.composites import ATTN_LRP
@@ -122,7 +123,7 @@ class _Reading(TorchFunctionMode):
         ):
             return func(*args, **kwargs)
         # the codes are no part of the model: no other mode may see them
-        with torch._C.DisableTorchFunction(), torch.enable_grad():
+        with DisableTorchFunction(), torch.enable_grad():
             handled, output = codes.meet(operator, func, args, kwargs)
         if output is not None and not handled:  # what to run in its place
             with self:
@@ -285,7 +286,7 @@ class InputFunction(nn.Module):
 
         def read(table: Tensor, places: Tensor, output: Tensor) -> Tensor:
             new = embeddings[next(numbers)].to(output.device)
-            with torch._C.DisableTorchFunction():
+            with DisableTorchFunction():
                 index = places.real.round().long().flatten()
                 trailing = [1] * (output.dim() - places.dim())
                 known = places.imag.reshape(*places.shape, *trailing) > 0.5

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from .._torch import DisableTorchFunction
 from ..errors import NotFiniteWarning
 from ..propagation.installed import AsBefore, thread
 
@@ -44,7 +45,7 @@ def explains(method: Method) -> Method:
 
 def _warn_if_not_finite(method: Any, found: Any) -> None:
     wrong = total = 0
-    with torch._C.DisableTorchFunction():
+    with DisableTorchFunction():
         for tensor in _tensors_in(found):
             total += tensor.numel()
             tensor = tensor.detach()

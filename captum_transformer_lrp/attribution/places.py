@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._torch import DisableTorchFunction
 from ..errors import DisconnectedError, InputError, OutputError
 from ..propagation import Engine
 from ..propagation.call import map_tensors
@@ -162,7 +163,7 @@ def go_through(
             for r in gate.readings
         ]
         tensors = [t for r in readings if r is not None for t in r.value]
-        with torch._C.DisableTorchFunction():
+        with DisableTorchFunction():
             masks = gate.unit.masks(gate.selector, readings, examples)
             flat = [mask for of_reading in masks for mask in of_reading]
             received = [arrived[id(tensor)] for tensor in tensors]
@@ -185,7 +186,7 @@ def read_off(engine: Engine, arriving: Arriving, places: Sequence[Place]) -> boo
     gradients = engine.gradients(arriving.tensors, tensors, seeds=arriving.seeds)
     times_value = engine.composite.carries != "relevance"
     relevance: dict[int, Tensor] = {}
-    with torch._C.DisableTorchFunction(), torch.no_grad():
+    with DisableTorchFunction(), torch.no_grad():
         for tensor, gradient in zip(tensors, gradients, strict=True):
             if gradient is None:
                 gradient = torch.zeros_like(tensor, requires_grad=False)

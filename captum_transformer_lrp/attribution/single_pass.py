@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._torch import HIGHER_ORDER, DisableTorchFunction, node_outputs
 from ..errors import (
     DisconnectedError,
     DropoutWarning,
@@ -131,13 +132,13 @@ def explain_once(
         taps=tuple(tap for place in everywhere for tap in place.taps),
         until=None if source is None else source.until(),
     ) as (engine, prepared, output):
-        with torch._C.DisableTorchFunction():
+        with DisableTorchFunction():
             for place in everywhere:
                 place.find(engine)
         if source is None:
             scores = engine_scores(engine, prepared, output, target, output_field)
         else:
-            with torch._C.DisableTorchFunction():
+            with DisableTorchFunction():
                 scores = source.scores(prepared.examples)
                 engine.check(scores)
         further = [] if wanted is None else wanted(engine)
@@ -188,7 +189,7 @@ def run_once(
     owner = getattr(forward_func, "__self__", None)  # of model.forward
     if isinstance(owner, nn.DataParallel):
         refuse_replicas(owner)
-    with torch.enable_grad(), torch._C.DisableTorchFunction():  # in another engine
+    with torch.enable_grad(), DisableTorchFunction():  # in another engine
         prepared = prepare_inputs(inputs, additional_forward_args)
         identifiers = prepared.identifiers()
     engine = make_engine(
@@ -238,7 +239,7 @@ def engine_scores(
     Raises:
         TargetError, OutputError, UnknownOperatorError: see these classes.
     """
-    with torch._C.DisableTorchFunction():
+    with DisableTorchFunction():
         tensor = output_tensor(output, output_field)
         scores = select_scores(tensor, target, examples=prepared.examples)
         engine.begins_at(tensor, scores)
@@ -297,7 +298,7 @@ def _in_half(output: Any) -> bool:
         node = pending.pop()
         if node not in seen:
             seen.add(node)
-            made = getattr(node, "_input_metadata", ())
+            made = node_outputs(node)
             if any(one.dtype in (torch.float16, torch.bfloat16) for one in made):
                 return True
             pending += [parent for parent, _ in node.next_functions]
@@ -309,7 +310,7 @@ def _of_higher_order(error: Exception) -> bool:
     frames = error.__traceback__
     while frames is not None:
         module = frames.tb_frame.f_globals.get("__name__", "")
-        if str(module).startswith("torch._higher_order_ops"):
+        if str(module).startswith(HIGHER_ORDER):
             return True
         frames = frames.tb_next
     return False

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
+from .._torch import function_class
 from ..errors import ModelStateError
 from ..propagation import Engine
 from ..propagation.gradients import RatioGradient
@@ -179,9 +180,7 @@ def _head(logits: Tensor) -> tuple[Any, int] | None:
             return None
         if name in _HEADS:
             return (node, relevant[0]) if relevant[0] == _HEADS[name] else None
-        if name not in _LOCAL and getattr(type(node), "_forward_cls", None) is not (
-            RatioGradient
-        ):
+        if name not in _LOCAL and function_class(node) is not (RatioGradient):
             return None
         node = node.next_functions[relevant[0]][0]
     return None

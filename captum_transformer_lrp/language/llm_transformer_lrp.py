@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .._captum import GradientAttribution, log_usage
 from .._named import Named
+from .._torch import DisableTorchFunction
 from ..attribution.explains import explains
 from ..attribution.positional_lrp import (
     Sign,
@@ -228,7 +229,7 @@ class LLMTransformerLRP(Named, GradientAttribution):
             unknown=self.unknown,
             make_engine=self._engine(sequences),
         ) as (engine, inputs, output):
-            with torch._C.DisableTorchFunction():
+            with DisableTorchFunction():
                 logits = output_tensor(output, self.output_field)
                 del output
                 scores, log_probs = self._scores(logits, sequences, contrasts)

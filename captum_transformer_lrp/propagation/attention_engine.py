@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from .._torch import DisableTorchFunction
 from .call import tensors_in
 from .decompositions import scaled_dot_product_attention
 from .engine import Engine
@@ -88,7 +89,7 @@ class AttentionEngine(Engine):
         return output
 
     def _start(self, operator: Operator, pattern: Tensor) -> Tensor:
-        with torch._C.DisableTorchFunction():
+        with DisableTorchFunction():
             self.starts.append(pattern.requires_grad_())
             with torch.enable_grad():
                 copy = pattern.clone()

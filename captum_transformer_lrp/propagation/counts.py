@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from .._torch import DisableTorchFunction, is_wrapped, unwrapped
 from .call import Call, map_tensors, tensors_in
 
 
@@ -98,7 +99,7 @@ def aside(function: Callable[..., Result]) -> Callable[..., Result]:
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Result:
-        with torch._C.DisableTorchFunction(), torch.enable_grad():
+        with DisableTorchFunction(), torch.enable_grad():
             return function(*args, **kwargs)
 
     return run
@@ -455,9 +456,8 @@ def as_index(index: Any) -> tuple[Any, ...]:
 
 def _plain(tensor: Tensor) -> Tensor:
     """Return the tensor inside the wrappers of vmap and other transforms."""
-    functorch = torch._C._functorch
-    while functorch.is_functorch_wrapped_tensor(tensor):
-        tensor = functorch.get_unwrapped(tensor)
+    while is_wrapped(tensor):
+        tensor = unwrapped(tensor)
     return tensor
 
 

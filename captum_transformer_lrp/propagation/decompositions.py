@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from .._torch import decompositions
 from .recurrent import RECURRENT
 
 
@@ -501,6 +502,4 @@ def torch_decomposition(name: str) -> Callable[..., Any] | None:
     """
     if name not in WRITTEN_BY_TORCH:
         return None
-    from torch._decomp import decomposition_table
-
-    return decomposition_table.get(getattr(torch.ops.aten, name).default)
+    return decompositions().get(getattr(torch.ops.aten, name).default)

@@ -28,6 +28,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from .._torch import DisableTorchFunction
 from ..errors import InputError
 from .call import map_tensors, tensors_in
 from .engine import Engine
@@ -127,7 +128,7 @@ class PositionEngine(Engine):
 
     def _index(self, root: nn.Module) -> None:
         super()._index(root)
-        with torch._C.DisableTorchFunction():
+        with DisableTorchFunction():
             for table in root.buffers():
                 number = table.is_floating_point() or table.is_complex()
                 if _rows(table) if number else _counts_up(table):
@@ -212,7 +213,7 @@ class PositionEngine(Engine):
             encoding = _encoding(operator, origin, scores=scores)
             if encoding is None:
                 continue
-            with torch._C.DisableTorchFunction():
+            with DisableTorchFunction():
                 alias = self._stand_in(encoding, constant, other, origin, operator)
             if alias is None:
                 continue

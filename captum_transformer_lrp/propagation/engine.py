@@ -26,8 +26,19 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
-from torch.overrides import TorchFunctionMode, _pop_mode
+from torch.overrides import TorchFunctionMode
 
+from .._torch import (
+    MOVING_FUNCTIONS,
+    DisableTorchFunction,
+    cached_parametrizations,
+    count_of_modes,
+    next_node_number,
+    pop_mode,
+    saved_tensor_hooks,
+    set_grad_enabled,
+    transform_level,
+)
 from ..errors import ModelStateError
 from .call import Call, map_tensors, tensors_in
 from .composites import Composite
@@ -45,7 +56,7 @@ from .rules.linear_map import LinearRule
 from .rules.reductions import FOLDED
 from .special_calls import may_be_special
 from .table import Operator, table_for
-from .tape import WRITE, Made, Named, Tape, function_of, node_name, node_number
+from .tape import WRITE, Made, Named, Tape, function_of, node_name
 from .tape import note as remember
 from .taps import OutputTap, ParameterTap, Tap
 from .unknown import UnknownOperators
@@ -150,14 +161,14 @@ class Engine(TorchFunctionMode):
                 "fine."
             )
         self._outer = engine_here()
-        self._depth = torch._C._len_torch_function_stack()
+        self._depth = count_of_modes()
         self._gradients = torch.is_grad_enabled()
-        self._cached = frozenset(_cached_parametrizations())
+        self._cached = frozenset(cached_parametrizations())
         thread.engine = self  # from here on, leave() takes everything back
         try:
             if self._outer is not None:
                 self._outer._paused = True
-            torch._C._set_grad_enabled(True)
+            set_grad_enabled(True)
             self._hook_modules()
             EAGER.acquire(self)
             IN_PLACE.acquire(self)
@@ -183,18 +194,18 @@ class Engine(TorchFunctionMode):
             return
         while (inner := engine_here()) is not self:  # was interrupted
             inner.leave()
-        while torch._C._len_torch_function_stack() > self._depth:
-            _pop_mode()
+        while count_of_modes() > self._depth:
+            pop_mode()
         for tap in self._taps:
             _unhook(tap.module, self)
         for shared in (MODULES, APPLY, EAGER, IN_PLACE):
             shared.release(self)
         # weights that were computed here come from detached parameters
-        cached = _cached_parametrizations()
+        cached = cached_parametrizations()
         for key in set(cached) - self._cached:
             cached.pop(key, None)
         self.passes.close()
-        torch._C._set_grad_enabled(self._gradients)
+        set_grad_enabled(self._gradients)
         if self._outer is not None:
             self._outer._paused = False
         thread.engine = self._outer
@@ -283,7 +294,7 @@ class Engine(TorchFunctionMode):
         if operator.in_place and not args and kwargs:
             args, kwargs = _target_first(kwargs)
         if operator.multiplies and not self._recomputes:
-            self._recomputes = _saved_tensor_hooks(True) is not None
+            self._recomputes = saved_tensor_hooks(True) is not None
         if self._switches and (
             operator.in_place or operator.asked_in_place(args, kwargs or {})
         ):
@@ -295,7 +306,7 @@ class Engine(TorchFunctionMode):
                 return self._constant_of(hand_on, operator, func, args, kwargs or {})
             return func(*args, **kwargs) if kwargs else func(*args)
         if not self._nested:
-            number = node_number()
+            number = next_node_number()
             if number != tape.seen_to:
                 tape.gaps.append((tape.seen_to, number))
         if operator.elementwise and len(parents) == 1 and parents[0].source is None:
@@ -327,7 +338,7 @@ class Engine(TorchFunctionMode):
                 parents = [note.what]
             if output.__class__ is Tensor and (not args or output is not args[0]):
                 if tape.of(output) is not None:  # by the operators it is made of
-                    tape.seen_to = node_number()
+                    tape.seen_to = next_node_number()
                     return output
         if output.__class__ is not Tensor or operator.in_place:
             self._record(operator, parents, output, args, note)
@@ -344,7 +355,7 @@ class Engine(TorchFunctionMode):
                 cut = CONDITION if operator.kind == "step" else CUT
                 remember(output, Made(operator, parents, tape, cut))
                 tape.cuts = True
-        tape.seen_to = node_number()
+        tape.seen_to = next_node_number()
         return output
 
     def _record(
@@ -374,7 +385,7 @@ class Engine(TorchFunctionMode):
             for place, tensor in enumerate(found):
                 behind = parents[place : place + 1] if each else parents
                 remember(tensor, Made(operator, behind, self.tape, note))
-        self.tape.seen_to = node_number()
+        self.tape.seen_to = next_node_number()
 
     def _constant_of(
         self,
@@ -409,7 +420,7 @@ class Engine(TorchFunctionMode):
 
     def _in_transform(self) -> bool:
         """Whether a transform of torch.func runs, inside which no rule can work."""
-        level = _transform_level()
+        level = transform_level()
         if level is not None:
             self.unknown.transforms.setdefault(level.key().name)
         return level is not None
@@ -487,7 +498,7 @@ class Engine(TorchFunctionMode):
     ) -> Any:
         """Apply the rule of an operator, ``relevant`` of whose arguments are ours."""
         function = operator.function
-        if _transform_level() is not None:
+        if transform_level() is not None:
             self._in_transform()
             return function(*args, **kwargs)
         if operator.special is not None:
@@ -508,7 +519,7 @@ class Engine(TorchFunctionMode):
             assert operator.twin is not None
             return self.reenter(operator.twin, *args, **kwargs)
         if not self._recomputes:
-            self._recomputes = _saved_tensor_hooks(True) is not None
+            self._recomputes = saved_tensor_hooks(True) is not None
         call = Call(
             operator.name,
             operator.kind,
@@ -711,7 +722,7 @@ class Engine(TorchFunctionMode):
             if self.composite.converts:  # see Converted
                 return map_tensors(self._alias, args)
         else:
-            torch._C._set_grad_enabled(False)
+            set_grad_enabled(False)
             self._read.append({})
         if getattr(module, "inplace", False):  # it may overwrite what the rule needs
             return map_tensors(Tensor.clone, args)
@@ -720,7 +731,7 @@ class Engine(TorchFunctionMode):
     def _alias(self, tensor: Tensor) -> Tensor:
         if not tensor.requires_grad:
             return tensor
-        with torch._C.DisableTorchFunction():
+        with DisableTorchFunction():
             alias: Tensor = self.tape.same(tensor.view_as(tensor), tensor)
             return alias
 
@@ -738,7 +749,7 @@ class Engine(TorchFunctionMode):
             elif rule.inside == "gradient":
                 self._suspended -= 1
             else:
-                torch._C._set_grad_enabled(True)
+                set_grad_enabled(True)
                 read = self._read.pop()
                 if output is not None:
                     self._check_read(module, read, args, kwargs)
@@ -767,7 +778,7 @@ class Engine(TorchFunctionMode):
             output=output,
             engine=self,
         )
-        with torch._C.DisableTorchFunction():
+        with DisableTorchFunction():
             changed = rule(call)
         self._note = call.note
         return changed
@@ -819,7 +830,7 @@ class Engine(TorchFunctionMode):
             return
         if len(tap.readings) > self._until[1]:
             self._until = None
-            if not self._recomputes and _saved_tensor_hooks(True) is None:
+            if not self._recomputes and saved_tensor_hooks(True) is None:
                 self._suspended += 1
 
     def held_back(
@@ -891,7 +902,7 @@ class Engine(TorchFunctionMode):
         if batched:
             options["is_grads_batched"] = True
         try:
-            with torch._C.DisableTorchFunction():
+            with DisableTorchFunction():
                 if seeds is None:
                     assert not isinstance(scores, GradientEdge)
                     seeds = [self.seed(s, relevance) for s in _listed(scores)]
@@ -960,16 +971,7 @@ class Engine(TorchFunctionMode):
             return node_name(node) == "AsStridedBackward"
         refuse_reentrant(name)
         row = self.table.modules.get(name)
-        return name.startswith(_MOVES) or isinstance(row, PlainGradient)
-
-
-#: autograd functions of torch itself that hand tensors on as they are
-#: that operators of torch.library, which the engine has seen, are made of
-_MOVES = (
-    "torch.nn.parallel.",
-    "torch.nn.modules._functions.BackwardHookFunction",
-    "torch._library.autograd",
-)
+        return name.startswith(MOVING_FUNCTIONS) or isinstance(row, PlainGradient)
 
 
 def refuse_reentrant(function: str) -> None:
@@ -985,12 +987,10 @@ def refuse_reentrant(function: str) -> None:
 
 _is_grad_enabled = torch.is_grad_enabled
 #: the innermost transform of torch.func (vmap, grad, jvp) that runs, None for none
-_transform_level = torch._C._functorch.peek_interpreter_stack
 #: kinds of operators that compute something new
 _COMPUTES = frozenset({"product", "activation", "normalization", "softmax"})
 #: what a checkpoint without re-entry installs; asked wherever the model multiplies,
 #: or a rule makes another gradient
-_saved_tensor_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 #: operators that return each of their arguments
 _ONE_BY_ONE = frozenset(
     "broadcast_tensors meshgrid atleast_1d atleast_2d atleast_3d".split()
@@ -1166,12 +1166,6 @@ def _unhook(module: nn.Module, engine: Engine) -> None:
             if getattr(hook.func, "__self__", None) is engine:
                 module._forward_pre_hooks_with_kwargs.pop(number, None)
                 hooks.pop(number, None)
-
-
-def _cached_parametrizations() -> dict[Any, Any]:
-    """Return what torch keeps inside ``parametrize.cached()``."""
-    found = getattr(sys.modules.get("torch.nn.utils.parametrize"), "_cache", None)
-    return {} if found is None else found
 
 
 __all__ = ["Engine", "batch_norm_message", "refuse_quantized", "refuse_replicas"]

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+from .._torch import indexing_by_tensors
 from ..errors import UnknownOperatorError
 from .call import map_tensors, tensors_in
 from .installed import WhileUsed, engine_here
@@ -130,14 +131,12 @@ _D = range(4)
 
 def _by_vmap(score_mod: Modification, scores: Tensor) -> Tensor:
     """Return the values that torch computes, seen by nobody."""
-    from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
-
     function = score_mod
     for dimension in reversed(_D):
         varies = [0 if d == dimension else None for d in _D]
         function = torch.vmap(function, in_dims=(0, *varies))
     indices = [torch.arange(size, device=scores.device) for size in scores.shape]
-    with torch.no_grad(), TransformGetItemToIndex():
+    with torch.no_grad(), indexing_by_tensors():
         return function(scores, *indices).expand(scores.shape)
 
 

@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .._torch import saved_tensor_hooks
+
 HALF_PRECISION = (torch.float16, torch.bfloat16)
 
 
@@ -210,7 +212,7 @@ def kept_here() -> AbstractContextManager[object]:
 
     A checkpoint counts what its part of the model saves, and computes it again.
     """
-    if torch._C._autograd._top_saved_tensors_default_hooks(True) is None:
+    if saved_tensor_hooks(True) is None:
         return nullcontext()
     return torch.autograd.graph.saved_tensors_hooks(_itself, _itself)
 

@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._torch import DisableTorchFunction, transform_level
 from ..errors import InputError
 from .call import Call, map_tensors, tensors_in
 from .counts import CASTS, READS, Counts, as_index, aside, indexed, source_of
@@ -112,7 +113,7 @@ class Identifiers(Counts):
             name = _SPELLED.get(bare, bare)
             in_place = name != bare and bare[0] == "i"
         call = Call(name, operator.kind, function, args, kwargs)
-        if torch._C._functorch.peek_interpreter_stack() is not None:
+        if transform_level() is not None:
             return self._transformed(call)
         if name in ("eq", "one_hot"):
             return self._one_hot(call)
@@ -207,7 +208,7 @@ class Identifiers(Counts):
             if other is None or not _all_of_a_range(other, ids):
                 return _PASS
         output = call.function(*call.args, **call.kwargs)
-        with torch._C.DisableTorchFunction(), torch.enable_grad():
+        with DisableTorchFunction(), torch.enable_grad():
             counts = self.of(ids)
             counts = counts.unsqueeze(-1) if call.operator == "one_hot" else counts
             weights = output.to(self.leaves[0].dtype) + _LITTLE

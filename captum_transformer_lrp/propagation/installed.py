@@ -13,7 +13,6 @@ counted. :class:`AsBefore` around the whole call repeats what an interrupt has c
 
 from __future__ import annotations
 
-import sys
 import threading
 import traceback
 import weakref
@@ -22,7 +21,22 @@ from typing import Any
 
 import torch
 from torch.nn.modules import module as modules
-from torch.overrides import _get_current_function_mode_stack, _pop_mode, _push_mode
+
+from .._torch import (
+    DisableTorchFunction,
+    after_modules,
+    after_modules_options,
+    before_modules,
+    is_torch_function_enabled,
+    mode_stack,
+    pop_mode,
+    pop_saved_tensor_hooks,
+    push_mode,
+    saved_tensor_hooks,
+    set_grad_enabled,
+    set_stance,
+    stance,
+)
 
 #: ``engine``, the innermost that runs on this thread; ``eager``, what else runs here
 #: that has to see into compiled code; ``method``, the outermost that was asked
@@ -40,9 +54,9 @@ def leave_mode(mode: Any) -> None:
     An interrupt within torch's own handling of modes may have left it off; torch would
     then raise an error of its own instead of the interrupt.
     """
-    stack = _get_current_function_mode_stack()
+    stack = mode_stack()
     if stack and stack[-1] is mode:
-        _pop_mode()
+        pop_mode()
 
 
 class WhileUsed(ABC):
@@ -95,21 +109,14 @@ def _after_module(module: Any, args: Any, *rest: Any) -> Any:
     return engine.leave_module(module, args, kwargs, output)
 
 
-#: torch forgets these entries when it removes a hook (seen in 2.8 to 2.15)
-_OPTIONS: tuple[dict[int, bool], ...] = tuple(
-    getattr(modules, f"_global_forward_hooks_{name}", {})
-    for name in ("with_kwargs", "always_called")
-)
-
-
 class _ModuleHooks(WhileUsed):
     """Torch's global module hooks, which lead to the engine of the thread."""
 
     def install(self) -> None:
         """Register both hooks."""
-        if _before_module not in modules._global_forward_pre_hooks.values():
+        if _before_module not in before_modules.values():
             modules.register_module_forward_pre_hook(_before_module)
-        if _after_module not in modules._global_forward_hooks.values():
+        if _after_module not in after_modules.values():
             modules.register_module_forward_hook(
                 _after_module, with_kwargs=True, always_call=True
             )
@@ -118,12 +125,12 @@ class _ModuleHooks(WhileUsed):
         """Remove them, known by what they call."""
         hooks: Any
         for hooks, ours in (
-            (modules._global_forward_pre_hooks, _before_module),
-            (modules._global_forward_hooks, _after_module),
+            (before_modules, _before_module),
+            (after_modules, _after_module),
         ):
             for number in [n for n, hook in list(hooks.items()) if hook is ours]:
                 if ours is _after_module:
-                    for options in _OPTIONS:
+                    for options in after_modules_options:
                         options.pop(number, None)
                 hooks.pop(number, None)
 
@@ -161,17 +168,15 @@ class _Eager(WhileUsed):
 
     def install(self) -> None:
         """Put the stance in place, if anybody has loaded the compiler."""
-        compiler: Any = sys.modules.get("torch._dynamo.eval_frame")
-        usual = getattr(compiler, "_stance", None)
+        usual = stance()
         if usual is not None and not isinstance(usual, _EagerHere):
-            compiler._stance = _EagerHere(usual)
+            set_stance(_EagerHere(usual))
 
     def remove(self) -> None:
         """Put back what was there."""
-        compiler: Any = sys.modules.get("torch._dynamo.eval_frame")
-        stance = getattr(compiler, "_stance", None)
-        if isinstance(stance, _EagerHere):
-            compiler._stance = stance.usual
+        ours = stance()
+        if isinstance(ours, _EagerHere):
+            set_stance(ours.usual)
 
 
 EAGER = _Eager()
@@ -192,8 +197,6 @@ class Eagerly:
 
 # --------------------------------------------------------------------------- interrupts
 
-_saved_tensor_hooks = torch._C._autograd._top_saved_tensors_default_hooks
-
 
 class AsBefore:
     """Leaves this thread as it was, whatever was interrupted on the way.
@@ -207,9 +210,9 @@ class AsBefore:
         self._eager = getattr(thread, "eager", None)
         self._method = getattr(thread, "method", None)
         self._gradients = torch.is_grad_enabled()
-        self._modes = _get_current_function_mode_stack()
-        self._hooks = _saved_tensor_hooks(True)
-        self._functions = torch._C._is_torch_function_enabled()
+        self._modes = mode_stack()
+        self._hooks = saved_tensor_hooks(True)
+        self._functions = is_torch_function_enabled()
 
     def __exit__(self, *exception: Any) -> None:
         kind, _, frames = (*exception, None, None, None)[:3]
@@ -221,18 +224,18 @@ class AsBefore:
             engine.leave()
         while (eager := getattr(thread, "eager", None)) not in (None, self._eager):
             eager.__exit__()
-        while (hooks := _saved_tensor_hooks(True)) and hooks != self._hooks:
-            torch._C._autograd._pop_saved_tensors_default_hooks()
-        modes = _get_current_function_mode_stack()
+        while (hooks := saved_tensor_hooks(True)) and hooks != self._hooks:
+            pop_saved_tensor_hooks()
+        modes = mode_stack()
         if [id(m) for m in modes] != [id(m) for m in self._modes]:
             for _ in modes:
-                _pop_mode()
+                pop_mode()
             for mode in self._modes:
-                _push_mode(mode)
+                push_mode(mode)
         if self._functions:
             # left without having been entered, it goes back to how torch starts
-            torch._C.DisableTorchFunction().__exit__(None, None, None)
-        torch._C._set_grad_enabled(self._gradients)
+            DisableTorchFunction().__exit__(None, None, None)
+        set_grad_enabled(self._gradients)
         thread.method = self._method
 
 

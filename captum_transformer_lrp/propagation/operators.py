@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 
+from .._torch import built_in
+
 KINDS: dict[str, str] = {
     "structural": "moves, copies or selects values; nothing is mixed",
     "additive": "sums, means and other functions of degree one",
@@ -268,7 +270,7 @@ def is_in_place(name: str) -> bool:
 
 def out_of_place(name: str) -> Callable[..., Any] | None:
     """Return the operator of that name that returns a new tensor, if there is one."""
-    for holder in (torch.Tensor, torch, torch._C._nn, torch.nn.functional):
+    for holder in (torch.Tensor, torch, built_in, torch.nn.functional):
         function = getattr(holder, name, None)
         if callable(function):
             return function  # type: ignore[no-any-return]

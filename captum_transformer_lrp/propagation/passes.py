@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .._torch import DisableTorchFunction, function_class, is_wrapped
+
 #: layouts of tensors that have no memory place by place
 SPARSE = frozenset(
     (
@@ -83,7 +85,7 @@ class Passes:
 
     def before_writing(self, target: Tensor) -> None:
         """Copy what is kept of the memory that the model is about to write into."""
-        if torch._C._functorch.is_functorch_wrapped_tensor(target):
+        if is_wrapped(target):
             return  # inside vmap: it has no memory of its own, and is never kept
         if target.layout in SPARSE:
             return  # a dense copy of it is kept
@@ -137,13 +139,13 @@ class Switch(torch.autograd.Function):
         share = ctx.held.share
         if share is None:
             return None, None, None, *([None] * ctx.operands)
-        with torch._C.DisableTorchFunction():  # a checkpoint goes back inside an engine
+        with DisableTorchFunction():  # a checkpoint goes back inside an engine
             return None, None, None, *share(incoming)
 
     @staticmethod
     def made(node: Any) -> bool:
         """Whether a node of the graph is a switch."""
-        return getattr(type(node), "_forward_cls", None) is Switch
+        return function_class(node) is Switch
 
 
 def divide(relevance: Tensor, by: Tensor) -> Tensor:

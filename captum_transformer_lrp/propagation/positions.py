@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .._torch import DisableTorchFunction, node_number, node_outputs, saved
 from .passes import Switch
 
 
@@ -136,7 +137,7 @@ class Positions:
         self._sizes: list[int] = []  # tokens of one example, by stage
         self._numbers: list[tuple[int, Tensor]] = []  # by walk: stage, slot -> token
         known: _Known = {}
-        with torch.no_grad(), torch._C.DisableTorchFunction():
+        with torch.no_grad(), DisableTorchFunction():
             for tensor, transposed in maps:
                 walk = _Walk(tensor, dim=-1 if transposed else -2)
                 layout = self._layout(walk) if walk.follow(known) else None
@@ -317,7 +318,7 @@ class _Walk:
         """Yield each parent of a node, and the slots that pass on to it."""
         name, parents = _name(node), node.next_functions
         if name in _MOVES:
-            moved = node(*map(outputs.get, range(len(node._input_metadata))))
+            moved = node(*map(outputs.get, range(len(node_outputs(node)))))
             moved = moved if isinstance(moved, tuple) else (moved,)
             moved = tuple(None if m is None else _compact(m) for m in moved)
             if name == "ConstantPadNd":
@@ -374,12 +375,12 @@ def _name(node: Any) -> str:
 
 def _made(node: Any) -> int:
     """Return when a node was made; leaves, which torch numbers last, come first."""
-    return -1 if _name(node) == "AccumulateGrad" else int(node._sequence_nr())
+    return -1 if _name(node) == "AccumulateGrad" else node_number(node)
 
 
 def _shape(output: tuple[Any, int]) -> tuple[int, ...]:
     node, place = output
-    return () if node is None else tuple(node._input_metadata[place].shape)
+    return () if node is None else tuple(node_outputs(node)[place].shape)
 
 
 def _compact(slots: Tensor) -> Tensor:
@@ -446,16 +447,16 @@ def _meet(one: Tensor, other: Tensor) -> Tensor | None:
 def _convolved(node: Any, slots: Tensor, *, merging: bool) -> Tensor | None:
     """Pass a convolution of single tokens or, if asked, one of patches side by side."""
     if _name(node) == "AvgPool2D":
-        kernel, dilation = tuple(node._saved_kernel_size), 1
-        stride, transposed = tuple(node._saved_stride) or kernel, False
+        kernel, dilation = tuple(saved(node, "kernel_size")), 1
+        stride, transposed = tuple(saved(node, "stride")) or kernel, False
     else:
         kernel, dilation = (
-            tuple(node._saved_weight.shape[2:]),
-            max(node._saved_dilation),
+            tuple(saved(node, "weight").shape[2:]),
+            max(saved(node, "dilation")),
         )
-        stride, transposed = tuple(node._saved_stride), node._saved_transposed
+        stride, transposed = tuple(saved(node, "stride")), saved(node, "transposed")
     patches = _same(slots, 1)
-    if patches is None or transposed or any(node._saved_padding) or stride != kernel:
+    if patches is None or transposed or any(saved(node, "padding")) or stride != kernel:
         return None
     if max(kernel) > 1 and (dilation > 1 or not merging):
         return None

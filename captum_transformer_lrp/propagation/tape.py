@@ -30,8 +30,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-#: the number that the next node of this thread's graph will have
-node_number: Callable[[], int] = torch._C._autograd._get_sequence_nr
+from .._torch import function_class, is_wrapped, next_node_number, node_number, revive
 
 
 class Maker(Protocol):
@@ -109,7 +108,7 @@ def alive(reference: weakref.ref[Tensor]) -> Tensor | None:
     """
     tensor = reference()
     if tensor is not None:
-        tensor._fix_weakref()  # type: ignore[attr-defined]
+        revive(tensor)
     return tensor
 
 
@@ -139,7 +138,7 @@ class Tape:
     def __init__(self) -> None:
         self.cuts = False
         self.gaps: list[tuple[int, int]] = []
-        self.seen_to = node_number()
+        self.seen_to = next_node_number()
         self.starts: dict[int, Made] = {}  # of the leaves, by their ids
         self._constants: dict[int, weakref.ref[Tensor]] = {}
         self._met: list[tuple[Any, Unseen]] = []
@@ -167,7 +166,7 @@ class Tape:
         made = self.starts[id(leaf)] = Made(operator, (), self)
         if tensor is not leaf:
             note(tensor, made)
-        self.seen_to = node_number()
+        self.seen_to = next_node_number()
         return made
 
     def number_of(self, start: Made) -> int:
@@ -180,12 +179,12 @@ class Tape:
         made = self.of(old)
         if made is not None:
             note(new, made)
-        self.seen_to = node_number()
+        self.seen_to = next_node_number()
         return new
 
     def close(self) -> None:
         """Note a gap, if nodes were made since the last operator."""
-        now = node_number()
+        now = next_node_number()
         if now != self.seen_to:
             self.gaps.append((self.seen_to, now))
             self.seen_to = now
@@ -203,7 +202,7 @@ class Tape:
             A new record if its graph leads back to an explained input, None if not:
             then it is a constant.
         """
-        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        if is_wrapped(tensor):
             return None  # inside vmap or another transform; what comes out is met
         known = self._constants.get(id(tensor))
         if known is not None and alive(known) is tensor:
@@ -243,7 +242,7 @@ class Tape:
         return list(self._starts_behind(output.grad_fn))
 
     def _in_gap(self, node: Any) -> bool:
-        number = node._sequence_nr()
+        number = node_number(node)
         return any(start <= number < end for start, end in self.gaps)
 
     def _unseen_behind(self, node: Any, module: str) -> Unseen:
@@ -330,7 +329,7 @@ def node_name(node: Any) -> str:
 
 def function_of(node: Any) -> str | None:
     """Return the qualified name of the autograd function that made a node, if any."""
-    function = getattr(type(node), "_forward_cls", None)
+    function = function_class(node)
     if function is not None:
         return f"{function.__module__}.{function.__qualname__}"
     if type(node).__name__ in ("CppFunction", "CppNode"):

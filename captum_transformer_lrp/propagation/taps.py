@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from .._torch import DisableTorchFunction
 from ..errors import UnitError
 from .call import map_tensors, tensors_in
 from .tape import Tape
@@ -82,7 +83,7 @@ class Tap:
             return value
         # a module that is treated as one operator runs without gradients
         tape = engine.tape
-        with torch._C.DisableTorchFunction(), torch.enable_grad():
+        with DisableTorchFunction(), torch.enable_grad():
             value = map_tensors(engine.without_foreign, value)
             started = any(t.requires_grad for t in tensors_in(value))
 
@@ -197,10 +198,10 @@ class SlotsTap(OutputTap):
             ],
             1,
         )
-        with torch._C.DisableTorchFunction():
+        with DisableTorchFunction():
             self._check(parts, output)
         read = self.record(engine, parts, index)
-        with torch._C.DisableTorchFunction():
+        with DisableTorchFunction():
             total = read.sum(1).reshape(output.shape)
             return engine.tape.same(output.detach() + (total - total.detach()), output)
 

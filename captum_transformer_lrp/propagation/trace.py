@@ -25,6 +25,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from .._torch import DisableTorchFunction
 from .call import map_tensors, tensors_in
 from .composites import Composite
 from .constants import constant_part, written_by_constants
@@ -343,7 +344,7 @@ class TracingEngine(Engine):
         index = len(self._records)
         name = self.name_of(module)
         self._records.append(Record(index, name, "through", None, "selected", (), ()))
-        with torch._C.DisableTorchFunction():  # this is not the model's doing
+        with DisableTorchFunction():  # this is not the model's doing
             for sums, gradients in ((self._received, received), (self._passed, passed)):
                 sums[index] = torch.tensor(0.0, dtype=torch.float64)
                 for tensor, gradient in zip(tensors, gradients, strict=True):
@@ -465,15 +466,15 @@ class TracingEngine(Engine):
         relevant = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
         index = self._begin(type(module).__name__, None, repr(rule), relevant)
         if rule.inside == "constant":
-            with torch._C.DisableTorchFunction():
+            with DisableTorchFunction():
                 args, kwargs = self._watch_inputs(index, args, kwargs)
             output = super().apply_to_module(rule, module, args, kwargs, output)
-            with torch._C.DisableTorchFunction():
+            with DisableTorchFunction():
                 alone = self._of_zero(rule, args, kwargs, output)
                 return self._watch_output(index, output, alone)
         # its own gradient, between the aliases that it was given and a copy
         output = super().apply_to_module(rule, module, args, kwargs, output)
-        with torch._C.DisableTorchFunction():
+        with DisableTorchFunction():
             given = [t for t in tensors_in(args) if t.requires_grad]
             if len(given) < len(relevant):  # by keyword: no aliases
                 return output
@@ -495,7 +496,7 @@ class TracingEngine(Engine):
             twin: Tensor = self.tape.same(tensor.view_as(tensor), tensor)
             return twin
 
-        with torch._C.DisableTorchFunction():
+        with DisableTorchFunction():
             return map_tensors(alias, args if changed is None else changed)
 
     def _of_zero(

@@ -1,0 +1,138 @@
+"""The private names of torch that this package uses, all of them in one place.
+
+``tests/test_torch_names.py`` asks each of them for what is relied on: run it first
+where a new version of torch misbehaves.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from torch import _C
+from torch._C import DisableTorchFunction
+from torch._C import _is_torch_function_enabled as is_torch_function_enabled
+from torch._C import _len_torch_function_stack as count_of_modes
+from torch._C import _set_grad_enabled as set_grad_enabled
+from torch._C._autograd import _get_sequence_nr as next_node_number
+from torch._C._autograd import (
+    _pop_saved_tensors_default_hooks as pop_saved_tensor_hooks,
+)
+from torch._C._autograd import _top_saved_tensors_default_hooks as saved_tensor_hooks
+from torch._C._functorch import get_unwrapped as unwrapped
+from torch._C._functorch import is_functorch_wrapped_tensor as is_wrapped
+from torch._C._functorch import peek_interpreter_stack as transform_level
+from torch.nn.modules import module as _modules
+from torch.overrides import _get_current_function_mode_stack as mode_stack
+from torch.overrides import _pop_mode as pop_mode
+from torch.overrides import _push_mode as push_mode
+
+#: hooks that run at every module of the process, by number
+before_modules: dict[int, Callable[..., Any]] = _modules._global_forward_pre_hooks
+after_modules: dict[int, Callable[..., Any]] = _modules._global_forward_hooks
+#: torch forgets these entries when it removes a hook (seen in 2.8 to 2.15)
+after_modules_options: tuple[dict[int, bool], ...] = tuple(
+    getattr(_modules, f"_global_forward_hooks_{name}", {})
+    for name in ("with_kwargs", "always_called")
+)
+#: autograd functions of torch itself that hand tensors on as they are
+MOVING_FUNCTIONS = (
+    "torch.nn.parallel.",
+    "torch.nn.modules._functions.BackwardHookFunction",
+    "torch._library.autograd",
+)
+#: the functions of torch that are written in C++
+built_in: Any = _C._nn
+_COMPILER = "torch._dynamo.eval_frame"
+#: where torch keeps operators that take functions, such as torch.cond
+HIGHER_ORDER = "torch._higher_order_ops"
+
+
+def node_number(node: Any) -> int:
+    """Return the number of a node of autograd's graph, in the order of its thread."""
+    number: int = node._sequence_nr()
+    return number
+
+
+def node_outputs(node: Any) -> tuple[Any, ...]:
+    """Return shape and dtype of what a node stands for, one for each output."""
+    return tuple(getattr(node, "_input_metadata", ()))
+
+
+def saved(node: Any, name: str) -> Any:
+    """Return what an operator saved for its way back."""
+    return getattr(node, f"_saved_{name}")
+
+
+def function_class(node: Any) -> Any:
+    """Return the autograd function that made a node, None if an operator did."""
+    return getattr(type(node), "_forward_cls", None)
+
+
+def revive(tensor: Any) -> None:
+    """Give a tensor back to python that C++ alone holds, see TensorWeakRef."""
+    tensor._fix_weakref()
+
+
+def stance() -> Any:
+    """Return how compiled code runs; None if nobody has loaded the compiler."""
+    return getattr(sys.modules.get(_COMPILER), "_stance", None)
+
+
+def set_stance(new: Any) -> None:
+    """Say how compiled code runs, of a compiler that is loaded."""
+    sys.modules[_COMPILER]._stance = new  # type: ignore[attr-defined]
+
+
+def cached_parametrizations() -> dict[Any, Any]:
+    """Return what torch keeps inside ``parametrize.cached()``."""
+    found = getattr(sys.modules.get("torch.nn.utils.parametrize"), "_cache", None)
+    return {} if found is None else found
+
+
+def decompositions() -> dict[Any, Callable[..., Any]]:
+    """Return torch's own decompositions, by operator."""
+    from torch._decomp import decomposition_table
+
+    return decomposition_table
+
+
+def indexing_by_tensors() -> Any:
+    """Return a mode in which ``x[i]`` takes a tensor for i, inside vmap too."""
+    from torch._dynamo._trace_wrapped_higher_order_op import TransformGetItemToIndex
+
+    return TransformGetItemToIndex()
+
+
+__all__ = [
+    "HIGHER_ORDER",
+    "MOVING_FUNCTIONS",
+    "DisableTorchFunction",
+    "after_modules",
+    "after_modules_options",
+    "before_modules",
+    "built_in",
+    "cached_parametrizations",
+    "count_of_modes",
+    "decompositions",
+    "function_class",
+    "indexing_by_tensors",
+    "is_torch_function_enabled",
+    "is_wrapped",
+    "mode_stack",
+    "next_node_number",
+    "node_number",
+    "node_outputs",
+    "pop_mode",
+    "pop_saved_tensor_hooks",
+    "push_mode",
+    "revive",
+    "saved",
+    "saved_tensor_hooks",
+    "set_grad_enabled",
+    "set_stance",
+    "stance",
+    "transform_level",
+    "unwrapped",
+]
