@@ -420,9 +420,9 @@ PYTHON_GELU = Predicate(
 )
 
 #: Modules whose activation reaches the engine in pieces (``gelu_new`` is mul, pow,
-#: tanh, add) or not at all (functions with a backward pass of their own): named by
-#: class, because their operators cannot be seen or would not tell that they belong
-#: together.
+#: tanh, add) or not at all (functions with a backward pass of their own). What belongs
+#: together is told from the pieces too, see :mod:`.joins`: named by class it costs one
+#: operator instead of eight.
 COMPOSED_ACTIVATIONS = (
     *(
         f"transformers.activations.{name}"

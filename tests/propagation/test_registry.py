@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -24,7 +25,7 @@ from captum_transformer_lrp import (
 )
 from captum_transformer_lrp.errors import DuplicateRuleError, UnknownNameError
 from captum_transformer_lrp.propagation import ATTN_LRP, COMPOSITES
-from captum_transformer_lrp.propagation.registry import Registry
+from captum_transformer_lrp.propagation.registry import COMPOSED_ACTIVATIONS, Registry
 
 X = torch.randn(2, 3, generator=torch.Generator().manual_seed(0)).double()
 
@@ -220,3 +221,55 @@ def test_registries_are_independent() -> None:
     mine = Registry()
     mine.register("gelu", "activation")
     assert "gelu" in mine and "silu" not in mine
+
+
+# -------------------------------------------- activations that are named by their class
+
+#: as their operators are seen: the others are functions with a backward of their own,
+#: or (LaplaceActivation) no function of one tensor that two operators meet in
+SEEN_IN_PIECES = [
+    name
+    for name in COMPOSED_ACTIVATIONS
+    if not name.endswith(("Me", "BloomGelu", "LaplaceActivation"))
+]
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "ClippedGELUActivation": {"min": -10, "max": 10},
+    "XIELUActivation": {"dtype": torch.float64},
+}
+
+
+class Gated(nn.Module):
+    """Two branches of a feed-forward layer, and an activation as a gate of one."""
+
+    def __init__(self, activation: nn.Module, *, called: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.two = nn.Linear(3, 8), nn.Linear(3, 8)
+        self.last = nn.Linear(8, 4)
+        self.activation = activation
+        self.called = called
+
+    def forward(self, x: Tensor) -> Tensor:
+        act = self.activation if self.called else self.activation.forward
+        one, two = self.one(x), self.two(x)
+        scores: Tensor = self.last(act(one) * two + act(two))
+        return scores
+
+
+@pytest.mark.parametrize("name", SEEN_IN_PIECES)
+@pytest.mark.parametrize("composite", ["attnlrp", "cp-lrp", "epsilon", "gamma"])
+@pytest.mark.filterwarnings("ignore")
+def test_an_activation_is_the_same_in_one_piece_and_in_many(
+    name: str, composite: str
+) -> None:
+    module, _, cls = name.rpartition(".")
+    pytest.importorskip(module.partition(".")[0])
+    make = getattr(importlib.import_module(module), cls)
+    activation = make(**ARGUMENTS.get(cls, {}))
+    whole, pieces = (
+        TransformerLRP(
+            Gated(activation, called=called).double().eval(), composite=composite
+        ).attribute(X, target=1)
+        for called in (True, False)
+    )
+    assert (whole - pieces).abs().max() <= 1e-12 * whole.abs().max()
