@@ -37,6 +37,7 @@ def test_sample(key: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # a hundred models
 @pytest.mark.parametrize("module", MODULES)
 def test_every_entry_of_a_library(module: str) -> None:
     if module in ABSENT:

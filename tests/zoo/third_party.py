@@ -15,6 +15,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import math
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -2566,7 +2567,9 @@ def entries(sizes: Sizes | None = None) -> Iterator[Entry]:
     seed = 0 if sizes is None else sizes.seed
     for library, cases in LIBRARIES.items():
         try:
-            found = list(cases())
+            with warnings.catch_warnings():  # of libraries as they are imported
+                warnings.simplefilter("ignore")
+                found = list(cases())
         except ImportError:
             continue
         for case in found:
