@@ -336,9 +336,10 @@ class Engine(TorchFunctionMode):
             note, self._note = note or self._note, None
             if note.__class__ is Scaled:
                 parents = [note.what]
-            if output.__class__ is Tensor and (not args or output is not args[0]):
-                if tape.of(output) is not None:  # by the operators it is made of
-                    tape.seen_to = next_node_number()
+            if output.__class__ is Tensor:
+                known = tape.of(output)
+                if known is not None and all(known is not made for made in parents):
+                    tape.seen_to = next_node_number()  # by the operators it is made of
                     return output
         if output.__class__ is not Tensor or operator.in_place:
             self._record(operator, parents, output, args, note)
@@ -381,10 +382,16 @@ class Engine(TorchFunctionMode):
                 remember(base, made)
         else:  # of several outputs, each is another tensor
             found = [t for t in tensors_in(output) if t.requires_grad]
-            each = operator.name in _ONE_BY_ONE and len(found) == len(parents)
-            for place, tensor in enumerate(found):
-                behind = parents[place : place + 1] if each else parents
-                remember(tensor, Made(operator, behind, self.tape, note))
+            if operator.name in _ONE_BY_ONE and len(found) == len(parents):
+                given = [t for t in tensors_in(args) if t.requires_grad]
+                for tensor, old, made in zip(found, given, parents, strict=True):
+                    kept = tensor.shape == old.shape
+                    remember(
+                        tensor, made if kept else Made(operator, [made], made.tape)
+                    )
+                found = []
+            for tensor in found:
+                remember(tensor, Made(operator, parents, self.tape, note))
         self.tape.seen_to = next_node_number()
 
     def _constant_of(

@@ -18,6 +18,8 @@ function of ``x`` all the same, and so are the condition ``x > 0`` and the step
 x, 0)`` a gate as ``relu(x)`` is. Without a join they are constants: ``1 / (1 +
 exp(-x))`` passes nothing on, as no reciprocal does. A constant that is chosen, as in
 ``maximum(x, c)``, absorbs what is its own, where ``clamp(x, min=c)`` is one activation.
+Elements that are taken apart and put together again (``stack([x[..., 0] ** 2, x[..., 1]
+** 3], -1)``) are no function of ``x`` to the tape, as ``x ** tensor([2, 3])`` is.
 """
 
 from __future__ import annotations
@@ -46,7 +48,7 @@ JOINS = frozenset(
 ELEMENTWISE = JOINS.difference(["setitem", "max", "min"]) | frozenset(
     """neg negative abs absolute relu leaky_relu prelu rrelu clone contiguous to float
     double half bfloat16 type type_as nan_to_num positive pow square float_power exp
-    exp2 expm1 rsqrt reciprocal""".split()
+    exp2 expm1 rsqrt reciprocal tril triu""".split()
 )
 #: of these, the ones that hand on all relevance
 _CONSERVES = frozenset(
@@ -64,8 +66,8 @@ _SHIFTS = frozenset("batch_norm instance_norm".split())
 #: of one tensor, linear
 _LINEAR = frozenset(
     """add sub subtract rsub mul multiply div divide true_divide neg negative clone
-    contiguous to float double half bfloat16 type type_as positive where
-    masked_fill""".split()
+    contiguous to float double half bfloat16 type type_as positive where masked_fill
+    tril triu""".split()
 )
 _EXPONENTIALS = frozenset("exp exp2 special_exp2".split())
 #: kinds of operators whose output a rule may make a constant

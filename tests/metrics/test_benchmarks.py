@@ -32,6 +32,7 @@ def benchmark(monkeypatch):
         "faithfulness_image",
         "_faithfulness",
         "_methods",
+        "invariance",
     ):
         sys.modules.pop(name, None)
 
@@ -173,3 +174,19 @@ class TestTreebank:
         # the page says .624 and .723; Integrated Gradients has .542 and .686
         assert found["Delta"].mean > 0.60
         assert found["leaf AP"].mean > 0.71
+
+
+def test_spellings_make_no_difference_but_in_products_of_three(
+    benchmark, monkeypatch, capsys
+):
+    run(monkeypatch, benchmark("invariance"), "--seeds", 1)
+    _, _, *lines = capsys.readouterr().out.splitlines()
+    rows = {
+        line.split("|")[1].strip(): line.split("|")[2:4]
+        for line in lines
+        if line.startswith("|")
+    }
+    differ = [
+        name for name, both in rows.items() if [b.strip() for b in both] != ["0"] * 2
+    ]
+    assert differ == ["(a b) c, a (b c)", "(A B) C, A (B C), matrices"]

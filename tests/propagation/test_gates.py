@@ -355,7 +355,7 @@ ALIASES: dict[str, Callable[[Tensor], Tensor]] = {
     "all of it": lambda z: z[:],
     "an ellipsis": lambda z: z[...],
     "clone": torch.clone,
-    "a list of one": lambda z: torch.broadcast_tensors(z, z[:, :1])[0],
+    "of several": lambda z: torch.broadcast_tensors(z, z[:, :1])[0],
     "at least": lambda z: torch.atleast_1d(z)[...],
 }
 
@@ -400,6 +400,31 @@ def test_a_tensor_over_its_norm_is_a_function_of_it(method: str) -> None:
             lambda a, b: a + (norm(a) + 1) * a.exp(),  # noqa: B023
             lambda a, b: a + (norms[-1](a) + 1) * a.exp(),
         )
+
+
+#: two ways to write what is joined with the tensor that it is a function of
+JOINED: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "in place by keyword": (
+        lambda z: functional.silu(z.clone(), inplace=True),
+        functional.silu,
+    ),
+    "relu in place by keyword": (
+        lambda z: functional.relu(input=z.clone(), inplace=True),
+        functional.relu,
+    ),
+    "a triangle": (torch.tril, lambda z: z * torch.ones(4, 6).tril()),
+}
+
+
+@pytest.mark.parametrize("method", ["AttnLRP", "CP-LRP"])
+@pytest.mark.parametrize("case", JOINED)
+def test_a_function_is_joined_however_it_is_written(case: str, method: str) -> None:
+    one, other = JOINED[case]
+    assert_alike(
+        METHODS[method],
+        lambda a, b: (a.abs() + 1) + one(a) * a.abs().sqrt(),
+        lambda a, b: (a.abs() + 1) + other(a) * a.abs().sqrt(),
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -26,6 +26,7 @@ from torch.utils.checkpoint import checkpoint
 #: what programs do not use yet, with what goes wrong. Delete a line to switch it on.
 NOT_YET: dict[str, str] = {
     "vmap": "is refused by name, which says nothing of numbers",
+    "tensor exponents": "in a stack, the tape sees no function of each element",
     "outer product by @": "a matrix product has no gate, though it sums nothing",
 }
 
