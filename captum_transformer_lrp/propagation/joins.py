@@ -50,11 +50,11 @@ ELEMENTWISE = JOINS.difference(["setitem", "max", "min"]) | frozenset(
     double half bfloat16 type type_as nan_to_num positive pow square float_power exp
     exp2 expm1 rsqrt reciprocal tril triu""".split()
 )
-#: of these, the ones that hand on all relevance
+#: of these, the ones that hand on all relevance, but for constants that they choose
 _CONSERVES = frozenset(
     """mul multiply div divide true_divide neg negative abs absolute relu leaky_relu
     prelu rrelu clone contiguous to float double half bfloat16 type type_as positive pow
-    square float_power""".split()
+    square float_power where masked_fill tril triu""".split()
 )
 _SUMS = frozenset("add sub subtract rsub".split())
 _QUOTIENTS = frozenset("div divide true_divide".split())

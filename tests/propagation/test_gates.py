@@ -427,6 +427,24 @@ def test_a_function_is_joined_however_it_is_written(case: str, method: str) -> N
     )
 
 
+MASKS: dict[str, Callable[[Tensor], Tensor]] = {
+    "where": lambda z: torch.where(torch.ones(4, 6).tril().bool(), z, 0.0),
+    "masked_fill": lambda z: z.masked_fill(torch.ones(4, 6).triu(1).bool(), 0),
+    "tril": torch.tril,
+}
+
+
+@pytest.mark.parametrize("method", ["AttnLRP", "CP-LRP"])
+@pytest.mark.parametrize("mask", MASKS)
+def test_a_mask_is_a_factor_of_0_and_1(mask: str, method: str) -> None:
+    """Also where a function that is joined is not 0 at 0."""
+    assert_alike(
+        METHODS[method],
+        lambda a, b: a * torch.sigmoid(MASKS[mask](a)),
+        lambda a, b: a * torch.sigmoid(a * torch.ones(4, 6).tril()),
+    )
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_an_einsum_that_multiplies_is_a_product(method: str) -> None:
     """Also where a function that is joined is 0: the factor keeps all."""
