@@ -76,17 +76,20 @@ class AttentionEngine(Engine):
             return self._start(operator, operator.function(*args, **kwargs))
         if operator.kind != "product" or self.backward:
             return super().apply(operator, args, kwargs, relevant)
-        made = next(filter(None, map(self.tape.of, tensors_in((args, kwargs)))))
         output = super().apply(
             operator, self._record_maps(operator, args), kwargs, relevant
         )
         if operator.name.startswith("conv") and not self.maps and output.requires_grad:
+            (made, *_) = filter(None, map(self._relevant, tensors_in((args, kwargs))))
             self.grids[start_of(made)] = tuple(output.shape[2:])
         if relevant == 1 and operator.name in MATRIX_PRODUCTS:
             *_, last = tensors_in(args)
             if last.requires_grad:
                 self._note = self._note or KEYS_ALONE
         return output
+
+    def _relevant(self, tensor: Tensor) -> Made | None:
+        return self.tape.of(tensor) if tensor.requires_grad else None
 
     def _start(self, operator: Operator, pattern: Tensor) -> Tensor:
         with DisableTorchFunction():
