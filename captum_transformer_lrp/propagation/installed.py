@@ -59,6 +59,10 @@ def leave_mode(mode: Any) -> None:
         pop_mode()
 
 
+#: of all that is installed: taken by whoever installs or removes
+_LOCK = threading.RLock()
+
+
 class WhileUsed(ABC):
     """Something that is installed for the process while at least one user needs it.
 
@@ -68,17 +72,16 @@ class WhileUsed(ABC):
 
     def __init__(self) -> None:
         self._users: weakref.WeakSet[Any] = weakref.WeakSet()
-        self._lock = threading.RLock()
 
     def acquire(self, user: Any, *what: Any) -> None:
         """Install it, for this user too."""
-        with self._lock:
+        with _LOCK:
             self._users.add(user)
             self.install(*what)
 
     def release(self, user: Any) -> None:
         """Take it back, if this was the last user; may be repeated."""
-        with self._lock:
+        with _LOCK:
             self._users.discard(user)
             if not len(self._users):
                 self.remove()
@@ -220,6 +223,8 @@ class AsBefore:
             # a generator of torch's own that was cut off puts its mode back when it is
             # freed: now rather than later
             traceback.clear_frames(frames)
+            while _LOCK._is_owned():  # type: ignore[attr-defined]
+                _LOCK.release()  # cut off before the block that would
         while (engine := engine_here()) is not None and engine is not self._engine:
             engine.leave()
         while (eager := getattr(thread, "eager", None)) not in (None, self._eager):
