@@ -307,16 +307,17 @@ def _without_a_line(program: Program) -> Iterator[Program]:
     for number in reversed(range(len(program.lines))):
         line, before = program.lines[number], program.lines[:number]
         made = [name for earlier in before for name in earlier.names]
-        stand_ins = [
+        known = [n for n in (*program.inputs, *program.extra, *made) if n in values]
+        same = [
             name
-            for name in (*program.inputs, *program.extra, *made)
-            if name in values
-            and all(
+            for name in known
+            if all(
                 new in values and values[new].shape == values[name].shape
                 for new in line.names
             )
         ]
-        for stand_in in stand_ins[:2] if line.names else [""]:
+        others = [name for name in known if name not in same]  # may do as well
+        for stand_in in (*same[:2], *others[:2]) if line.names else [""]:
             rest, result = program.lines[number + 1 :], program.result
             for name in line.names:
                 rest = tuple(one.renamed(name, stand_in) for one in rest)
