@@ -17,6 +17,7 @@ import threading
 import traceback
 import weakref
 from abc import ABC, abstractmethod
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -223,8 +224,9 @@ class AsBefore:
             # a generator of torch's own that was cut off puts its mode back when it is
             # freed: now rather than later
             traceback.clear_frames(frames)
-            while _LOCK._is_owned():  # type: ignore[attr-defined]
-                _LOCK.release()  # cut off before the block that would
+            with suppress(RuntimeError):  # not, or no longer, this thread's
+                while True:  # taken, and cut off before the block that gives it back
+                    _LOCK.release()
         while (engine := engine_here()) is not None and engine is not self._engine:
             engine.leave()
         while (eager := getattr(thread, "eager", None)) not in (None, self._eager):

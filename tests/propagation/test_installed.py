@@ -186,6 +186,25 @@ def test_an_interrupt_in_one_thread_leaves_another_its_own() -> None:
     assert relative(found[0], expected) < 1e-13
 
 
+def test_a_lock_that_an_interrupt_left_taken_is_given_back() -> None:
+    model = tiny()
+
+    def cut_off(ids: Tensor) -> Tensor:
+        installed._LOCK.acquire()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        AttnLRP(cut_off).attribute(IDS, target=1)
+    found: list[Tensor] = []
+    thread = threading.Thread(
+        target=lambda: found.append(AttnLRP(model).attribute(IDS, target=1)),
+        daemon=True,
+    )
+    thread.start()
+    thread.join(30)
+    assert found, "another thread waits for the lock"
+
+
 def test_a_lost_release_is_made_up_for_by_the_next() -> None:
     """Users are known, not counted."""
     lost: Any = type("Lost", (), {})()
