@@ -82,7 +82,8 @@ def stance() -> Any:
 
 def set_stance(new: Any) -> None:
     """Say how compiled code runs, of a compiler that is loaded."""
-    sys.modules[_COMPILER]._stance = new  # type: ignore[attr-defined]
+    compiler: Any = sys.modules[_COMPILER]
+    compiler._stance = new
 
 
 def cached_parametrizations() -> dict[Any, Any]:

@@ -648,7 +648,7 @@ def _rules(options: argparse.Namespace) -> None:
         print("The relevance of attention maps is found with this table:")
     elif weights or table is None:
         other = "attention maps and torch's own gradient"
-        alone = "torch's own gradient, or the model alone"
+        alone = "torch's own gradient, the model alone, or not known without a model"
         print(f"  (no rules: {other if weights else alone})")
         return
     print(table)

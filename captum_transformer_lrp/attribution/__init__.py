@@ -78,8 +78,11 @@ BASELINES: dict[str, type[InputAttribution]] = {
 
 #: every method by its name, as ``explain(method=...)`` and the commands take it
 methods = NamedMethods()
-for _name, _maker in {**METHODS, **BASELINES, **COMPOSITES, **METHODS}.items():
-    methods.register(_name, _maker)  # a class rather than its table
+for _name, _maker in (METHODS | BASELINES).items():
+    methods.register(_name, _maker)
+for _name, _table in COMPOSITES.items():
+    if _name not in methods:  # a class has more to say than its table
+        methods.register(_name, _table)
 
 __all__ = [
     "BASELINES",

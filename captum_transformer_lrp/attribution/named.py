@@ -67,11 +67,12 @@ class NamedMethod:
     def composite(self) -> Composite | None:
         """The table of rules that it propagates with, None for none.
 
-        It is that of an object for a model that does nothing.
+        It is that of an object for a model that does nothing; of a method that cannot
+        be made for one, no table is known.
         """
         try:
             found = getattr(self.make(nn.Identity()), "composite", None)
-        except Exception:  # it wants to know the model
+        except Exception:  # whatever a stranger's method says to such a model
             return None
         return found if isinstance(found, Composite) else None
 

@@ -180,7 +180,7 @@ def _head(logits: Tensor) -> tuple[Any, int] | None:
             return None
         if name in _HEADS:
             return (node, relevant[0]) if relevant[0] == _HEADS[name] else None
-        if name not in _LOCAL and function_class(node) is not (RatioGradient):
+        if name not in _LOCAL and function_class(node) is not RatioGradient:
             return None
         node = node.next_functions[relevant[0]][0]
     return None

@@ -35,6 +35,7 @@ from .engine import Engine
 from .gates import product_behind
 from .streams import start_of
 from .table import Operator
+from .tape import Made
 
 Encoding = Literal["rotary", "absolute", "bias"]
 
@@ -209,8 +210,7 @@ class PositionEngine(Engine):
                 or not (constant.is_floating_point() or constant.is_complex())
             ):
                 continue
-            scores = product_behind(self.tape.of(other)) is not None
-            encoding = _encoding(operator, origin, scores=scores)
+            encoding = _encoding(operator, self.tape.of(other), origin)
             if encoding is None:
                 continue
             with DisableTorchFunction():
@@ -350,9 +350,11 @@ _PLACES: dict[str, Operands] = {
 }
 
 
-def _encoding(operator: Operator, origin: _Origin, *, scores: bool) -> Encoding | None:
+def _encoding(
+    operator: Operator, other: Made | None, origin: _Origin
+) -> Encoding | None:
     if operator.name in ("mul", "multiply"):
         return "rotary" if origin.counted else None
     if operator.name in ("baddbmm", "scaled_dot_product_attention"):
         return "bias"
-    return "bias" if scores else "absolute"
+    return "bias" if product_behind(other) is not None else "absolute"

@@ -993,11 +993,8 @@ def refuse_reentrant(function: str) -> None:
 
 
 _is_grad_enabled = torch.is_grad_enabled
-#: the innermost transform of torch.func (vmap, grad, jvp) that runs, None for none
 #: kinds of operators that compute something new
 _COMPUTES = frozenset({"product", "activation", "normalization", "softmax"})
-#: what a checkpoint without re-entry installs; asked wherever the model multiplies,
-#: or a rule makes another gradient
 #: operators that return each of their arguments
 _ONE_BY_ONE = frozenset(
     "broadcast_tensors meshgrid atleast_1d atleast_2d atleast_3d".split()

@@ -68,8 +68,8 @@ MATRIX_PRODUCTS = frozenset("matmul bmm baddbmm mm addmm einsum linear".split())
 SOFTMAX = frozenset("softmax _softmax special_softmax".split())
 #: bound attention scores, as soft-capping does
 _SQUASHES = frozenset("tanh sigmoid clamp clip clamp_min clamp_max".split())
-_SUMS = frozenset("add sub subtract rsub".split())
-_EXPONENTIALS = frozenset("exp exp2 special_exp2".split())
+SUMS = frozenset("add sub subtract rsub".split())
+EXPONENTIALS = frozenset("exp exp2 special_exp2".split())
 _EXTREMES = frozenset("max amax".split())
 _MAXIMUM_STEPS = 64
 
@@ -161,7 +161,7 @@ def is_sum_of(total: Made | None, parts: Made | None) -> bool:
             return len(found.parents) == 1 and _same(
                 _original(found.parents[0]),
                 _original(parts),
-                (_EXPONENTIALS, _SUMS, _EXTREMES),
+                (EXPONENTIALS, SUMS, _EXTREMES),
             )
     return False
 
@@ -237,7 +237,7 @@ def is_product(made: Made | None) -> bool:
     for found in _behind(made, _SCALES | _SQUASHES):
         assert found.operator is not None
         if len(found.parents) > 1:
-            return found.operator.name not in _SUMS
+            return found.operator.name not in SUMS
     return False
 
 

@@ -34,7 +34,7 @@ import torch
 from torch import Tensor
 
 from .call import Call, map_tensors, tensors_in
-from .gates import Activation, Scaled, is_of_one
+from .gates import EXPONENTIALS, SUMS, Activation, Scaled, is_of_one
 from .gradients import RatioGradient
 from .rules import Identity, Rule
 from .tape import Made, Tape, alive
@@ -56,7 +56,6 @@ _CONSERVES = frozenset(
     prelu rrelu clone contiguous to float double half bfloat16 type type_as positive pow
     square float_power where masked_fill tril triu""".split()
 )
-_SUMS = frozenset("add sub subtract rsub".split())
 _QUOTIENTS = frozenset("div divide true_divide".split())
 _BY_CONDITION = frozenset("where masked_fill setitem".split())
 BENDS = frozenset("maximum minimum fmax fmin max min".split())
@@ -69,7 +68,6 @@ _LINEAR = frozenset(
     contiguous to float double half bfloat16 type type_as positive where masked_fill
     tril triu""".split()
 )
-_EXPONENTIALS = frozenset("exp exp2 special_exp2".split())
 #: kinds of operators whose output a rule may make a constant
 CUTS = frozenset({"normalizer", "exponential", "power", "quotient", "step"})
 #: comparisons of a tensor, and what is made of them
@@ -160,7 +158,7 @@ def is_linear(made: Made, source: Made) -> bool:
             return False
         if not _is_noted(step) and step.operator.name not in _LINEAR:
             return False
-        if len(step.parents) > 1 and step.operator.name not in _SUMS:
+        if len(step.parents) > 1 and step.operator.name not in SUMS:
             return False  # x * x
     return True
 
@@ -172,9 +170,9 @@ def _stays_away(made: Made, source: Made) -> bool:
         assert step.operator is not None
         if isinstance(step.note, Activation):
             away = away or step.note.at_zero != 0
-        elif step.operator.name in _EXPONENTIALS:
+        elif step.operator.name in EXPONENTIALS:
             away = True
-        elif step.operator.name in _SUMS:
+        elif step.operator.name in SUMS:
             away = False
     return away
 
@@ -295,7 +293,7 @@ def joint(
     keep = [conserves(made, source) for made in parents]
     same = Joint(operator, args, kwargs, len(parents), [source])
     linear = all(is_linear(made, source) for made in records)
-    if linear and not conditions and name in _SUMS:
+    if linear and not conditions and name in SUMS:
         return replace(same, note=FUNCTION) if all(keep) else same
     note = Activation(math.nan if _is_away(name, records, source) else 0.0)
     if len(records) == 1:  # and a condition
@@ -338,7 +336,7 @@ def _is_away(name: str, records: list[Made], source: Made) -> bool:
     away = [_stays_away(made, source) for made in records]
     if name in ("sub", "subtract", "rsub"):
         return sum(away) == 1
-    if name in _SUMS or name in _CHOOSES:
+    if name in SUMS or name in _CHOOSES:
         return any(away)
     return away[0] if name in _QUOTIENTS else all(away)
 

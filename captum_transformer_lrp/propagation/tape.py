@@ -17,7 +17,8 @@ graph:
   back to an explained input. Before relevance goes back, :meth:`Tape.unseen` walks the
   graph behind the score if there is a gap at all, and names what it meets in one.
 
-Records hold no tensors and no nodes, so that what the rules cut off is freed as ever.
+Records hold no nodes, and no tensors but those with which a linear rule is merged with
+a norm behind it, so that what the rules cut off is freed as ever.
 """
 
 from __future__ import annotations

@@ -332,20 +332,24 @@ RECIPROCALS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+#: numerator and denominator: a sigmoid, the derivative of softsign, and a shifted
+#: tensor over its size
+QUOTIENTS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "sigmoid": (torch.exp, lambda z: 1 + torch.exp(z)),
+    "exponential over size": (lambda z: torch.exp(-z.abs()), lambda z: 1 + z.abs()),
+    "shifted over size": (lambda z: z + 1, lambda z: 2 + z.abs()),
+}
+
+
 @pytest.mark.parametrize("way", RECIPROCALS)
-def test_a_quotient_is_explained_as_by_a_reciprocal(way: str) -> None:
-    """Sigmoid, the derivative of softsign, and a shifted tensor over its size."""
-    for numerator, denominator in (
-        (torch.exp, lambda z: 1 + torch.exp(z)),
-        (lambda z: torch.exp(-z.abs()), lambda z: 1 + z.abs()),
-        (lambda z: z + 1, lambda z: 2 + z.abs()),
-    ):
-        divided = RECIPROCALS[way]
-        assert_alike(
-            AttnLRP,
-            lambda a, b: divided(numerator(a), denominator(a)),  # noqa: B023
-            lambda a, b: numerator(a) / denominator(a),  # noqa: B023
-        )
+@pytest.mark.parametrize("quotient", QUOTIENTS)
+def test_a_quotient_is_explained_as_by_a_reciprocal(quotient: str, way: str) -> None:
+    divided, (numerator, denominator) = RECIPROCALS[way], QUOTIENTS[quotient]
+    assert_alike(
+        AttnLRP,
+        lambda a, b: divided(numerator(a), denominator(a)),
+        lambda a, b: numerator(a) / denominator(a),
+    )
 
 
 ALIASES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -370,36 +374,41 @@ def test_an_alias_is_the_tensor_itself(alias: str) -> None:
     )
 
 
-def test_another_order_is_another_tensor() -> None:
-    moves: tuple[Callable[[Tensor], Tensor], ...] = (
-        lambda z: z[[1, 0]],
-        lambda z: z.flip(0),
-        lambda z: z.roll(1, 0),
-        lambda z: z[:1].expand_as(z),
+ORDERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "index": lambda z: z[[1, 0]],
+    "flip": lambda z: z.flip(0),
+    "roll": lambda z: z.roll(1, 0),
+    "expand": lambda z: z[:1].expand_as(z),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_another_order_is_another_tensor(order: str) -> None:
+    move = ORDERS[order]
+    assert_alike(
+        AttnLRP,
+        lambda a, b: torch.exp(move(a)) / (1 + torch.exp(a)),
+        lambda a, b: torch.exp(move(a)) / (1 + torch.exp(a)).detach(),
     )
-    for move in moves:
-        assert_alike(
-            AttnLRP,
-            lambda a, b: torch.exp(move(a)) / (1 + torch.exp(a)),  # noqa: B023
-            lambda a, b: torch.exp(move(a)) / (1 + torch.exp(a)).detach(),  # noqa: B023
-        )
+
+
+NORMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "normalize": lambda z: functional.normalize(z, dim=-1),
+    "norm": lambda z: z / z.norm(dim=-1, keepdim=True),
+    "rsqrt": lambda z: z * z.square().sum(-1, keepdim=True).rsqrt(),
+}
 
 
 @pytest.mark.parametrize("method", ["AttnLRP", "CP-LRP"])
-def test_a_tensor_over_its_norm_is_a_function_of_it(method: str) -> None:
+@pytest.mark.parametrize("name", NORMS)
+def test_a_tensor_over_its_norm_is_a_function_of_it(name: str, method: str) -> None:
     """As it is if it is multiplied with the reciprocal of the norm."""
-    norms: tuple[Callable[[Tensor], Tensor], ...] = (
-        lambda z: functional.normalize(z, dim=-1),
-        lambda z: z / z.norm(dim=-1, keepdim=True),
-        lambda z: z * z.square().sum(-1, keepdim=True).rsqrt(),
-        lambda z: functional.rms_norm(z, (6,), eps=0.0) / 6**0.5,
+    norm = NORMS[name]
+    assert_alike(
+        METHODS[method],
+        lambda a, b: a + (norm(a) + 1) * a.exp(),
+        lambda a, b: a + (functional.rms_norm(a, (6,), eps=0.0) / 6**0.5 + 1) * a.exp(),
     )
-    for norm in norms[:-1]:
-        assert_alike(
-            METHODS[method],
-            lambda a, b: a + (norm(a) + 1) * a.exp(),  # noqa: B023
-            lambda a, b: a + (norms[-1](a) + 1) * a.exp(),
-        )
 
 
 #: two ways to write what is joined with the tensor that it is a function of
@@ -446,18 +455,18 @@ def test_a_mask_is_a_factor_of_0_and_1(mask: str, method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_an_einsum_that_multiplies_is_a_product(method: str) -> None:
+@pytest.mark.parametrize("equation", ["...,...->...", "bij,bij->bij", "...,..."])
+def test_an_einsum_that_multiplies_is_a_product(equation: str, method: str) -> None:
     """Also where a function that is joined is 0: the factor keeps all."""
-    for equation in ("...,...->...", "bij,bij->bij", "...,..."):
-        assert_alike(
-            METHODS[method],
-            lambda a, b: torch.einsum(
-                equation,  # noqa: B023
-                a,
-                torch.sigmoid(torch.where(KEEP.bool(), a.abs(), 0.0)),
-            ),
-            lambda a, b: a * torch.sigmoid(torch.where(KEEP.bool(), a.abs(), 0.0)),
-        )
+
+    def factor(a: Tensor) -> Tensor:
+        return torch.sigmoid(torch.where(KEEP.bool(), a.abs(), 0.0))
+
+    assert_alike(
+        METHODS[method],
+        lambda a, b: torch.einsum(equation, a, factor(a)),
+        lambda a, b: a * factor(a),
+    )
 
 
 def test_a_sigmoid_written_out_is_a_sigmoid() -> None:

@@ -74,7 +74,7 @@ def _may_fork() -> bool:
         try:
             torch.ones((), requires_grad=True).backward()
             os._exit(0)
-        except BaseException:
+        except BaseException:  # whatever it is, nothing of it may reach the parent
             os._exit(1)
     return os.waitpid(process, 0)[1] == 0
 
