@@ -132,7 +132,11 @@ def is_of_one(made: Made) -> bool:
     parents = made.parents
     if len(parents) < 2:
         return len(parents) == 1
-    return all(other is parents[0] for other in parents)
+    first = parents[0]
+    for other in parents:  # asked at every join
+        if other is not first:
+            return False
+    return True
 
 
 def is_pair_of_one(records: Sequence[Made | None]) -> bool:

@@ -83,17 +83,16 @@ CONDITION = "condition"
 CUT = "cut"
 _CUT = (CUT, CONDITION)
 _MAXIMUM_STEPS = 32
+_STEPS = range(_MAXIMUM_STEPS)
 
 
 def _is_function(made: Made) -> bool:
     """Whether a tensor is a function of one other, element by element."""
-    if made.operator is None:
+    if made.operator is None or not is_of_one(made):
         return False
-    if made.operator.name not in ELEMENTWISE and (
-        made.note is None or not (made.note in _CUT or _is_noted(made))
-    ):
-        return False
-    return is_of_one(made)
+    if made.operator.name in ELEMENTWISE:
+        return True
+    return made.note is not None and (made.note in _CUT or _is_noted(made))
 
 
 def _is_noted(made: Made) -> bool:
@@ -115,16 +114,26 @@ def _functions(made: Made) -> list[Made]:
     return found
 
 
+def _root(made: Made) -> Made | None:
+    """Return what a tensor is a function of at last; None if that is far away."""
+    for _ in _STEPS:
+        if not _is_function(made):
+            return made
+        made = made.parents[0]
+    return None
+
+
 def common_source(parents: Sequence[Made]) -> Made | None:
     """Return the nearest tensor of which all operands of a join are functions."""
-    for made in parents:
-        if _is_function(made):
-            break
-    else:
-        return None  # the usual case: none is a function of another
-    first, *others = parents
-    if all(other is first for other in others):
+    first = parents[0]
+    others = [other for other in parents if other is not first]
+    if not others:
         return None
+    root = _root(first)
+    for other in others:
+        end = _root(other)
+        if end is not root and end is not None and root is not None:
+            return None  # the usual case
     behind = [set(map(id, _functions(other))) for other in others]
     for made in _functions(first):
         if all(id(made) in known for known in behind):
@@ -270,13 +279,17 @@ def joint(
     given = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor)]
     operands = [t for t in given if t.requires_grad]
     shape = operands[0].shape
-    found = _constants_in(tape, given) if tape.cuts else []
-    if any(t.shape != shape for t in operands) or any(
-        t.shape != shape for t, _ in found
-    ):
-        return None  # of elements of another tensor
-    conditions = [made for _, made in found if _is_condition(made)]
-    cuts = [made for _, made in found if not _is_condition(made)]
+    found = []
+    for tensor in given:
+        made = None
+        if tape.cuts and not tensor.requires_grad:
+            made = tape.of(tensor)
+            if made is not None:
+                found.append(made)
+        if (made is not None or tensor.requires_grad) and tensor.shape != shape:
+            return None  # of elements of another tensor
+    conditions = [made for made in found if _is_condition(made)]
+    cuts = [made for made in found if not _is_condition(made)]
     if name in _BY_CONDITION and not conditions:
         return None  # elements of different functions
     if name in BENDS and len(given) < 2:
@@ -348,15 +361,6 @@ def _is_condition(made: Made) -> bool:
             return True
         made = made.parents[0]
     return False
-
-
-def _constants_in(tape: Tape, given: list[Tensor]) -> list[tuple[Tensor, Made]]:
-    """Return the constants that were made of what carries relevance."""
-    return [
-        (tensor, made)
-        for tensor in given
-        if not tensor.requires_grad and (made := tape.of(tensor)) is not None
-    ]
 
 
 def hand_on(
