@@ -169,7 +169,6 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     folder = "third_party" if options.third_party else "zoo"
     path = Path(options.records or f"build/{folder}/records.jsonl")
-    path.parent.mkdir(parents=True, exist_ok=True)
     known = read(path)
     if options.page:
         for beside in sorted(path.parent.glob("*.jsonl")):
@@ -199,8 +198,7 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             found = examine_apart(entry, seconds=options.seconds, memory=options.memory)
         failures += found["status"] == "failed"
-        with path.open("a") as file:
-            file.write(json.dumps(found) + "\n")
+        keep(found, path)
         print(
             f"{found['status']:9}  {entry.key:60}  {_figure(found)}  "
             f"{found['seconds']:.1f} s  {found['cause'][:140]}",
@@ -214,6 +212,13 @@ def main(arguments: list[str] | None = None) -> int:
 def _figure(found: dict[str, Any]) -> str:
     values = (found["conservation"], found["loss"])
     return " ".join("   -   " if v is None else f"{v:.1e}" for v in values)
+
+
+def keep(found: dict[str, Any], path: Path) -> None:
+    """Add a record to a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(found) + "\n")
 
 
 def read(path: Path) -> dict[str, dict[str, Any]]:

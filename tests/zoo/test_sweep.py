@@ -1,14 +1,18 @@
 """The sweep over transformers' architectures: a sample by default, all if asked.
 
 ``pytest -m slow tests/zoo/test_sweep.py`` examines every architecture, each in a
-process of its own; ``python -m tests.zoo --shard 1/2`` does the same with records.
+process of its own; ``python -m tests.zoo --shard 1/2`` does the same with records. With
+``ZOO_RECORDS=FILE`` the tests keep records too, of which ``python -m tests.zoo
+--records FILE --page`` makes the page.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import types
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,7 +21,7 @@ from torch import Tensor, nn
 from captum_transformer_lrp import registry, rules
 
 from . import sweep
-from .command import examine_apart
+from .command import examine_apart, keep
 from .page import page
 from .shrinking import Sizes
 from .sweep import Entry, Record, examine
@@ -53,6 +57,8 @@ def test_sample(key: str) -> None:
 @pytest.mark.parametrize("key", ALL)
 def test_every_architecture(key: str) -> None:
     found = examine_apart(ALL[key], seconds=120, memory=8)
+    if records := os.environ.get("ZOO_RECORDS"):
+        keep(found, Path(records))
     assert found["status"] != "failed" or key in KNOWN, found["cause"]
 
 
