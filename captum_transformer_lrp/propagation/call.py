@@ -7,11 +7,17 @@ from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from .passes import Kept, Passes, Share, Switch
 from .tape import Made, Tape
+
+#: arguments in which there is no tensor
+PLAIN_TYPES = frozenset(
+    {int, float, bool, str, type(None), torch.dtype, torch.device, torch.Size}
+)
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from .._torch import DisableTorchFunction, is_wrapped, unwrapped
-from .call import Call, map_tensors, tensors_in
+from .call import PLAIN_TYPES, Call, map_tensors, tensors_in
 
 
 def _names(text: str) -> frozenset[str]:
@@ -143,7 +143,10 @@ class Counts:
         if isinstance(tensors, Tensor):  # asked for every operator of a model
             return tensors.dtype in self._dtypes and self._found(tensors) is not None
         if isinstance(tensors, (list, tuple)):
-            return any(map(self.follows, tensors))
+            for value in tensors:
+                if value.__class__ not in PLAIN_TYPES and self.follows(value):
+                    return True
+            return False
         return isinstance(tensors, dict) and any(map(self.follows, tensors.values()))
 
     def of(self, tensor: Tensor) -> Tensor:

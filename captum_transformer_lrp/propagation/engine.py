@@ -40,7 +40,7 @@ from .._torch import (
     transform_level,
 )
 from ..errors import ModelStateError
-from .call import Call, map_tensors, tensors_in
+from .call import PLAIN_TYPES, Call, map_tensors, tensors_in
 from .composites import Composite
 from .flex_attention import IN_PLACE
 from .functions import APPLY, Opened, to_open
@@ -256,7 +256,7 @@ class Engine(TorchFunctionMode):
         given = args if not kwargs else (*args, *kwargs.values())
         for place, value in enumerate(given):
             cls = value.__class__
-            if cls in _PLAIN_TYPES:
+            if cls in PLAIN_TYPES:
                 continue
             if cls is Tensor or isinstance(value, Tensor):
                 if not value.requires_grad:
@@ -487,7 +487,7 @@ class Engine(TorchFunctionMode):
 
     def without_foreign(self, value: Any) -> Any:
         """Return a value in which only what carries relevance requires a gradient."""
-        if value.__class__ in _PLAIN_TYPES:
+        if value.__class__ in PLAIN_TYPES:
             return value
         if isinstance(value, Tensor):
             foreign = value.requires_grad and self.made(value) is None
@@ -1063,12 +1063,6 @@ def batch_norm_message(name: str) -> str:
         f"the batch normalisation {name!r} is in training mode: it would change its "
         "running statistics and mix the examples of the batch. Call model.eval() first."
     )
-
-
-#: arguments in which there is no tensor
-_PLAIN_TYPES = frozenset(
-    {int, float, bool, str, type(None), torch.dtype, torch.device, torch.Size}
-)
 
 
 def _write_out(
