@@ -11,13 +11,14 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from .errors import InputError, LRPError
+from .errors import InputError, LRPError, suggestion
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -86,10 +87,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong with the arguments in one line."""
+    """Says what is wrong with the arguments in one line, and what may be meant."""
+
+    def parse_known_args(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse what is not known here, where the command's options are known."""
+        found, rest = super().parse_known_args(*args, **kwargs)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
 
     def error(self, message: str) -> NoReturn:
+        wrong = re.search(
+            r"invalid choice: '(\S+)'|unrecognized arguments: (\S+)", message
+        )
+        if wrong is not None:
+            name = wrong[1] or wrong[2]
+            known = self._options() if name[0] == "-" else self._choices()
+            near = suggestion(name.partition("=")[0], known)
+            if near.startswith(" Did you mean"):
+                message = message.partition(" (choose from")[0] + "." + near
         self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+    def _options(self) -> set[str]:
+        return {word for action in self._actions for word in action.option_strings}
+
+    def _choices(self) -> set[str]:
+        return {word for action in self._actions for word in action.choices or ()}
+
+
+class _Version(argparse.Action):
+    """Prints the version, which is looked up only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> NoReturn:
+        from . import __version__
+
+        print(f"{PROGRAM} {__version__}")
+        parser.exit()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,6 +132,9 @@ def _parser() -> argparse.ArgumentParser:
         "propagation and attention.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, help="print the version and stop"
     )
     commands = parser.add_subparsers(required=True, metavar="command")
 

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+import captum_transformer_lrp
 from captum_transformer_lrp.attribution import (
     BASELINES,
     METHODS,
@@ -197,7 +198,10 @@ def save_convolutional_network(folder):
     ("arguments", "message"),
     [
         ([], "the following arguments are required: command"),
-        (["explane"], "invalid choice: 'explane'"),
+        (["explane"], "invalid choice: 'explane'. Did you mean 'explain'? (see"),
+        (["nothing-like-it"], "(choose from 'explain', 'compare'"),
+        (["explain", "--text", "a", "--modle", "b"], "--modle b. Did you mean '--mo"),
+        (["diffmask", "fti"], "Did you mean 'fit'? (see captum-transformer-lrp dif"),
         (["explain"], "one of the arguments --text --image is required"),
         (["explain", "--text", "a", "--image", "b"], "not allowed with argument"),
         (["explain", "--text", "a", "--top", "-1"], "argument --top: expected 0 or"),
@@ -285,6 +289,26 @@ def test_demo_writes_one_report(capsys, tmp_path):
     found = json.loads((folder / "explanations.json").read_text("utf-8"))
     assert [e["kind"] for e in found] == ["text"] * 4 + ["image"]
     assert found[-1]["prediction"]["name"] == "ship"
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    expected = f"captum-transformer-lrp {captum_transformer_lrp.__version__}\n"
+    assert capsys.readouterr().out == expected
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["explane"]])
+def test_what_needs_no_model_does_not_wait_for_torch(arguments):
+    program = f"""
+import sys
+from captum_transformer_lrp.cli import main
+main({arguments})
+print("loaded:", sorted({{"torch", "captum", "transformers"}} & set(sys.modules)))
+"""
+    completed = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True
+    )
+    assert completed.stdout.endswith("loaded: []\n"), completed.stderr
 
 
 def test_module_can_be_run():

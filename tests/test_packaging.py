@@ -291,12 +291,41 @@ import sys
 before = set(sys.modules)
 builtins.__import__ = recording
 import {NAME}
+for public in {NAME}.__all__:
+    getattr({NAME}, public)
 builtins.__import__ = original
 loaded = {{name.partition(".")[0] for name in set(sys.modules) - before}}
 assert "torch" in asked, "the recorder saw nothing"
 print(sorted((loaded | set(asked)) & set({heavy})))
 """
     assert run_python(program) == "[]\n"
+
+
+def test_public_names_load_when_they_are_asked_for():
+    program = f"""
+import sys
+import {NAME}
+assert not {{"torch", "captum"}} & set(sys.modules)
+{NAME}.AttnLRP
+assert "torch" in sys.modules and "{NAME}.insights" not in sys.modules
+print({NAME}.metrics.__name__, hasattr({NAME}, "no_such_name"))
+"""
+    assert run_python(program) == f"{NAME}.metrics False\n"
+
+
+def test_type_checkers_know_the_public_names():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    imported = {
+        alias.name: node.module
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert imported.pop("errors") is None  # a module
+    assert imported == captum_transformer_lrp._HOME_OF
+    assert set(captum_transformer_lrp.__all__) == {*imported, "errors"}
+    assert set(captum_transformer_lrp.__all__) <= set(dir(captum_transformer_lrp))
 
 
 def test_types_are_announced():
