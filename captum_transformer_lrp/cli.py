@@ -148,8 +148,9 @@ def _parser() -> argparse.ArgumentParser:
     given.add_argument(
         "--text",
         action="append",
-        help="the text; may be repeated; @FILE reads one text per line, and @@ stands "
-        "for a text that starts with @",
+        help="the text; may be repeated; @FILE reads the texts of a file: one per "
+        "line, or .csv, .tsv, .jsonl, .parquet; @@ stands for a text that starts "
+        "with @",
     )
     given.add_argument(
         "--image",
@@ -158,6 +159,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="the picture; may be repeated",
     )
+    _add_text_column(explain)
     explain.add_argument(
         "--method",
         default="attnlrp",
@@ -197,6 +199,16 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_text_column(command: argparse.ArgumentParser, *old: str) -> None:
+    command.add_argument(
+        "--text-column",
+        *old,
+        metavar="NAME",
+        help="the column of the texts in a table; its number, from 1, if there is no "
+        "header (default: text or sentence)",
+    )
+
+
 def _add_common(command: argparse.ArgumentParser) -> None:
     """Add what ``explain`` and ``compare`` have in common."""
     command.add_argument(
@@ -229,7 +241,11 @@ def _add_compare(commands: Any) -> None:
     )
     compare.set_defaults(run=_compare)
     given = compare.add_mutually_exclusive_group(required=True)
-    given.add_argument("--text", help="the text")
+    given.add_argument(
+        "--text",
+        help="the text; @FILE reads it from a file, and @@ stands for a text that "
+        "starts with @",
+    )
     given.add_argument("--image", type=Path, metavar="FILE", help="the picture")
     compare.add_argument(
         "--methods",
@@ -286,15 +302,10 @@ def _add_insights(commands: Any) -> None:
         "data",
         type=Path,
         metavar="DATA",
-        help="texts: one per line, or .csv, .tsv or .jsonl; or a folder of pictures, "
-        "in which the sub-folders are the classes",
+        help="texts: one per line, or .csv, .tsv, .jsonl or .parquet; or a folder of "
+        "pictures, in which the sub-folders are the classes",
     )
-    insights.add_argument(
-        "--text-column",
-        metavar="NAME",
-        help="the column of the texts; its number, from 1, if there is no header "
-        "(default: text or sentence)",
-    )
+    _add_text_column(insights)
     insights.add_argument(
         "--label-column",
         metavar="NAME",
@@ -394,14 +405,10 @@ def _add_diffmask(commands: Any) -> None:
         required=True,
         type=Path,
         metavar="FILE",
-        help="one text per line, or .tsv, .csv or .jsonl with a column 'text' or "
-        "'sentence'; also with a further .gz",
+        help="one text per line, or .tsv, .csv, .jsonl (also with a further .gz) or "
+        ".parquet",
     )
-    fit.add_argument(
-        "--column",
-        metavar="NAME",
-        help="another column of the data; its number, from 1, if there is no header",
-    )
+    _add_text_column(fit, "--column")
     fit.add_argument(
         "--validation",
         type=Path,
@@ -476,8 +483,9 @@ def _add_diffmask(commands: Any) -> None:
         "--text",
         action="append",
         required=True,
-        help="the text; may be repeated; @FILE reads one text per line, and @@ stands "
-        "for a text that starts with @",
+        help="the text; may be repeated; @FILE reads the texts of a file: one per "
+        "line, or .csv, .tsv, .jsonl, .parquet; @@ stands for a text that starts "
+        "with @",
     )
     explain.add_argument(
         "--output",
@@ -519,10 +527,10 @@ def _fit_masks(options: argparse.Namespace) -> None:
         raise InputError(f"{str(options.output)!r} is a file; expected a folder")
     if options.checkpoint is not None:
         _check_folder(options.checkpoint)
-    texts = read_texts(options.data, options.column)
+    texts = read_texts(options.data, options.text_column)
     validation = None
     if options.validation is not None:
-        validation = read_texts(options.validation, options.column)
+        validation = read_texts(options.validation, options.text_column)
     options.output.mkdir(parents=True, exist_ok=True)  # fails now, not in the end
     masks = TextMasks.fit(
         texts,
@@ -593,6 +601,8 @@ def _explain(options: argparse.Namespace) -> None:
     if options.output is not None:
         check_suffix(options.output)
         _check_folder(options.output)
+    if options.text is None and options.text_column is not None:
+        raise InputError("--text-column belongs to a table: --text @FILE")
     console = _console(color=not options.no_color)
     common: dict[str, Any] = {
         "model": options.model,
@@ -602,8 +612,8 @@ def _explain(options: argparse.Namespace) -> None:
     }
     found: list[Explanation] = (
         list(explain(image=options.image, **common))
-        if options.image is not None
-        else list(explain(_texts(options.text), **common))
+        if options.text is None
+        else list(explain(_texts(options.text, options.text_column), **common))
     )
     for number, explanation in enumerate(found):
         if number:
@@ -628,7 +638,7 @@ def _compare(options: argparse.Namespace) -> None:
         methods = [name.strip() for name in options.methods.split(",") if name.strip()]
     console = _console(color=not options.no_color)
     found = compare(
-        options.text,
+        None if options.text is None else _one_text(options.text),
         options.image,
         methods=methods,
         model=options.model,
@@ -723,34 +733,46 @@ def _demo(options: argparse.Namespace) -> None:
     print(f"Open  {folder / 'index.html'}")
 
 
-def _texts(given: Sequence[str]) -> list[str]:
+def _texts(given: Sequence[str], column: str | None = None) -> list[str]:
     """Return the texts that ``--text`` names, reading ``@FILE``."""
     texts: list[str] = []
+    read = False
     for text in given:
         if text.startswith("@@"):
             texts.append(text[1:])
         elif text.startswith("@"):
-            texts += _read_lines(Path(text[1:]))
+            texts += _read_file(Path(text[1:]), column)
+            read = True
         else:
             texts.append(text)
+    if column is not None and not read:
+        raise InputError("--text-column belongs to a table: --text @FILE")
     return texts
 
 
-def _read_lines(path: Path) -> list[str]:
-    """Return the lines of a file that hold text."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError as error:
+def _read_file(path: Path, column: str | None) -> list[str]:
+    """Return the texts of a file, and say which they are."""
+    from .models.texts import read_texts
+
+    if not path.is_file():
         raise InputError(
             f"there is no file {str(path)!r} to read texts from; write '@@' for a text "
             "that starts with '@'"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{str(path)!r} is not a text file in UTF-8") from error
-    found = [line.strip() for line in lines if line.strip()]
-    if not found:
-        raise InputError(f"the file {str(path)!r} holds no text")
-    return found
+        )
+    found = read_texts(path, text_column=column)
+    print(found.said, file=sys.stderr)
+    return [row.text for row in found.rows]
+
+
+def _one_text(given: str) -> str:
+    """Return the text that ``--text`` of ``compare`` names."""
+    texts = _texts([given])
+    if len(texts) > 1:
+        raise InputError(
+            f"compare explains one text, and {given[1:]!r} holds {len(texts)}; pass "
+            "one of them, or use the command explain"
+        )
+    return texts[0]
 
 
 def _check_folder(path: Path) -> None:

@@ -374,6 +374,8 @@ def compare(
     if (text is None) == (image is None):
         given = "neither" if text is None else "both"
         raise InputError(f"expected exactly one of text= and image=, got {given}")
+    if text is not None and not isinstance(text, str):
+        raise InputError(f"compare explains one text, got {type(text).__name__}")
     explainer = Explainer(
         model, methods[0], tokenizer=tokenizer, transform=transform, device=device
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
@@ -46,12 +46,16 @@ from .models.prediction import (
     text_score,
     token_target,
 )
+from .models.texts import read_texts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Picture: TypeAlias = "str | Path | Image"
 Method: TypeAlias = "str | Attribution | type[Attribution]"
+
+#: no file has a longer one
+_LONGEST_NAME = 255
 
 Source = TypeVar("Source", TextModel, ImageModel)
 Item = TypeVar("Item")
@@ -135,8 +139,8 @@ class Explainer:
         if isinstance(model, nn.Module):
             _check_mode(model)
 
-    @overload
-    def __call__(
+    @overload  # a str is iterable too, but one text
+    def __call__(  # type: ignore[overload-overlap]
         self,
         text: str,
         image: None = None,
@@ -147,7 +151,7 @@ class Explainer:
     @overload
     def __call__(
         self,
-        text: list[str] | tuple[str, ...],
+        text: Path | Iterable[str],
         image: None = None,
         *,
         target: int | str | None = None,
@@ -187,8 +191,9 @@ class Explainer:
         """Explain what the model predicts.
 
         Args:
-            text (str, list or tuple of str, optional): A text, or several, explained in
-                batches. Default: None
+            text (str, or Path, table or iterable of str, optional): A text, or several,
+                explained in batches: a list, or the texts of a file or table (see
+                :func:`~captum_transformer_lrp.models.texts.read_texts`). Default: None
             image (str, Path or PIL.Image.Image, or a list of them, optional): A picture
                 or its file, or several. Exactly one of ``text`` and ``image`` is
                 needed. Default: None
@@ -204,8 +209,8 @@ class Explainer:
             *TextExplanation* or *ImageExplanation*, or a list of them for a list.
 
         Raises:
-            InputError: Not exactly one of ``text`` and ``image``; an empty text;
-                arguments that do not belong together.
+            InputError: Not exactly one of ``text`` and ``image``; an empty text, or
+                the name of a file as a text; arguments that do not belong together.
             TargetError: The model has no such class, or the text is not one token.
             LoadingError: No model is found under this name.
             ModelStateError: A score is NaN.
@@ -218,16 +223,16 @@ class Explainer:
             raise InputError(f"expected exactly one of text= and image=, got {given}")
         if batch_size < 1:
             raise InputError(f"expected batch_size of at least 1, got {batch_size}")
-        one = not isinstance(image if text is None else text, (list, tuple))
         found: list[Any]
         if text is None:
+            one = not isinstance(image, (list, tuple))
             pictures = [image] if one else list(image)
             found = list(self._explain_images(pictures, target, batch_size, progress))
         else:
-            texts = [text] if one else list(text)
+            one = isinstance(text, str)
+            texts = [text] if one else _listed(text)
             for given in texts:
-                if not isinstance(given, str) or not given.strip():
-                    raise InputError(f"expected a text with words in it, got {given!r}")
+                _check_text(given)
             found = list(self._explain_texts(texts, target, batch_size, progress))
         return found[0] if one else found
 
@@ -438,8 +443,8 @@ class Explainer:
         return f"Explainer({name}, method={self.method!r})"
 
 
-@overload
-def explain(
+@overload  # a str is iterable too, but one text
+def explain(  # type: ignore[overload-overlap]
     text: str,
     image: None = None,
     *,
@@ -454,7 +459,7 @@ def explain(
 
 @overload
 def explain(
-    text: list[str] | tuple[str, ...],
+    text: Path | Iterable[str],
     image: None = None,
     *,
     model: str | Path | nn.Module | TextModel | None = None,
@@ -518,7 +523,8 @@ def explain(
     than once with one model, keep an :class:`Explainer`.
 
     Args:
-        text (str, list or tuple of str, optional): A text, or several. Default: None
+        text (str, or Path, table or iterable of str, optional): A text, or several, as
+            for :class:`Explainer`. Default: None
         image (str, Path or PIL.Image.Image, or a list of them, optional): A picture or
             its file, or several. Exactly one of ``text`` and ``image`` is needed.
             Default: None
@@ -622,6 +628,25 @@ def check_method(method: Any) -> None:
         methods[method]
     else:
         make_method(method, None)
+
+
+def _listed(texts: Any) -> list[Any]:
+    """Return several texts as a list: of a file or a table those that are not empty."""
+    if isinstance(texts, (list, tuple)):
+        return list(texts)
+    return [row.text for row in read_texts(texts).rows]
+
+
+def _check_text(text: Any) -> None:
+    """Raise InputError for what is no text, and for the name of a file."""
+    if not isinstance(text, str) or not text.strip():
+        raise InputError(f"expected a text with words in it, got {text!r}")
+    if len(text) > _LONGEST_NAME or not Path(text).suffix or not Path(text).is_file():
+        return
+    raise InputError(
+        f"expected a text, got the name of the file {text!r}. For the texts in a file "
+        f"pass pathlib.Path({text!r}), for a picture image={text!r}."
+    )
 
 
 def _check_mode(model: nn.Module) -> None:

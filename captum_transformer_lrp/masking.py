@@ -11,9 +11,6 @@ folder. It adds no mathematics of its own.
 
 from __future__ import annotations
 
-import csv
-import gzip
-import io
 import json
 import random
 import warnings
@@ -27,17 +24,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .diffmask import DiffMask
-from .errors import InputError, suggestion
+from .errors import InputError
 from .models.inputs import encode, pad
 from .models.loading import TextModel, load_text_model
 from .models.packages import require
 from .models.prediction import select_logits, text_score
 from .models.special_tokens import special_ids
+from .models.texts import read_texts as texts_of
+from .models.texts import unpacked_text
 from .visualization.states import KeptMap, state_names
 
 FORMAT = 1
 SETTINGS = "texts.json"
-TEXT_COLUMNS = ("text", "sentence")
 # Batches whose texts are sorted by length before they are cut: little padding, and
 # still batches of random texts.
 _BUCKET = 50
@@ -424,129 +422,19 @@ def _tokenized(source: TextModel, texts: list[str]) -> list[dict[str, list[int]]
     return found
 
 
-def read_texts(path: str | Path, column: str | None = None) -> list[str]:
-    """Return the texts in a file, without those that are empty.
+def read_texts(source: Any, column: str | None = None) -> list[str]:
+    """Return the texts of a file, or of anything that yields texts.
 
     Args:
-        path (str or Path): ``.tsv``, ``.csv`` or ``.jsonl`` with a column of texts;
-            any other file has one text per line. A further ``.gz`` is unpacked.
-        column (str, optional): Name of the column; in a file without a header its
-            number, from 1. Default: None, ``text`` or ``sentence``
+        source (str, Path or iterable): As
+            :func:`captum_transformer_lrp.models.texts.read_texts` takes it.
+        column (str, optional): Name of the column of texts; in a file without a header
+            its number, from 1. Default: None, ``text`` or ``sentence``
 
     Raises:
         InputError: There is no such file or column, or no text in it.
     """
-    path = Path(path)
-    kind = Path(path.name.lower().removesuffix(".gz")).suffix
-    written = unpacked_text(path)
-    if kind == ".json":
-        raise InputError(
-            f"{path.name!r} is one JSON document; expected .jsonl, with one object per "
-            'line such as {"text": "A warm film."}'
-        )
-    if kind == ".jsonl":
-        texts = _from_json_lines(path, written, column)
-    elif kind in (".tsv", ".csv"):
-        texts = _from_table(path, written, column, tabs=kind == ".tsv")
-    elif column is not None:
-        raise InputError(
-            f"{path.name!r} is read as one text per line, so that it has no column "
-            f"{column!r}; expected .tsv, .csv or .jsonl"
-        )
-    else:
-        texts = written.splitlines()
-    found = [text.strip() for text in texts if text.strip()]
-    if not found:
-        raise InputError(f"the file {str(path)!r} holds no text")
-    return found
-
-
-def unpacked_text(path: Path) -> str:
-    """Return what stands in a text file in UTF-8, unpacked if its name ends in .gz.
-
-    Raises:
-        InputError: There is no such file, or it is no text in UTF-8.
-    """
-    try:
-        raw = path.read_bytes()
-        if path.suffix.lower() == ".gz":
-            raw = gzip.decompress(raw)
-        return raw.decode("utf-8-sig")
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise InputError(
-            f"there is no file {str(path)!r} to read texts from"
-        ) from error
-    except (UnicodeDecodeError, gzip.BadGzipFile, EOFError) as error:
-        raise InputError(f"{str(path)!r} is not a text file in UTF-8") from error
-
-
-def _from_json_lines(path: Path, written: str, column: str | None) -> list[str]:
-    texts = []
-    wanted = TEXT_COLUMNS if column is None else (column,)
-    # Not splitlines, which also cuts at characters that JSON leaves within a line.
-    for number, line in enumerate(written.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise InputError(
-                f"line {number} of {str(path)!r} is not JSON: {error}"
-            ) from error
-        keys = list(row) if isinstance(row, dict) else []
-        key = next((k for k in wanted if k in keys), None)
-        if key is None or not isinstance(row[key], str):
-            raise InputError(
-                f"line {number} of {str(path)!r} has no text under "
-                f"{' or '.join(map(repr, wanted))}. Name its key with --column "
-                f"(column=).{suggestion(column or 'text', keys)}"
-            )
-        texts.append(row[key])
-    return texts
-
-
-def _from_table(
-    path: Path, written: str, column: str | None, *, tabs: bool
-) -> list[str]:
-    # In tab-separated files quotes are letters, as in those of GLUE.
-    options: dict[str, Any] = (
-        {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {}
-    )
-    try:
-        rows = list(csv.reader(io.StringIO(written, newline=""), **options))
-    except csv.Error as error:
-        raise InputError(f"{str(path)!r} cannot be read as a table: {error}") from error
-    rows = [row for row in rows if any(cell.strip() for cell in row)]
-    if not rows:
-        return []
-    index, has_header = _column(path, rows[0], column)
-    short = next((row for row in rows if len(row) <= index), None)
-    if short is not None:
-        raise InputError(
-            f"a row of {str(path)!r} has {len(short)} columns, and the texts stand in "
-            f"column {index + 1}: {' | '.join(short)[:60]!r}"
-        )
-    return [row[index] for row in rows[has_header:]]
-
-
-def _column(path: Path, header: list[str], column: str | None) -> tuple[int, bool]:
-    """Return the number of a column, and whether the first row is a header."""
-    names = [name.strip() for name in header]
-    if column in names:
-        return names.index(column), True
-    if column is not None and column.isascii() and column.isdigit() and int(column):
-        return int(column) - 1, False
-    lowered = [name.lower() for name in names]
-    for wanted in TEXT_COLUMNS if column is None else (column.lower(),):
-        if wanted in lowered:
-            return lowered.index(wanted), True
-    asked = " or ".join(map(repr, TEXT_COLUMNS)) if column is None else repr(column)
-    shown = ", ".join(name if len(name) < 20 else f"{name[:19]}…" for name in names)
-    raise InputError(
-        f"the first row of {str(path)!r} names no column {asked}; its {len(names)} "
-        f"columns are: {shown}. Name one with --column (column=), or give its number "
-        "from 1 if the file has no header"
-    )
+    return [row.text for row in texts_of(source, text_column=column).rows]
 
 
 def read_groups(path: str | Path) -> dict[str, str]:

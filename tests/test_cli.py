@@ -76,6 +76,38 @@ def test_texts_from_a_file(capsys, text_folder, tmp_path):
     assert "count most" not in capsys.readouterr().out
 
 
+def test_texts_from_a_table(capsys, text_folder, tmp_path):
+    pytest.importorskip("rich")
+    table = tmp_path / "reviews.csv"
+    table.write_text(
+        "id,review,text,label\n1,x,a warm film,positive\n2,y,dull,negative\n"
+    )
+    report = tmp_path / "a.json"
+    arguments = ["explain", "--text", f"@{table}", "--model", text_folder]
+    assert main([*arguments, "--output", str(report)]) == 0
+    found = json.loads(report.read_text("utf-8"))
+    assert [e["text"] for e in found] == ["a warm film", "dull"]
+    said = "reviews.csv: 2 texts of the column 'text', with the labels of 'label'"
+    assert said in capsys.readouterr().err
+    assert main([*arguments, "--text-column", "review", "--output", str(report)]) == 0
+    assert [e["text"] for e in json.loads(report.read_text("utf-8"))] == ["x", "y"]
+    capsys.readouterr()
+    plain = ["explain", "--text", "a", "--text-column", "text"]
+    assert "belongs to a table" in fails(capsys, *plain)
+
+
+def test_compare_reads_the_file_and_not_its_name(capsys, text_folder, tmp_path):
+    pytest.importorskip("rich")
+    file = tmp_path / "texts.txt"
+    file.write_text("a warm film\n")
+    methods = ["--methods", "attnlrp,saliency", "--model", text_folder]
+    assert main(["compare", "--text", f"@{file}", *methods]) == 0
+    assert "warm" in capsys.readouterr().out
+    file.write_text("a warm film\ndull\n")
+    assert main(["compare", "--text", f"@{file}", *methods]) == 2
+    assert "explains one text, and" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("suffix", ["html", "png", "json"])
 def test_explain_a_picture(capsys, image_folder, tmp_path, suffix):
     pytest.importorskip("rich")

@@ -25,6 +25,7 @@ from captum_transformer_lrp.attribution import (
     CheferLRP,
     GenericAttention,
 )
+from captum_transformer_lrp.comparison import compare
 from captum_transformer_lrp.errors import (
     AttentionError,
     InputError,
@@ -65,6 +66,27 @@ def image_source(tmp_path_factory):
 
 
 ATTENTION = [n for n, cls in METHODS.items() if issubclass(cls, AttentionAttribution)]
+
+
+def test_texts_of_files_tables_and_iterators(text_source, tmp_path):
+    file = tmp_path / "a.csv"
+    file.write_text("text,label\na warm film,1\ndull,0\n")
+    expected = Explainer(text_source)(["a warm film", "dull"])
+    for given in (file, iter(["a warm film", "dull"])):
+        found = Explainer(text_source)(given)
+        assert [one.text for one in found] == ["a warm film", "dull"]
+        assert np.array_equal(found[0].scores, expected[0].scores)
+
+
+def test_the_name_of_a_file_is_no_text(text_source, tmp_path):
+    file = tmp_path / "reviews.csv"
+    file.write_text("text\na warm film\n")
+    for given in (str(file), ["dull", str(file)]):
+        with pytest.raises(InputError, match=r"pass pathlib.Path\('.*reviews.csv'\)"):
+            Explainer(text_source)(given)
+    with pytest.raises(InputError, match="compare explains one text, got list"):
+        compare(["a", "b"], model=text_source)
+    assert Explainer(text_source)("no-such-file.csv").text == "no-such-file.csv"
 
 
 def picture(width=40, height=30):

@@ -7,24 +7,19 @@ and the check is made again when a picture is opened.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..errors import InputError, suggestion
-from ..masking import TEXT_COLUMNS, unpacked_text
+from ..errors import InputError
+from ..models.texts import Texts, is_table, read_texts
 from .uploads import open_bounded
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: in a file, the column of the labels, if none is named
-LABEL_COLUMNS = ("label", "labels")
 #: what a folder of pictures is searched for, as torchvision's ImageFolder does
 PICTURE_SUFFIXES = frozenset(
     ".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split()
@@ -99,12 +94,11 @@ def read_data(
     """Return the examples of a file, of a folder or of a sequence.
 
     Args:
-        data (str, Path or iterable): A file of texts: ``.csv``, ``.tsv``, ``.jsonl``
-            (also with a further ``.gz``), or any other with one text per line. A
-            folder of pictures, in which the sub-folders are the classes, as for
-            torchvision's ``ImageFolder``. Or texts or PIL pictures, each by itself or
-            as a pair with its label; the label is the index or the name of a class, or
-            None.
+        data (str, Path or iterable): A file or table of texts, as
+            :func:`~captum_transformer_lrp.models.texts.read_texts` takes it. A folder
+            of pictures, in which the sub-folders are the classes, as for torchvision's
+            ``ImageFolder``. Or texts or PIL pictures, each by itself or as a pair with
+            its label; the label is the index or the name of a class, or None.
         text_column (str, optional): In a table, the column of the texts by name; by
             number, from 1, in a table without a header. Default: None, ``text`` or
             ``sentence``
@@ -129,21 +123,25 @@ def read_data(
                 )
             return _read_folder(path, limit)
         return _read_file(path, text_column, label_column, limit)
-    if text_column is not None or label_column is not None:
-        raise InputError("text_column= and label_column= belong to a file of texts")
-    return _read_pairs(data, limit)
-
-
-def _read_pairs(data: Iterable[Any], limit: int) -> Data:
-    import PIL.Image
-
     if not isinstance(data, Iterable):
         raise InputError(
-            "expected data= to be a file, a folder, or texts or pictures with or "
-            f"without labels, got {type(data).__name__}"
+            "expected data= to be a file, a folder, a table, or texts or pictures with "
+            f"or without labels, got {type(data).__name__}"
         )
+    items: Any = data if is_table(data) else list(data)
+    named = text_column is not None or label_column is not None
+    if named or is_table(items) or (items and isinstance(items[0], Mapping)):
+        return _of_texts(
+            read_texts(items, text_column=text_column, label_column=label_column), limit
+        )
+    return _read_pairs(items, limit)
+
+
+def _read_pairs(items: Sequence[Any], limit: int) -> Data:
+    import PIL.Image
+
     examples = []
-    for number, item in enumerate(data, 1):
+    for number, item in enumerate(items, 1):
         pair = item if isinstance(item, (tuple, list)) else (item, None)
         if len(pair) != 2 or not isinstance(pair[0], (str, PIL.Image.Image)):
             raise InputError(
@@ -221,142 +219,22 @@ def _is_inside(path: Path, root: Path) -> bool:
 def _read_file(
     path: Path, text_column: str | None, label_column: str | None, limit: int
 ) -> Data:
-    kind = Path(path.name.lower().removesuffix(".gz")).suffix
-    if kind in PICTURE_SUFFIXES:
+    if path.suffix.lower() in PICTURE_SUFFIXES:
         raise InputError(
             f"{path.name!r} is one picture; expected a folder of pictures, or a file "
             "of texts"
         )
-    written = unpacked_text(path)
-    if kind == ".json":
-        raise InputError(
-            f"{path.name!r} is one JSON document; expected .jsonl, with one object per "
-            'line such as {"text": "A warm film.", "label": "positive"}'
-        )
-    if kind == ".jsonl":
-        rows = _json_rows(path, written, text_column, label_column)
-    elif kind in (".csv", ".tsv"):
-        rows = _table_rows(path, written, text_column, label_column, kind == ".tsv")
-    elif text_column is not None or label_column is not None:
-        raise InputError(
-            f"{path.name!r} is read as one text per line, so that it has no columns; "
-            "expected .tsv, .csv or .jsonl"
-        )
-    else:
-        rows = [(line, None) for line in written.splitlines()]
-    kept = [(text.strip(), label) for text, label in rows if text.strip()]
-    if not kept:
-        raise InputError(f"the file {str(path)!r} holds no text")
+    return _of_texts(
+        read_texts(path, text_column=text_column, label_column=label_column), limit
+    )
+
+
+def _of_texts(texts: Texts, limit: int) -> Data:
     examples = [
-        Example(number=number, value=text, label=label)
-        for number, (text, label) in enumerate(kept, 1)
+        Example(number=row.number, value=row.text, label=row.label)
+        for row in texts.rows
     ]
-    return _limited("text", path.name, examples, limit)
-
-
-def _json_rows(
-    path: Path, written: str, text_column: str | None, label_column: str | None
-) -> list[tuple[str, str | int | None]]:
-    texts = TEXT_COLUMNS if text_column is None else (text_column,)
-    labels = LABEL_COLUMNS if label_column is None else (label_column,)
-    rows: list[tuple[str, str | int | None]] = []
-    for number, line in enumerate(written.split("\n"), 1):
-        if not line.strip():
-            continue
-        where = f"line {number} of {str(path)!r}"
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise InputError(f"{where} is not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise InputError(f"{where} is {_describe(row)}; expected an object")
-        text = next((row[key] for key in texts if key in row), None)
-        if not isinstance(text, str):
-            raise InputError(
-                f"{where} has no text under {' or '.join(map(repr, texts))}. Name its "
-                f"key with --text-column.{suggestion(text_column or 'text', row)}"
-            )
-        if label_column is not None and label_column not in row:
-            raise InputError(
-                f"{where} has no label under {label_column!r}."
-                f"{suggestion(label_column, row)}"
-            )
-        label = next((row[key] for key in labels if key in row), None)
-        if isinstance(label, bool) or not isinstance(label, (str, int, type(None))):
-            raise InputError(
-                f"{where} has the label {label!r}; expected the index or the name of a "
-                "class"
-            )
-        rows.append((text, label))
-    return rows
-
-
-def _table_rows(
-    path: Path,
-    written: str,
-    text_column: str | None,
-    label_column: str | None,
-    tabs: bool,
-) -> list[tuple[str, str | int | None]]:
-    # In tab-separated files quotes are letters, as in those of GLUE.
-    options: dict[str, Any] = (
-        {"delimiter": "\t", "quoting": csv.QUOTE_NONE} if tabs else {}
-    )
-    try:
-        rows = list(csv.reader(io.StringIO(written, newline=""), **options))
-    except csv.Error as error:
-        raise InputError(f"{str(path)!r} cannot be read as a table: {error}") from error
-    rows = [row for row in rows if any(cell.strip() for cell in row)]
-    if not rows:
-        return []
-    names = [name.strip().lower() for name in rows[0]]
-    text, text_named = _column(path, names, text_column, TEXT_COLUMNS, "text")
-    if label_column is None and not text_named:
-        label, label_named = None, False
-    elif label_column is None and not set(LABEL_COLUMNS) & set(names):
-        label, label_named = None, True
-    else:
-        label, label_named = _column(path, names, label_column, LABEL_COLUMNS, "label")
-    if label is not None and text_named != label_named:
-        raise InputError(
-            f"the columns of {str(path)!r} are named once by a header and once by a "
-            "number, which stands for a table without a header; name both alike"
-        )
-    last = max(text, -1 if label is None else label)
-    body = rows[1:] if text_named else rows
-    short = next((row for row in body if len(row) <= last), None)
-    if short is not None:
-        raise InputError(
-            f"a row of {str(path)!r} has {len(short)} columns; expected at least "
-            f"{last + 1}: {' | '.join(short)[:60]!r}"
-        )
-    return [
-        (row[text], None if label is None else row[label].strip() or None)
-        for row in body
-    ]
-
-
-def _column(
-    path: Path,
-    names: Sequence[str],
-    column: str | None,
-    usual: Sequence[str],
-    what: str,
-) -> tuple[int, bool]:
-    """Return the place of a column, and whether the first row is a header."""
-    # Digits first: without a header, the first row may hold the label "1".
-    if column is not None and column.isascii() and column.isdigit() and int(column):
-        return int(column) - 1, False
-    for wanted in usual if column is None else (column.strip().lower(),):
-        if wanted in names:
-            return list(names).index(wanted), True
-    asked = repr(column) if column else " or ".join(map(repr, usual))
-    shown = ", ".join(name if len(name) < 20 else f"{name[:19]}…" for name in names)
-    raise InputError(
-        f"the first row of {str(path)!r} names no column {asked}; its {len(names)} "
-        f"columns are: {shown}. Name one with --{what}-column ({what}_column=), or "
-        "give its number from 1 if the file has no header"
-    )
+    return _limited("text", texts.name, examples, limit)
 
 
 def _limited(

@@ -60,6 +60,7 @@ def test_lines_and_tables_without_labels(tmp_path):
         ("a.csv", "x,y\n1,2\n", {}, "names no column 'text' or 'sentence'"),
         ("a.csv", "text,y\nWarm,2\n", {"label_column": "label"}, "--label-column"),
         ("a.csv", "text,label\nWarm\n", {}, "a row of .* has 1 columns"),
+        ("a.csv", "text,label\nWell, 1,0\n", {}, "needs quotes around it"),
         ("a.csv", "text,y\nWarm,2\n", {"label_column": "2"}, "name both alike"),
         ("a.jsonl", "{\n", {}, "line 1 of .* is not JSON"),
         ("a.jsonl", '{"text":"a","label":[1]}\n', {}, r"has the label \[1\]"),
