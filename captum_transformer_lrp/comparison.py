@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ._files import write
 from .errors import InputError, UnknownNameError
 from .explaining import Explainer, Method, Picture
 from .explanation import (
@@ -274,21 +275,20 @@ class Comparison:
         suffix = check_suffix(path)
         assert suffix in SUFFIXES
         if suffix == ".html":
-            path.write_text(self.to_html(), encoding="utf-8")
+            write(path, self.to_html())
         elif suffix == ".json":
-            path.write_text(self.to_json() + "\n", encoding="utf-8")
+            write(path, self.to_json() + "\n")
         else:
             from .visualization.comparison import describe_comparison
             from .visualization.page import write_figure
 
-            path.write_bytes(
-                write_figure(
-                    self.plot,
-                    suffix.removeprefix("."),
-                    title=self.question,
-                    alt=describe_comparison(self),
-                )
+            picture = write_figure(
+                self.plot,
+                suffix.removeprefix("."),
+                title=self.question,
+                alt=describe_comparison(self),
             )
+            write(path, picture)
         return path
 
     def _repr_html_(self) -> str:

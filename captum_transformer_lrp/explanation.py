@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from ._files import write
 from .errors import InputError, UnknownNameError
 from .models.packages import require
 from .models.pieces import Piece, word_groups, word_text
@@ -611,16 +612,16 @@ def save_explanations(
         from .visualization.html import render_report
 
         page = render_report(explanations, title=title, lead=lead)
-        path.write_text(page, encoding="utf-8")
+        write(path, page)
     elif suffix == ".json":
         found = [e.to_dict() for e in explanations]
         written = found[0] if len(found) == 1 else found
         text = json.dumps(written, indent=2, ensure_ascii=False, allow_nan=False)
-        path.write_text(text + "\n", encoding="utf-8")
+        write(path, text + "\n")
     else:
         from .visualization.figure import render_figure
 
-        path.write_bytes(render_figure(explanations, suffix.removeprefix(".")))
+        write(path, render_figure(explanations, suffix.removeprefix(".")))
     return path
 
 

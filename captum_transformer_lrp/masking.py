@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ._files import write
 from .diffmask import DiffMask
 from .errors import InputError
 from .models.inputs import encode, pad
@@ -169,7 +170,7 @@ class TextMasks:
             **self.data,
         }
         text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
-        (folder / SETTINGS).write_text(text, encoding="utf-8")
+        write(folder / SETTINGS, text)
         return folder
 
     @classmethod
@@ -200,7 +201,8 @@ class TextMasks:
                 "captum-transformer-lrp diffmask fit --output, or TextMasks.save"
             )
         settings = _read_settings(folder / SETTINGS)
-        named = settings.get("model", {}).get("source")
+        known = settings.get("model", {})
+        named = known.get("source") if isinstance(known, dict) else None
         if model is None and named is None:
             raise InputError(
                 f"the masks in {str(folder)!r} do not say which model they were "

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from .._files import written_whole
 from ..errors import InputError
 from ..models.packages import require
 
@@ -37,11 +37,12 @@ def write_checkpoint(
     rest = {k: v for k, v in optimizer.items() if k != "state"}
     text = json.dumps({"values": values, "state": plain, "optimizer": rest})
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    save_file(
-        {k: v.clone() for k, v in found.items()}, part, metadata={"checkpoint": text}
-    )
-    os.replace(part, path)
+    with written_whole(path) as part:
+        save_file(
+            {k: v.clone() for k, v in found.items()},
+            part,
+            metadata={"checkpoint": text},
+        )
 
 
 def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any], Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -12,6 +13,7 @@ import captum
 import torch
 from torch import Tensor, nn
 
+from .._files import write, written_whole
 from ..errors import InputError
 from ..models.discovery import Place
 from ..models.packages import require
@@ -33,6 +35,11 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 WEIGHTS, SETTINGS = "masks.safetensors", "diffmask.json"
+#: what stands in the settings, and in those of each state
+_SETTINGS = tuple(
+    "mode margin divergence recipe never_mask everything_masked states steps".split()
+)
+_STATE = ("name", "side", "call", "layout", "width", "module")
 
 
 def save(mask: DiffMask, folder: Path) -> Path:
@@ -40,9 +47,11 @@ def save(mask: DiffMask, folder: Path) -> Path:
     gates, divergence = mask.trained()
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {k: v.detach().cpu().contiguous() for k, v in gates.state_dict().items()}
-    require("safetensors.torch").save_file(tensors, folder / WEIGHTS)
+    with written_whole(folder / WEIGHTS) as part:
+        require("safetensors.torch").save_file(tensors, part)
     settings = {
         "format": FORMAT,
+        "weights": _digest(folder / WEIGHTS),
         "versions": {"torch": torch.__version__, "captum": captum.__version__},
         "model": type(mask.forward_func).__name__,
         "mode": mask.mode,
@@ -58,7 +67,7 @@ def save(mask: DiffMask, folder: Path) -> Path:
         "steps": 0 if mask.history is None else mask.history.steps,
     }
     text = json.dumps(settings, indent=2) + "\n"
-    (folder / SETTINGS).write_text(text, encoding="utf-8")
+    write(folder / SETTINGS, text)
     return folder
 
 
@@ -72,10 +81,7 @@ def load(
     """Read masks for a model, and refuse another model."""
     settings = _read(folder)
     states = settings["states"]
-    values: dict[str, Any] = {
-        k: tuple(v) if isinstance(v, list) else v for k, v in settings["recipe"].items()
-    }
-    recipe = Recipe(**values)
+    recipe = settings["recipe"]
     if layers is None and not isinstance(forward_func, nn.Module):
         raise TypeError(
             "forward_func is a function, in which modules cannot be found by name. "
@@ -100,7 +106,7 @@ def load(
         for place, state in zip(mask.places or (), states, strict=True)
     )
     gates = Gates([s["width"] for s in states], mask.mode, recipe, train_baseline=False)
-    tensors = require("safetensors.torch").load_file(folder / WEIGHTS)
+    tensors = _weights(folder, settings.get("weights"))
     wanted = gates.state_dict()
     wrong = [
         k
@@ -135,9 +141,21 @@ def _read(folder: Path) -> dict[str, Any]:
     try:
         settings: dict[str, Any] = json.loads((folder / SETTINGS).read_text("utf-8"))
         number = settings["format"]
-    except (ValueError, KeyError, TypeError) as error:
+        if number == FORMAT:
+            values: dict[str, Any] = {
+                key: tuple(value) if isinstance(value, list) else value
+                for key, value in settings["recipe"].items()
+            }
+            settings["recipe"] = Recipe(**values)
+            missing = [key for key in _SETTINGS if key not in settings]
+            for state in settings["states"]:
+                missing += [key for key in _STATE if key not in state]
+            if missing:
+                raise ValueError(f"{', '.join(missing)} is not there")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{SETTINGS} in {str(folder)!r} cannot be read: {error}"
+            f"{SETTINGS} in {str(folder)!r} cannot be read: {error}. Save the masks "
+            "again."
         ) from error
     if number != FORMAT:
         raise InputError(
@@ -145,6 +163,36 @@ def _read(folder: Path) -> dict[str, Any]:
             f"reads format {FORMAT}."
         )
     return settings
+
+
+def _weights(folder: Path, digest: str | None) -> dict[str, Tensor]:
+    """Return the tensors of masks.
+
+    Args:
+        folder (Path): what was saved.
+        digest (str or None): of the file that was written; None where none was kept.
+
+    Raises:
+        InputError: if the file is damaged, or another one than was written.
+    """
+    path = folder / WEIGHTS
+    if digest is not None and _digest(path) != digest:
+        raise InputError(
+            f"{WEIGHTS} in {str(folder)!r} is not the file that was saved with "
+            f"{SETTINGS} beside it. Save the masks again."
+        )
+    safetensors = require("safetensors")
+    try:
+        found: dict[str, Tensor] = require("safetensors.torch").load_file(path)
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise InputError(
+            f"{WEIGHTS} in {str(folder)!r} is damaged: {error}. Save the masks again."
+        ) from error
+    return found
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 # ------------------------------------------------------------------------ what is kept

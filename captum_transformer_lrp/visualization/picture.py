@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._files import write
 from .numbers import ScoreFormat
 from .saving import check_suffix
 
@@ -172,7 +173,7 @@ class Picture(ABC):
         suffix = check_suffix(path)
         find_theme(theme)
         if suffix == ".html":
-            path.write_text(self.to_html(), encoding="utf-8")
+            write(path, self.to_html())
         else:
             data = write_figure(
                 lambda: self.figure(theme),
@@ -181,5 +182,5 @@ class Picture(ABC):
                 title=self.title,
                 alt=self.alt,
             )
-            path.write_bytes(data)
+            write(path, data)
         return path

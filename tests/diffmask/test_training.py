@@ -616,6 +616,35 @@ def test_another_model_is_refused(trained: DiffMask, tmp_path: Path) -> None:
         DiffMask.load(tmp_path / "nothing", Detector())
 
 
+def test_altered_and_damaged_masks_are_refused(
+    trained: DiffMask, tmp_path: Path
+) -> None:
+    model = trained.forward_func
+    folder = trained.save(tmp_path)
+    weights_, settings = folder / "masks.safetensors", folder / "diffmask.json"
+    raw, text = weights_.read_bytes(), settings.read_text()
+    weights_.write_bytes(raw[:-4] + bytes(4))  # two values, or one, are others
+    with pytest.raises(InputError, match="is not the file that was saved"):
+        DiffMask.load(folder, model)
+    weights_.write_bytes(raw[:40])
+    without = {k: v for k, v in json.loads(text).items() if k != "weights"}
+    settings.write_text(json.dumps(without))  # as of a version that kept no digest
+    with pytest.raises(InputError, match=r"masks\.safetensors in .* is damaged"):
+        DiffMask.load(folder, model)
+    weights_.write_bytes(raw)
+    assert torch.equal(weights(DiffMask.load(folder, model)), weights(trained))
+    for broken in (
+        {**without, "recipe": {"no such field": 1}},
+        {**without, "recipe": None},
+        {**without, "states": [{"name": "embedding"}]},
+        {k: v for k, v in without.items() if k != "margin"},
+        [without],
+    ):
+        settings.write_text(json.dumps(broken))
+        with pytest.raises(InputError, match=r"diffmask\.json in .* cannot be read"):
+            DiffMask.load(folder, model)
+
+
 # ------------------------------------------------------------------ what is refused
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ..._files import write
 from ...errors import InputError
 from ...models.pieces import Piece
 from ..saving import check_suffix
@@ -328,13 +329,13 @@ class KeptTable:
         if suffix in (".png", ".pdf", ".svg"):
             from ..page import write_figure
 
-            path.write_bytes(write_figure(self.plot, suffix[1:]))
+            write(path, write_figure(self.plot, suffix[1:]))
             return path
         if suffix == ".html":
             written = self.to_html()
         else:
             written = self.to_csv() if suffix == ".csv" else self.to_json() + "\n"
-        path.write_text(written, encoding="utf-8", newline="\n")
+        write(path, written)
         return path
 
     def _repr_html_(self) -> str:

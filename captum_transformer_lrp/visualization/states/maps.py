@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ..._files import write
 from ...errors import InputError
 from ...models.pieces import Piece, token_labels, word_groups, word_text
 from ...models.prediction import ClassScore
@@ -354,15 +355,15 @@ def save_maps(
         from .html import render_maps
 
         page = render_maps(maps, table=table, title=title, lead=lead)
-        path.write_text(page, encoding="utf-8")
+        write(path, page)
     elif suffix == ".json":
         found = [m.to_dict() for m in maps]
         written = found[0] if len(found) == 1 else found
         text = json.dumps(written, indent=2, ensure_ascii=False, allow_nan=False)
-        path.write_text(text + "\n", encoding="utf-8")
+        write(path, text + "\n")
     else:
         from ..page import write_figure
         from .figure import draw_maps
 
-        path.write_bytes(write_figure(lambda: draw_maps(maps, table), suffix[1:]))
+        write(path, write_figure(lambda: draw_maps(maps, table), suffix[1:]))
     return path
