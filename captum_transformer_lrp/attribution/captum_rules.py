@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from .._captum import PropagationRule
-from ..propagation import Rule
 from ..propagation.call import Call
+from ..propagation.rules import CarriedRule
 
 
 def from_captum(rule: PropagationRule) -> CaptumRule:
@@ -44,7 +44,7 @@ def from_captum(rule: PropagationRule) -> CaptumRule:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptumRule(Rule):
+class CaptumRule(CarriedRule):
     """One of Captum's rules: ``R_in = x * gradient of f' at x, from R / s(f'(x))``.
 
     f' is the module with the weights that the rule makes of its own
@@ -60,7 +60,7 @@ class CaptumRule(Rule):
     """
 
     rule: PropagationRule
-    form: ClassVar[Literal["relevance"]] = "relevance"
+    inside: ClassVar[Literal["gradient", "constant"]] = "constant"
 
     def __repr__(self) -> str:
         known = {

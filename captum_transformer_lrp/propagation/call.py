@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from ..errors import RuleError
 from .passes import Kept, Passes, Share, Switch
 from .tape import Made, Tape
 
@@ -110,6 +111,7 @@ class Call:
 
     __slots__ = (
         "_engine",
+        "_frozen",
         "_output",
         "args",
         "function",
@@ -131,6 +133,7 @@ class Call:
         module: nn.Module | None = None,
         output: Any = None,
         engine: Seeing | None = None,
+        frozen: bool = False,
     ) -> None:
         self.operator = operator
         self.kind = kind
@@ -140,6 +143,7 @@ class Call:
         self.module = module
         self._output = output
         self._engine = engine
+        self._frozen = frozen  # the operators inside the module recorded nothing
         self.note: Any = None
 
     def made(self, tensor: Any) -> Made | None:
@@ -149,7 +153,17 @@ class Call:
         return self._engine.tape.of(tensor)
 
     def run(self) -> Any:
-        """Return the output with torch's own gradient."""
+        """Return the output with torch's own gradient.
+
+        Raises:
+            RuleError: of a module that ran without one, as the rule asked.
+        """
+        if self._frozen:
+            raise RuleError(
+                f'a rule with inside = "constant" asked {self.operator} for an output '
+                "with torch's own gradient, which was not recorded. Take call.value(), "
+                "or leave `inside` out."
+            )
         if self.module is not None:
             return self._output
         return self.function(*self.args, **self.kwargs)
@@ -212,6 +226,7 @@ class Call:
             module=self.module,
             output=self._output,
             engine=self._engine,
+            frozen=self._frozen,
         )
         return call, list(aliases.values())
 

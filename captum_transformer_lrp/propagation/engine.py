@@ -39,7 +39,7 @@ from .._torch import (
     set_grad_enabled,
     transform_level,
 )
-from ..errors import ModelStateError
+from ..errors import ModelStateError, RuleError
 from .call import PLAIN_TYPES, Call, map_tensors, tensors_in
 from .composites import Composite
 from .flex_attention import IN_PLACE
@@ -52,11 +52,12 @@ from .operators import transparent
 from .passes import SPARSE, Passes
 from .registry import Layers
 from .rules import PlainGradient, Rule
+from .rules.linear import PLAIN_FOR_ONE
 from .rules.linear_map import LinearRule
 from .rules.reductions import FOLDED
 from .special_calls import may_be_special
 from .table import Operator, table_for
-from .tape import WRITE, Made, Named, Tape, function_of, node_name
+from .tape import WRITE, Made, Named, Tape, function_of, node_name, walk
 from .tape import note as remember
 from .taps import OutputTap, ParameterTap, Tap
 from .unknown import UnknownOperators
@@ -136,7 +137,7 @@ class Engine(TorchFunctionMode):
         self._cached: frozenset[Any] = frozenset()
         self._names: dict[int, str] = {}
         self._module_rules: dict[int, Rule] = {}
-        self._read: list[dict[int, tuple[Tensor, str]]] = []  # in frozen modules
+        self._read: list[dict[int, tuple[Tensor, str]]] = []  # by modules
         self._stack: list[tuple[Rule | None, bool]] = []
         self._indexed: set[nn.Module] = set()
         self.merged: list[Made] = []
@@ -237,12 +238,14 @@ class Engine(TorchFunctionMode):
         if operator.metadata or self._paused or not _is_grad_enabled():
             if operator.differentiates:
                 self._refuse_differentiation(operator, args)
-            if self._read:
+            if self._read and not operator.metadata:
                 self._note_read(operator, args, kwargs or {})
             if operator.compares and not self._paused:
                 return self._constant_of(compared, operator, func, args, kwargs or {})
             return func(*args, **kwargs) if kwargs else func(*args)
         if self._suspended:  # torch's own gradient, without that of parameters
+            if self._read:
+                self._note_read(operator, args, kwargs or {})
             args, kwargs = map_tensors(_no_leaf, args), map_tensors(_no_leaf, kwargs)
             return func(*args, **kwargs) if kwargs else func(*args)
         if self._parameters and operator.kind == "product":
@@ -453,31 +456,59 @@ class Engine(TorchFunctionMode):
     def _note_read(
         self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
-        """Note which relevant tensors the operators of a frozen module read."""
+        """Note which relevant tensors are read in a module that is one operator."""
         for tensor in tensors_in((args, kwargs)):
             if tensor.requires_grad and not tensor.is_leaf:
                 if self.tape.of(tensor) is not None:
                     self._read[-1].setdefault(id(tensor), (tensor, operator.name))
 
     def _check_read(
-        self, module: nn.Module, read: dict[int, Any], args: Any, kwargs: Any
+        self,
+        module: nn.Module,
+        read: dict[int, Any],
+        args: Any,
+        kwargs: Any,
+        changed: Any = None,
     ) -> None:
         """Raise if a module that is one operator read what it was not given.
+
+        Args:
+            module (Module): the module.
+            read (dict): the relevant tensors that operators inside it read.
+            args (Any): what it was given.
+            kwargs (Any): likewise.
+            changed (Any, optional): what its rule made of its output; what that leads
+                gradients to is accounted for. Default: None
 
         Raises:
             ModelStateError: the share of that tensor would go to the arguments.
         """
         given = {id(t) for t in tensors_in((args, kwargs))}
-        for tensor, operator in read.values():
-            if id(tensor) not in given:
-                raise ModelStateError(
-                    f"the module {self.name_of(module)!r} is treated as one operator, "
-                    f"and inside it {operator} reads a tensor of shape "
-                    f"{tuple(tensor.shape)} that carries relevance and was not given "
-                    "to the module as an argument. Remove the module's rule, so that "
-                    "the operators inside it are seen, or pass the tensor as an "
-                    "argument."
-                )
+        left = [(t, name) for t, name in read.values() if id(t) not in given]
+        if left and changed is not None:
+            nodes = [t.grad_fn for t in tensors_in(changed) if t.requires_grad]
+            if not nodes:
+                return  # a constant, by its rule
+            if not self._switches:  # past switches only arguments receive relevance
+                stops = {t.grad_fn for t in tensors_in((args, kwargs))}
+                found = {
+                    edge
+                    for start in nodes
+                    for node in walk(start, lambda node: node not in stops)
+                    for edge in node.next_functions
+                }
+                left = [
+                    (t, n) for t, n in left if (t.grad_fn, t.output_nr) not in found
+                ]
+        for tensor, operator in left:
+            raise ModelStateError(
+                f"the module {self.name_of(module)!r} is treated as one operator, "
+                f"and inside it {operator} reads a tensor of shape "
+                f"{tuple(tensor.shape)} that carries relevance and was not given "
+                "to the module as an argument. Remove the module's rule, so that "
+                "the operators inside it are seen, or pass the tensor as an "
+                "argument."
+            )
 
     def made(self, tensor: Tensor) -> Made | None:
         """Return the record of a tensor that requires a gradient; None if foreign."""
@@ -518,7 +549,7 @@ class Engine(TorchFunctionMode):
         if rule is None or (isinstance(rule, LinearRule) and _is_sparse(args)):
             return self._without_rule(operator, args, kwargs)
         alone = relevant == 1 and operator.name not in FOLDED
-        if isinstance(rule, PlainGradient) or (alone and rule.plain_for_one):
+        if type(rule) is PlainGradient or (alone and type(rule) in PLAIN_FOR_ONE):
             return function(*args, **kwargs)
         if operator.in_place:
             return self.in_place(operator, args, kwargs, relevant)
@@ -536,6 +567,8 @@ class Engine(TorchFunctionMode):
             engine=self,
         )
         output = rule(call)
+        if output is None:
+            raise _nothing_returned(rule, call)
         self._note = call.note
         return self._read_merged(output) if self.merged else output
 
@@ -720,17 +753,17 @@ class Engine(TorchFunctionMode):
             self._stack.append((None, True))
             return None
         self._stack.append((rule, torch.is_grad_enabled()))
-        if rule.inside == "operators":
+        if rule.kinds:
             self._scopes.append(self._scope)
             self._scope = rule
             return None
+        self._read.append({})
         if rule.inside == "gradient":
             self._suspended += 1
-            if self.composite.converts:  # see Converted
+            if self._switches:  # see Converted
                 return map_tensors(self._alias, args)
         else:
             set_grad_enabled(False)
-            self._read.append({})
         if getattr(module, "inplace", False):  # it may overwrite what the rule needs
             return map_tensors(Tensor.clone, args)
         return None
@@ -751,19 +784,23 @@ class Engine(TorchFunctionMode):
         rule, _ = self._stack.pop()
         changed = output
         if rule is not None:
-            if rule.inside == "operators":
+            if rule.kinds:
                 self._scope = self._scopes.pop()
-            elif rule.inside == "gradient":
-                self._suspended -= 1
             else:
-                set_grad_enabled(True)
                 read = self._read.pop()
-                if output is not None:
-                    self._check_read(module, read, args, kwargs)
+                frozen = rule.inside == "constant"
+                if frozen:
+                    set_grad_enabled(True)
+                else:
+                    self._suspended -= 1
             if output is None:  # the module raised
                 return None
-            if rule.inside != "operators":
+            if not rule.kinds:
+                if frozen:
+                    self._check_read(module, read, args, kwargs)
                 changed = self._apply_to_module(rule, module, args, kwargs, output)
+                if read and not frozen:
+                    self._check_read(module, read, args, kwargs, changed)
         for tap in self._outputs.get(id(module), ()):
             if output is not None:
                 changed = tap.after(self, args, kwargs, changed)
@@ -774,6 +811,7 @@ class Engine(TorchFunctionMode):
         self, rule: Rule, module: nn.Module, args: Any, kwargs: Any, output: Any
     ) -> Any:
         """Let a rule rebuild what a module returned."""
+        frozen = rule.inside == "constant"
         rule = self.table.in_form(rule, None, None)
         call = Call(
             type(module).__name__,
@@ -784,9 +822,12 @@ class Engine(TorchFunctionMode):
             module=module,
             output=output,
             engine=self,
+            frozen=frozen,
         )
         with DisableTorchFunction():
             changed = rule(call)
+        if changed is None:
+            raise _nothing_returned(rule, call)
         self._note = call.note
         return changed
 
@@ -979,6 +1020,13 @@ class Engine(TorchFunctionMode):
         refuse_reentrant(name)
         row = self.table.modules.get(name)
         return name.startswith(MOVING_FUNCTIONS) or isinstance(row, PlainGradient)
+
+
+def _nothing_returned(rule: Rule, call: Call) -> RuleError:
+    return RuleError(
+        f"{rule!r} returned None for {call.operator!r}; expected what the operator "
+        "returns. End its __call__ with `return`."
+    )
 
 
 def refuse_reentrant(function: str) -> None:

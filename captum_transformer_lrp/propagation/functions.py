@@ -16,7 +16,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 from torch.autograd import Function
@@ -39,8 +39,6 @@ class Opened(Rule):
             without gradients, or overwrites what they need. Default: ``""``
     """
 
-    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
-    form: ClassVar[Literal["either"]] = "either"
     written: str = ""
 
     def __call__(self, call: Call) -> Any:

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .._torch import saved_tensor_hooks
+from ..errors import RuleError
 
 HALF_PRECISION = (torch.float16, torch.bfloat16)
 
@@ -71,8 +72,21 @@ def scale_output_gradient(output: Tensor, factor: float | Tensor) -> Tensor:
 
     A hook on the tensor, not a node of the graph: later in-place changes of ``output``
     by the model stay legal, and the hook still sees the gradient before them. A view
-    (einsum returns one) is copied: writes into it lead the gradient past its hook.
+    (einsum returns one) is copied: writes into it lead the gradient past its hook. A
+    constant stays as it is.
+
+    Raises:
+        RuleError: if the output is no tensor.
     """
+    if not isinstance(output, Tensor):
+        raise RuleError(
+            f"scale_output_gradient was given a {type(output).__name__}; expected a "
+            "tensor. For each tensor in what a module returns write "
+            "map_tensors(lambda t: scale_output_gradient(t, factor), call.run()), with "
+            "map_tensors from captum_transformer_lrp.propagation.call."
+        )
+    if not output.requires_grad:
+        return output
     if output._is_view():
         output = output.clone()
     output.register_hook(lambda g: None if g is None else g * factor)

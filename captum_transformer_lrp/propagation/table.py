@@ -51,6 +51,7 @@ from .rules import (
     needs_relevance,
     relevance_form,
 )
+from .rules.linear import PLAIN_FOR_ONE
 from .rules.reductions import FOLDED
 from .special_calls import ADDENDS, GRIDS, SPECIAL_CALLS, Special
 
@@ -163,14 +164,13 @@ class Operator:
         if self.name in GRIDS and table.carries_both:
             self.special = None  # the gradient would not reach the grid: refused
         self.plain = (
-            isinstance(self.rule, PlainGradient)
+            type(self.rule) is PlainGradient  # a subclass is another rule
             and not stateful
             and (self.special is None or self.name in ADDENDS)
         )
         self.multiplies = self.kind == "product"
         self.plain_for_one = (
-            self.rule is not None
-            and self.rule.plain_for_one
+            type(self.rule) in PLAIN_FOR_ONE
             and not stateful
             and self.name not in FOLDED
             and (self.special is None or self.name in ADDENDS)
@@ -243,9 +243,11 @@ class Table:
             if is_module_key(key)
             and not isinstance(key, (Predicate, ModuleName, Layers))
         }
-        passes = isinstance(composite.rows.get("activation"), Identity)
+        passes = type(composite.rows.get("activation")) is Identity
         self.one_function = (
-            self.in_form(OneFunction(), "activation", "function") if passes else None
+            self.in_form(OneFunction(), "activation", "function")
+            if passes and not self.carries_both
+            else None
         )
         self.stabilises = not all(
             isinstance(composite.rows.get(kind), plain)
@@ -295,11 +297,13 @@ class Table:
 
     def in_form(self, rule: Rule, kind: str | None, operator: str | None) -> Rule:
         """Return a rule for what this table carries, see :mod:`.rules.convert`."""
-        if not self.composite.converts:
+        if self.composite.carries != "relevance":
             return rule
         key = (rule, kind, operator)
         if key not in self._forms:
-            self._forms[key] = relevance_form(rule, kind, operator)
+            self._forms[key] = relevance_form(
+                rule, kind, operator, beside_gradient=self.carries_both
+            )
         return self._forms[key]
 
     def for_module(

@@ -275,7 +275,7 @@ class TracingEngine(Engine):
             bool(self._paused)
             or self.backward
             or any(
-                rule is not None and rule.inside == "constant"
+                rule is not None and not rule.kinds and rule.inside == "constant"
                 for rule, _ in self._stack
             )
         )

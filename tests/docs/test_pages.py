@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from captum_transformer_lrp import methods, registry
+from captum_transformer_lrp import methods, registry, rules
 from captum_transformer_lrp.attribution import BASELINES, METHODS
 from tests.models.tiny import byte_level_tokenizer
 
@@ -116,13 +116,49 @@ def test_code_of_page_runs(page, tmp_path, monkeypatch):
             exec(block.compiled(page), namespace)
 
 
+def run_section_of_contributing(heading: str) -> dict[str, Any]:
+    """Run the code under a heading as a stranger would, then the tests in it."""
+    page = PROJECT / "CONTRIBUTING.md"
+    before, found, rest = page.read_text().partition(f"\n## {heading}\n")
+    assert found, heading
+    first = before.count("\n")
+    last = first + rest.partition("\n## ")[0].count("\n") + 2
+    blocks = [b for b in blocks_of(page) if first < b.line < last]
+    assert blocks and all(block.runs for block in blocks)
+    namespace: dict[str, Any] = {"__name__": "page"}
+    for block in blocks:
+        exec(block.compiled(page), namespace)
+    for name, value in [*namespace.items()]:
+        if name.startswith("test_"):
+            value()
+    return namespace
+
+
+def test_code_of_contributing_on_rules_runs(capsys):
+    namespace = run_section_of_contributing("Add a rule")
+    assert "test_a_share_passes" in namespace
+    assert "tensor(" in capsys.readouterr().out
+    rule = namespace["Leaky"]
+    assert rule.__mro__[1] is rules.Rule
+    wrong = {"__call__": lambda self, call: rules.Identity()(call)}
+    namespace["Leaky"] = type("Wrong", (rule,), wrong)
+    with pytest.raises(AssertionError):
+        namespace["test_a_share_passes"]()
+
+
+def test_code_of_contributing_on_metrics_runs(capsys):
+    namespace = run_section_of_contributing("Add a metric")
+    assert "top share (units: 1): 0.750" in capsys.readouterr().out
+    right = namespace["top_share"]
+    namespace["top_share"] = lambda scores, k=1: right(scores.clamp(min=0), k)
+    with pytest.raises(AssertionError):
+        namespace["test_top_share"]()
+
+
 def test_code_of_contributing_on_methods_runs(capsys, monkeypatch):
     pytest.importorskip("transformers")
     monkeypatch.setattr(methods, "_rows", dict(methods._rows))
-    start = (PROJECT / "CONTRIBUTING.md").read_text().index("## Add a method")
-    (block,) = (b for b in blocks_of(PROJECT / "CONTRIBUTING.md") if b.runs)
-    assert (PROJECT / "CONTRIBUTING.md").read_text()[start:].count("```python") == 1
-    exec(block.compiled(PROJECT / "CONTRIBUTING.md"), {"__name__": "page"})
+    run_section_of_contributing("Add a method")
     assert [*methods][-2:] == ["squared", "cp-lrp-open-gates"]
     printed = capsys.readouterr().out
     assert "What is “positive” sensitive to?" in printed

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import pytest
 import torch
@@ -129,14 +129,12 @@ class Positive(torch.autograd.Function):
         return of_positive + x.clamp(max=0) * (share @ weight.clamp(max=0)), None
 
 
-class ZPlus(Rule):
-    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
-
+class ZPlus(rules.CarriedRule):
     def __call__(self, call: Call) -> Any:
         return Positive.apply(call.args[0], call.args[1])
 
 
-class Through(Rule):
+class Through(rules.CarriedRule):
     """Relevance passes unchanged: the gradient is 1."""
 
     def __call__(self, call: Call) -> Any:

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import pytest
 import torch
@@ -356,8 +356,6 @@ def wrong(**rows: Any) -> Callable[[nn.Module], Any]:
 @dataclass(frozen=True, kw_only=True)
 class OnePercentLess(rules.Rule):
     """Passes 1 % less than it received."""
-
-    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
 
     def __call__(self, call: Any) -> Any:
         output = call.run()

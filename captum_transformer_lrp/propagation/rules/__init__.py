@@ -1,7 +1,7 @@
 """The rules: how each kind of operator hands relevance to its inputs."""
 
 from .attention import ConstantPattern, DecomposedAttention, UniformAttention
-from .base import Rule
+from .base import CarriedRule, DelegatingRule, ElementwiseRule, Rule
 from .carried import Absorb, PassOn
 from .contributions import AlphaBeta, Epsilon, Gamma, ZPlus
 from .convert import Converted, Past, needs_relevance, relevance_form
@@ -27,14 +27,17 @@ __all__ = [
     "AtInput",
     "ByExponent",
     "ByReduction",
+    "CarriedRule",
     "ConstantDenominator",
     "ConstantFactor",
     "ConstantPattern",
     "ConstantScale",
     "Converted",
     "DecomposedAttention",
+    "DelegatingRule",
     "DequantizedLinear",
     "Detach",
+    "ElementwiseRule",
     "Epsilon",
     "Flat",
     "Gamma",

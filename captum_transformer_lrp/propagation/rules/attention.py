@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 from torch import Tensor
 
+from ...errors import RuleError
 from ..call import Call, carries_relevance
 from ..decompositions import scaled_dot_product_attention
 from ..gradients import ScaledGradients
-from .base import Rule
+from .base import DelegatingRule, Rule
 
 _NAMES = ("query", "key", "value", "attn_mask")
 
 
-def _operands(call: Call) -> list[Any]:
+def _operands(rule: Rule, call: Call) -> list[Any]:
+    if call.module is not None or call.kind not in ("attention", None):
+        raise RuleError(
+            f"{rule!r} was given to {call.operator!r}; expected an operator of the "
+            "kind 'attention', such as 'scaled_dot_product_attention'. Attention that "
+            "a module computes is seen operator by operator: give the module no rule."
+        )
     return [call.argument(i, name) for i, name in enumerate(_NAMES)]
 
 
@@ -36,11 +43,13 @@ class UniformAttention(Rule):
     heads or groups, keys, features)``. Does not conserve.
     """
 
-    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
-
     def __call__(self, call: Call) -> Any:
-        """Run the kernel with the gradients of its operands scaled."""
-        query, key, value, mask = _operands(call)
+        """Run the kernel with the gradients of its operands scaled.
+
+        Raises:
+            RuleError: if the call is another operator.
+        """
+        query, key, value, mask = _operands(self, call)
         has_query, has_key = carries_relevance(query), carries_relevance(key)
         pattern = has_query or has_key or carries_relevance(mask)
         outer = 0.5 if pattern and carries_relevance(value) else 1.0
@@ -69,18 +78,20 @@ class ConstantPattern(Rule):
     Shapes as in :class:`UniformAttention`. Conserves.
     """
 
-    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
-
     def __call__(self, call: Call) -> Any:
-        """Run the kernel with everything but the value detached."""
-        query, key, value, mask = _operands(call)
+        """Run the kernel with everything but the value detached.
+
+        Raises:
+            RuleError: if the call is another operator.
+        """
+        query, key, value, mask = _operands(self, call)
         if isinstance(mask, Tensor):
             mask = mask.detach()
         return _run(call, [query.detach(), key.detach(), value, mask])
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecomposedAttention(Rule):
+class DecomposedAttention(DelegatingRule):
     """Fused attention as two matrix products and a softmax, each with its own rule.
 
     For methods whose rules for the two products and the softmax are no rule for the
@@ -88,11 +99,13 @@ class DecomposedAttention(Rule):
     the square of the number of tokens.
     """
 
-    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
-    form: ClassVar[Literal["either"]] = "either"
-
     def __call__(self, call: Call) -> Any:
-        """Run the decomposition under the rules of the method."""
+        """Run the decomposition under the rules of the method.
+
+        Raises:
+            RuleError: if the call is another operator.
+        """
+        _operands(self, call)
         return call.decompose(
             lambda: scaled_dot_product_attention(*call.args, **call.kwargs)
         )

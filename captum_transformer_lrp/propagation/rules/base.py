@@ -15,32 +15,78 @@ class Rule(ABC):
 
     A rule is called with a :class:`~captum_transformer_lrp.propagation.call.Call` and
     returns the unchanged output, rebuilt so that autograd's gradient at an input ``x``
-    is ``R / x`` (relevance is then input times gradient). Rules are frozen dataclasses
-    that store plain numbers only: they print, compare and hash, and one instance may
-    serve any number of models and threads.
+    is ``R / x`` (relevance is then input times gradient). Nothing else is needed. Rules
+    are frozen dataclasses that store plain numbers only: they print, compare and hash,
+    and one instance may serve any number of models and threads.
+
+    A rule that says ``R`` itself derives from :class:`CarriedRule`, one that passes
+    relevance on element by element from :class:`ElementwiseRule`, and one that leaves
+    the call to other rules from :class:`DelegatingRule`.
 
     Attributes:
-        inside (str): how the operators inside a module behave when the rule is given to
-            a module as a whole: ``"constant"`` (they only compute the value) or
-            ``"gradient"`` (they keep torch's own gradient). ``"operators"``: the rule
-            is no rule for a module, it takes the operators of its :attr:`kinds` inside
-            the module, one by one, and all others meet the composite.
-        kinds (frozenset of str): the kinds of operators that it takes there.
-        form (str): what flows back through the rule: ``"gradient"`` (R / x, as above),
-            ``"elementwise"`` (the same, and relevance passes element by element),
-            ``"relevance"`` (R itself, which it hands past the operator with
-            :meth:`Call.switch`; it may be no multiple of the input), or ``"either"``.
-        plain_for_one (bool): with a single relevant tensor among the arguments of an
-            operator the rule is torch's own gradient, and need not be asked.
+        kinds (frozenset of str): the kinds of operators that the rule takes, one by
+            one, inside a module to which it is given; all others there meet the
+            composite. Default: none, the rule takes the module as a whole
+        inside (str): how operators inside a module behave that the rule takes as a
+            whole: ``"gradient"`` (they keep torch's own gradient) or ``"constant"``
+            (they only compute the value, and record nothing).
+            Default: ``"gradient"``
+
+    Raises:
+        TypeError: where a subclass is written that sets what rules once had.
     """
 
-    inside: ClassVar[Literal["constant", "gradient", "operators"]] = "constant"
-    kinds: ClassVar[frozenset[str]] = frozenset({"product"})
-    form: ClassVar[Literal["gradient", "elementwise", "relevance", "either"]] = (
-        "gradient"
-    )
-    plain_for_one: ClassVar[bool] = False
+    kinds: ClassVar[frozenset[str]] = frozenset()
+    inside: ClassVar[Literal["gradient", "constant"]] = "gradient"
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse class variables that would no longer be read."""
+        super().__init_subclass__(**options)
+        for name, value in vars(cls).items():
+            instead = _FORMER.get((name, value)) if isinstance(value, str) else None
+            if instead is not None:
+                raise TypeError(
+                    f"the rule {cls.__name__} says {name} = {value!r}, which no longer "
+                    f"has a meaning. {instead}"
+                )
 
     @abstractmethod
     def __call__(self, call: Call) -> Any:
         """Return the output of ``call`` with its gradient rebuilt."""
+
+
+#: class variables that rules once had -> what to write instead
+_FORMER = {
+    ("inside", "operators"): (
+        'Name the kinds that it takes inside a module: kinds = frozenset({"product"}).'
+    ),
+    ("form", "elementwise"): "Derive from ElementwiseRule.",
+    ("form", "relevance"): "Derive from CarriedRule.",
+    ("form", "either"): "Derive from DelegatingRule.",
+}
+
+
+class CarriedRule(Rule):
+    """A rule that says R itself, which may be no multiple of the input.
+
+    It leaves the output as it is, and hands relevance past the operator with
+    :meth:`Call.switch`. A table with such a row carries relevance, and rules of the
+    form R / x in it are converted (:mod:`.convert`).
+    """
+
+
+class ElementwiseRule(Rule):
+    """A rule of the form R / x that passes relevance on, element by element.
+
+    Where relevance itself is carried it is led past the operator, also where the
+    output is 0 and R / x knows nothing of it.
+    """
+
+    inside: ClassVar[Literal["gradient", "constant"]] = "constant"
+
+
+class DelegatingRule(Rule):
+    """A rule that leaves the call to other rules and has no form of its own.
+
+    The rules among its fields are converted where relevance itself is carried.
+    """

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..call import Call, carries_relevance, tensors_in
 from ..gates import ABSORBED
-from .base import Rule
+from .base import CarriedRule
 
 
 @dataclass(frozen=True, kw_only=True)
-class PassOn(Rule):
+class PassOn(CarriedRule):
     """Relevance goes past the operator unchanged, to its first relevant input.
 
     The rule of Chefer et al. (CVPR 2021, arXiv 2012.09838; the code's ``RelProp``) for
@@ -23,9 +23,6 @@ class PassOn(Rule):
     broadcast, its copies are added up. Reciprocals (``1 / x``, ``x ** -n``) and
     functions that return less than they take stop it, as :class:`Absorb` does.
     """
-
-    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
-    form: ClassVar[Literal["relevance"]] = "relevance"
 
     def __call__(self, call: Call) -> Any:
         """Run the call and lead relevance past it."""
@@ -45,15 +42,12 @@ class PassOn(Rule):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Absorb(Rule):
+class Absorb(CarriedRule):
     """The output is a constant for relevance: nothing goes to the inputs.
 
     For reciprocals and variances that normalise something else. The factor that they
     multiply receives all of the relevance.
     """
-
-    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
-    form: ClassVar[Literal["relevance"]] = "relevance"
 
     def __call__(self, call: Call) -> Any:
         """Run the call and let no relevance past."""

@@ -10,46 +10,64 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...errors import RuleError
 from ..call import Call, carries_relevance, map_tensors, tensors_in
 from ..operators import PASSING
 from ..passes import Switch, divide
-from .base import Rule
+from .base import CarriedRule, DelegatingRule, ElementwiseRule, Rule
 from .carried import fit_to
 from .linear import PlainGradient
 from .linear_map import operand_behind
+from .quantized import DequantizedLinear
 
 
 def needs_relevance(rule: Any) -> bool:
     """Whether a rule, or one that it hands calls to, carries relevance itself."""
-    return isinstance(rule, Rule) and (
-        rule.form == "relevance" or any(map(needs_relevance, _parts(rule).values()))
+    return isinstance(rule, CarriedRule) or any(
+        map(needs_relevance, _parts(rule).values())
     )
 
 
-def relevance_form(rule: Rule, kind: str | None, operator: str | None) -> Rule:
+def relevance_form(
+    rule: Rule, kind: str | None, operator: str | None, *, beside_gradient: bool = False
+) -> Rule:
     """Return a rule for the same relevance where relevance itself travels.
 
     Args:
         rule (Rule): in either form.
         kind (str or None): the kind of the operator that it is for.
         operator (str or None): its name; None for a module.
+        beside_gradient (bool, optional): torch's own gradient goes back through the
+            same graph, and must stay as it is. Default: False
+
+    Raises:
+        RuleError: if the rule would change that gradient.
     """
-    if isinstance(rule, PlainGradient):
+    if type(rule) is PlainGradient:
         if kind in ("structural", "lookup"):
             return rule
         return Past(rule=rule) if operator in PASSING else Converted(rule=rule)
-    if rule.form == "elementwise":
-        return Past(rule=rule)
-    if rule.form == "gradient":
-        return Converted(rule=rule)
-    parts = _parts(rule)
-    changed = {k: relevance_form(part, kind, operator) for k, part in parts.items()}
-    return rule if changed == parts else dataclasses.replace(rule, **changed)
+    if isinstance(rule, (CarriedRule, DelegatingRule)):
+        parts = _parts(rule)
+        changed = {
+            name: relevance_form(part, kind, operator, beside_gradient=beside_gradient)
+            for name, part in parts.items()
+        }
+        return rule if changed == parts else dataclasses.replace(rule, **changed)
+    if beside_gradient and not isinstance(rule, DequantizedLinear):
+        raise RuleError(
+            f"{rule!r}, for {operator or 'a module'}, makes a gradient that is R / x, "
+            'and stands in a table with carries="relevance", in which R itself goes '
+            "back beside torch's own gradient. Give a rule that derives from "
+            "CarriedRule there, such as PassOn() or PositiveProduct(), or leave "
+            "`carries` out of the Composite: it then converts R / x to R by itself."
+        )
+    return (Past if isinstance(rule, ElementwiseRule) else Converted)(rule=rule)
 
 
 def _parts(rule: Any) -> dict[str, Rule]:
@@ -61,7 +79,7 @@ def _parts(rule: Any) -> dict[str, Rule]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Converted(Rule):
+class Converted(CarriedRule):
     """A rule of the form R / x: ``R_in = x * gradient(R / output)``, 0 at an output 0.
 
     Args:
@@ -69,7 +87,6 @@ class Converted(Rule):
     """
 
     rule: Rule
-    form: ClassVar[Literal["relevance"]] = "relevance"
 
     def __call__(self, call: Call) -> Any:
         """Apply the rule; on the way back, between a division and a product."""
@@ -112,7 +129,7 @@ def _relevant(call: Call) -> list[Tensor]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Past(Rule):
+class Past(CarriedRule):
     """A rule of the form R / x that passes relevance on, element by element.
 
     Where the output is 0 and R / x knows nothing of it, relevance passes all the same.
@@ -122,7 +139,6 @@ class Past(Rule):
     """
 
     rule: Rule
-    form: ClassVar[Literal["relevance"]] = "relevance"
 
     def __call__(self, call: Call) -> Any:
         """Apply the rule, and lead relevance past it."""

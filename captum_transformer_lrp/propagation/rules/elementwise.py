@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,11 @@ from ...errors import RuleError, UnknownOperatorError
 from ..call import Call, carries_relevance, tensors_in
 from ..gates import Activation, scaled
 from ..gradients import RatioGradient, kept_here, value_and_slope_at_zero
-from .base import Rule
+from .base import DelegatingRule, ElementwiseRule, Rule
 
 
 @dataclass(frozen=True, kw_only=True)
-class Identity(Rule):
+class Identity(ElementwiseRule):
     """Relevance passes an elementwise non-linearity unchanged: ``R_in = R_out``.
 
     The gradient is ``g f(x) / x``, with the limit ``f'(0)`` at ``x = 0``; where
@@ -27,8 +27,6 @@ class Identity(Rule):
     AttnLRP (arXiv 2402.05602), Sec. 3.3.2. Shapes: input and output alike. Conserves,
     element by element, but where ``x`` is 0 and ``f(0)`` is not.
     """
-
-    form: ClassVar[Literal["elementwise"]] = "elementwise"
 
     def __call__(self, call: Call) -> Any:
         """Rebuild the output of the function.
@@ -73,7 +71,7 @@ def _activation(slope: float | Tensor) -> Activation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ConstantFactor(Rule):
+class ConstantFactor(ElementwiseRule):
     """A module that multiplies each element by a constant: ``R_in = R_out``.
 
     For RMSNorm modules, whose factor ``weight / rms`` counts as a constant (AttnLRP,
@@ -81,8 +79,6 @@ class ConstantFactor(Rule):
     The same as what the operators inside give, but exact where they round to float32
     in a float64 model. Conserves, element by element.
     """
-
-    form: ClassVar[Literal["elementwise"]] = "elementwise"
 
     def __call__(self, call: Call) -> Any:
         """Rebuild the output of the module.
@@ -203,7 +199,7 @@ def _slope_of_module(module: nn.Module, x: Tensor) -> float | Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Power(Rule):
+class Power(ElementwiseRule):
     """Relevance passes ``x ** n`` unchanged for ``n > 0``; ``x ** -n`` is a constant.
 
     The identity rule with ``f(x) / x = x ** (n - 1)``, for one number or a tensor of
@@ -211,11 +207,18 @@ class Power(Rule):
     :func:`torch.rsqrt` does; ``x ** 0`` is 1. Conserves for ``n > 0``.
     """
 
-    form: ClassVar[Literal["elementwise"]] = "elementwise"
-
     def __call__(self, call: Call) -> Any:
-        """Rebuild the power."""
+        """Rebuild the power.
+
+        Raises:
+            RuleError: if the call is no power.
+        """
         exponent = 2 if call.operator == "square" else call.argument(1, "exponent")
+        if exponent is None:
+            raise RuleError(
+                f"{self!r} was given to {call.operator!r}, which has no exponent; "
+                "expected 'pow' or 'square', or the kind 'power'."
+            )
         if isinstance(exponent, Tensor):
             return Identity()(call) if bool((exponent > 0).all()) else call.value()
         if exponent <= 0:
@@ -230,7 +233,7 @@ class Power(Rule):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ByExponent(Rule):
+class ByExponent(DelegatingRule):
     """``x ** n`` is a power and ``2 ** x`` an exponential: what carries relevance says.
 
     Conserves as the two rules do.
@@ -242,8 +245,6 @@ class ByExponent(Rule):
 
     powers: Rule
     exponentials: Rule
-    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
-    form: ClassVar[Literal["either"]] = "either"
 
     def __call__(self, call: Call) -> Any:
         """Apply one of the rules.

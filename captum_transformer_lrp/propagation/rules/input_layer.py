@@ -6,7 +6,7 @@ import weakref
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from ..call import Call, carries_relevance, tensors_in
 from ..gradients import stabilize
 from ..operators import MOVES
 from ..tape import Made
-from .base import Rule
+from .base import CarriedRule, DelegatingRule, Rule
 from .contributions import check_epsilon, check_options
 from .convert import Converted
 from .linear import UniformProduct
@@ -23,10 +23,8 @@ from .linear_map import Bias, LinearMap, LinearRule, Mergeable, operand_of
 from .positive import PositiveProduct
 
 
-class CarriedLinearRule(LinearRule):
+class CarriedLinearRule(CarriedRule, LinearRule):
     """A linear rule whose relevance may be no multiple of the input."""
-
-    form: ClassVar[Literal["relevance"]] = "relevance"
 
     def for_others(self, call: Call) -> Any:
         """Share evenly, in the form of this rule."""
@@ -161,7 +159,6 @@ class ZBox(CarriedLinearRule):
     epsilon: float = 1e-9
     low: float | tuple[float, ...] | None = None
     high: float | tuple[float, ...] | None = None
-    inside: ClassVar[Literal["operators"]] = "operators"
 
     def __post_init__(self) -> None:
         """Check the options; a list of channels becomes a tuple."""
@@ -224,7 +221,7 @@ def _bound(
 
 
 @dataclass(frozen=True, kw_only=True)
-class AtInput(Rule):
+class AtInput(DelegatingRule):
     """One rule for the layer that reads the explained input, another for all others.
 
     Which layer that is is seen in the graph: its input is the explained input, at most
@@ -238,8 +235,7 @@ class AtInput(Rule):
 
     rule: Rule
     otherwise: Rule
-    inside: ClassVar[Literal["operators"]] = "operators"
-    form: ClassVar[Literal["either"]] = "either"
+    kinds: ClassVar[frozenset[str]] = frozenset({"product"})
 
     def __call__(self, call: Call) -> Any:
         """Apply one of the rules."""

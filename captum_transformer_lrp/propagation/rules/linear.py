@@ -11,7 +11,7 @@ from ..call import Call, map_tensors
 from ..gates import Activation, gate_strength, is_pair_of_one, is_sum_of, scaled
 from ..gradients import scale_output_gradient
 from .addends import multiplies_pairs, relevant_factors
-from .base import Rule
+from .base import DelegatingRule, Rule
 from .reductions import share_of_each
 
 
@@ -24,8 +24,6 @@ class PlainGradient(Rule):
     to what the bias absorbs. For softmax it is the first-order Taylor rule of AttnLRP
     (arXiv 2402.05602, Prop. 3.1), which does not conserve.
     """
-
-    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
 
     def __call__(self, call: Call) -> Any:
         """Run the call as it is."""
@@ -46,9 +44,6 @@ class UniformProduct(Rule):
     multiply in the one order within a chunk and in the other across its border, so that
     their relevance depends on where the borders fall.
     """
-
-    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
-    plain_for_one: ClassVar[bool] = True
 
     def __call__(self, call: Call) -> Any:
         """Run the call and divide the gradient by the number of relevant factors."""
@@ -87,9 +82,6 @@ class GatedProduct(Rule):
     strong as ``tanh(z)``, not as ``sigmoid(2 * z)``, which it equals.
     """
 
-    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
-    plain_for_one: ClassVar[bool] = True
-
     def __call__(self, call: Call) -> Any:
         """Run the call with the gate detached."""
         if multiplies_pairs(call):
@@ -106,6 +98,9 @@ class GatedProduct(Rule):
                     )
         return UniformProduct()(call)
 
+
+#: rules that are torch's own gradient where one argument carries relevance
+PLAIN_FOR_ONE = (UniformProduct, GatedProduct)
 
 #: where operators other than a division take what they divide by
 _DENOMINATOR = {
@@ -129,7 +124,6 @@ class ConstantDenominator(Rule):
     """
 
     own_sum: Literal["constant", "gradient"] = "constant"
-    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
 
     def __call__(self, call: Call) -> Any:
         """Run the call with the denominator detached."""
@@ -156,8 +150,6 @@ class ConstantDenominator(Rule):
 class HalfGradient(Rule):
     """Half of torch's gradient: conserves for functions of degree two (a variance)."""
 
-    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
-
     def __call__(self, call: Call) -> Any:
         """Run the call and halve the gradient at its output.
 
@@ -170,7 +162,7 @@ class HalfGradient(Rule):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Detach(Rule):
+class Detach(DelegatingRule):
     """The output is a constant: no relevance goes to the inputs.
 
     CP-LRP's rule for the softmax of attention (Ali et al., arXiv 2202.07304, Sec. 3.1),
@@ -178,11 +170,11 @@ class Detach(Rule):
     output is multiplied with a factor that carries relevance on.
     """
 
-    form: ClassVar[Literal["either"]] = "either"
+    inside: ClassVar[Literal["gradient", "constant"]] = "constant"
 
     def __call__(self, call: Call) -> Any:
         """Return the bare value."""
-        output = call.run()
+        output = call.run() if call.module is None else call.value()
         if isinstance(output, Tensor):
             return output.detach()
         return map_tensors(Tensor.detach, output)

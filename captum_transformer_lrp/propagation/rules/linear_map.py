@@ -120,7 +120,7 @@ class LinearRule(Rule):
     constants element by element pass relevance on (:class:`UniformProduct` does both).
     """
 
-    inside: ClassVar[Literal["operators"]] = "operators"
+    kinds: ClassVar[frozenset[str]] = frozenset({"product"})
     #: whether complex contributions have a meaning: they have no positive part
     knows_complex: ClassVar[bool] = False
 

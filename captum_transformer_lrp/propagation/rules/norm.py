@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,8 +29,6 @@ class ConstantScale(Rule):
     if it had been merged into the weights. Shapes: those of the operator. Conserves up
     to what the bias (and a running mean) absorbs.
     """
-
-    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
 
     def __call__(self, call: Call) -> Any:
         """Rebuild the normalisation as a linear function.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from ..call import Call, map_tensors, tensors_in
 from ..gates import is_absorbed
 from ..passes import Kept, divide
 from .addends import without_addend
-from .base import Rule
+from .base import CarriedRule
 from .carried import fit_to
 from .convert import Converted
 from .linear import UniformProduct
@@ -23,7 +23,7 @@ from .reductions import share_of_each
 
 
 @dataclass(frozen=True, kw_only=True)
-class PositiveProduct(Rule):
+class PositiveProduct(CarriedRule):
     """z+ for what is linear, even halves for a product of two relevant factors.
 
     Chefer et al. (CVPR 2021, arXiv 2012.09838), Eq. 4 as their code has it: with
@@ -42,8 +42,6 @@ class PositiveProduct(Rule):
     """
 
     joint: bool = True
-    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
-    form: ClassVar[Literal["relevance"]] = "relevance"
 
     def __call__(self, call: Call) -> Any:
         """Run the call; on the way back, share relevance by positive contributions."""
@@ -69,15 +67,12 @@ _ELEMENTWISE = frozenset({"mul", "multiply"})
 
 
 @dataclass(frozen=True, kw_only=True)
-class PositiveSum(Rule):
+class PositiveSum(CarriedRule):
     """z+ for sums, means and other functions that are linear with positive weights.
 
     ``R_i = w_i x_i+ R / sum(w x+)``. For ``mean`` this shares relevance by the positive
     values that were averaged.
     """
-
-    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
-    form: ClassVar[Literal["relevance"]] = "relevance"
 
     def __call__(self, call: Call) -> Any:
         """Run the call; on the way back, share relevance by positive values."""

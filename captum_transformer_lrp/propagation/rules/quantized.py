@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -25,6 +25,8 @@ class DequantizedLinear(Rule):
     changes, about one hundredth of the largest input. Shapes: those of
     :func:`torch.nn.functional.linear`.
     """
+
+    inside: ClassVar[Literal["gradient", "constant"]] = "constant"
 
     def __call__(self, call: Call) -> Any:
         """Return the module's output with the gradient of its dequantised weights.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..call import Call, carries_relevance
-from .base import Rule
+from .base import DelegatingRule, Rule
 
 
 def share_of_each(call: Call) -> Tensor | float | None:
@@ -33,7 +33,7 @@ def _by_product(call: Call) -> bool:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ByReduction(Rule):
+class ByReduction(DelegatingRule):
     """Scattered values that are summed, averaged, compared or multiplied.
 
     ``scatter_reduce``, ``index_reduce`` and ``segment_reduce`` take the name of what
@@ -46,8 +46,6 @@ class ByReduction(Rule):
 
     sums: Rule
     products: Rule
-    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
-    form: ClassVar[Literal["either"]] = "either"
 
     def __call__(self, call: Call) -> Any:
         """Apply one of the rules."""

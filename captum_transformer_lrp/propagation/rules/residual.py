@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 from torch import Tensor
 
 from ..call import Call, carries_relevance
 from ..gates import is_product
 from ..passes import Kept, Share, divide
-from .base import Rule
+from .base import CarriedRule
 from .carried import fit_to
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProportionalSum(Rule):
+class ProportionalSum(CarriedRule):
     """``a + b``: by contribution, then rescaled by each summand's share of the example.
 
     Chefer et al. (CVPR 2021, arXiv 2012.09838), Sec. 3.2 as their code has it: ``r_a =
@@ -34,8 +34,6 @@ class ProportionalSum(Rule):
     """
 
     rescale: bool = True
-    inside: ClassVar[Literal["constant", "gradient"]] = "gradient"
-    form: ClassVar[Literal["relevance"]] = "relevance"
 
     def __call__(self, call: Call) -> Any:
         """Run the call; on the way back, share relevance between the summands."""
