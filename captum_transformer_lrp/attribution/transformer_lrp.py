@@ -176,7 +176,8 @@ class TransformerLRP(Named, GradientAttribution):
 
         Raises:
             InputError: if an input is empty, not finite, or of a dtype or device that
-                does not fit.
+                does not fit; and for ``create_graph=True``, since relevance cannot be
+                differentiated itself.
             TargetError: if the target does not select one score per example.
             OutputError: if the model returned no finite scores.
             UnknownOperatorError: if a differentiable operator has no rule.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 import warnings
 import weakref
 from collections.abc import Callable
@@ -237,3 +238,43 @@ def test_how_many_are_not_finite() -> None:
     with pytest.warns(errors.NotFiniteWarning, match="AttnLRP: 4 of 8 values are"):
         found = package.AttnLRP(root(Root)).attribute(MIXED, target=0)
     assert torch.isnan(found).sum() == 4
+
+
+@pytest.mark.parametrize("way", [*METHODS, *BASELINES])
+def test_relevance_that_is_differentiated_is_refused_by_name(way: str) -> None:
+    cls: Any = {**METHODS, **BASELINES}[way]
+    replaces = way in BASELINES or "tokenizer" in cls.description.needs
+    explainer = cls(tiny(), **({"baseline": 0} if replaces else {}))
+    with pytest.raises(
+        errors.InputError, match=f"{cls.__name__} was asked for create_"
+    ):
+        explainer.attribute(IDS, target=1, create_graph=True)
+    scores = explainer.attribute(IDS, target=1, create_graph=False)
+    assert not scores.requires_grad
+
+
+def test_what_to_differentiate_instead() -> None:
+    """The message's line, against the package's scores and finite differences."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 6), nn.GELU(), nn.Linear(6, 3)).double()
+    weight, target = model[0].weight, 1
+    with pytest.raises(errors.InputError) as caught:
+        attribution.AttnLRP(model).attribute(X, target=1, create_graph=True)
+    line = re.search("`(x .*?)`", str(caught.value))
+    assert line is not None
+    x = X.clone().requires_grad_()
+    given = {"x": x, "torch": torch, "model": model, "target": target}
+    found = eval(line[1], given)
+    expected = attribution.GradientXInput(model).attribute(X, target=1)
+    assert torch.allclose(found, expected, atol=1e-14)
+    (slope,) = torch.autograd.grad(found[0, 0], weight)
+    for i, j in ((0, 0), (3, 2)):
+        ends = []
+        for step in (1e-6, -1e-6):
+            with torch.no_grad():
+                weight[i, j] += step
+            again = attribution.GradientXInput(model).attribute(X, target=1)
+            ends.append(float(again[0, 0]))
+            with torch.no_grad():
+                weight[i, j] -= step
+        assert abs(float(slope[i, j]) - (ends[0] - ends[1]) / 2e-6) < 1e-8
