@@ -28,7 +28,6 @@ from .rules import (
     ProportionalSum,
     UniformAttention,
     UniformProduct,
-    ZBox,
     needs_relevance,
 )
 
@@ -213,26 +212,5 @@ TRANSFORMER_ATTRIBUTION = Composite(
         RMS_NORM: PassOn(),
     },
     source="Chefer, Gur, Wolf, CVPR 2021, arXiv 2012.09838",
-    carries="relevance",
-)
-
-FULL_LRP = Composite(
-    "Full LRP",
-    {**TRANSFORMER_ATTRIBUTION.rows, "conv2d": ZBox()},
-    source="Chefer, Gur, Wolf, CVPR 2021: z-box at the pixels",
-    carries="relevance",
-)
-
-LRP_BASELINE = Composite(
-    "LRP baseline",
-    {
-        **TRANSFORMER_ATTRIBUTION.rows,
-        "product": PositiveProduct(joint=False),
-        **dict.fromkeys(
-            ("add", "sub", "subtract", "rsub"), ProportionalSum(rescale=False)
-        ),
-        "conv2d": ZBox(otherwise=PositiveProduct(joint=False)),
-    },
-    source='the "LRP" baselines of Chefer, Gur, Wolf, CVPR 2021',
     carries="relevance",
 )

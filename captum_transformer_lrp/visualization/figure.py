@@ -17,13 +17,6 @@ if TYPE_CHECKING:
     from ..explanation import Explanation, ImageExplanation, TextExplanation
 
 
-def render_png(
-    explanations: Sequence[Explanation], *, dpi: int = 160, theme: str = "light"
-) -> bytes:
-    """Return explanations below each other as PNG; see :func:`render_figure`."""
-    return render_figure(explanations, dpi=dpi, theme=theme)
-
-
 def render_figure(
     explanations: Sequence[Explanation],
     kind: str = "png",

@@ -26,7 +26,8 @@ from captum_transformer_lrp import (
     rules,
 )
 from captum_transformer_lrp.errors import InputError
-from captum_transformer_lrp.propagation.composites import ATTN_LRP, LRP_BASELINE
+from captum_transformer_lrp.propagation.composites import ATTN_LRP
+from tests.chefer import LRP_BASELINE
 
 torch.manual_seed(0)
 TABLE = torch.randn(50, 4, dtype=torch.float64)

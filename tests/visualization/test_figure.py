@@ -14,7 +14,6 @@ from captum_transformer_lrp.visualization.colors import THEMES, to_hex
 from captum_transformer_lrp.visualization.figure import (
     draw_figure,
     render_figure,
-    render_png,
 )
 from tests.visualization.samples import (
     image_explanation,
@@ -31,7 +30,7 @@ def size_of(png):
 def test_pyplot_is_not_touched():
     pyplot = pytest.importorskip("matplotlib.pyplot")
     before = pyplot.get_fignums()
-    render_png([text_explanation()])
+    render_figure([text_explanation()])
     assert pyplot.get_fignums() == before
     assert "matplotlib.pyplot" in sys.modules
 
@@ -55,9 +54,9 @@ def test_themes(theme):
 
 
 def test_height_grows_with_the_text():
-    short = size_of(render_png([text_explanation()]))
-    long = size_of(render_png([text_explanation("word " * 200)]))
-    both = size_of(render_png([text_explanation(), image_explanation()]))
+    short = size_of(render_figure([text_explanation()]))
+    long = size_of(render_figure([text_explanation("word " * 200)]))
+    both = size_of(render_figure([text_explanation(), image_explanation()]))
     assert short[0] == long[0] == both[0] == 1440
     assert long[1] > 2 * short[1]
     assert both[1] > 2 * short[1]
@@ -83,7 +82,7 @@ def test_colours_of_tokens():
 
 @pytest.mark.parametrize(("height", "width"), [(4, 40), (40, 4), (8, 8)])
 def test_tall_and_wide_pictures(height, width):
-    png = render_png([image_explanation(height, width, grid=(2, 2))])
+    png = render_figure([image_explanation(height, width, grid=(2, 2))])
     assert size_of(png)[1] < 2000
 
 
@@ -117,12 +116,12 @@ def test_the_legend_of_weights_has_one_side():
 
 
 def test_dollar_signs_are_no_formulas():
-    render_png([text_explanation("it cost $5 and $ 6_7^ more")])
+    render_figure([text_explanation("it cost $5 and $ 6_7^ more")])
 
 
 def test_missing_fonts_are_one_warning():
     with pytest.warns(UserWarning, match="no installed font has 2 of the characters"):
-        render_png([text_explanation("\U0001315f \U00013160 again \U0001315f")])
+        render_figure([text_explanation("\U0001315f \U00013160 again \U0001315f")])
 
 
 @pytest.mark.filterwarnings("ignore:Glyph .* missing from font")
