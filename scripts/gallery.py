@@ -56,8 +56,8 @@ def text_pictures() -> Iterator[tuple[str, Picture]]:
     yield (
         "text",
         draw_text(
-            [pieces, pieces],
             [relevance, integrated],
+            [pieces, pieces],
             names=["AttnLRP", "Captum's Integrated Gradients"],
             title=f"Why “{name}”?",
             unit="in logits",

@@ -192,8 +192,8 @@ class TextPicture(Picture):
 
 
 def draw_text(
-    tokens: Sequence[str] | Sequence[Piece] | Sequence[Sequence[str]],
     scores: Any,
+    tokens: Sequence[str] | Sequence[Piece] | Sequence[Sequence[str]],
     *,
     title: str = "",
     names: Sequence[str] | None = None,
@@ -211,15 +211,18 @@ def draw_text(
     words are joined to written words, whose score is the sum of theirs, so that the sum
     over the text stays what it was; ``merge`` chooses another rule.
 
+    The tokens may also come first, as they had to in earlier versions: strings are no
+    scores.
+
     Args:
+        scores (Tensor, np.ndarray or list): Shape ``(tokens,)`` or ``(tokens,
+            features)``, with a batch dimension of 1 in front or not; for several texts
+            one such entry for each.
         tokens (sequence of str): As ``tokenizer.convert_ids_to_tokens(ids)`` returns
             them: WordPiece, SentencePiece and byte-level pieces are read (see
             :func:`~captum_transformer_lrp.models.pieces_of_tokens`). Pieces of
             :func:`~captum_transformer_lrp.models.read_pieces` are taken as they are.
             A list of such lists draws several texts below each other.
-        scores (Tensor, np.ndarray or list): Shape ``(tokens,)`` or ``(tokens,
-            features)``, with a batch dimension of 1 in front or not; for several texts
-            one such entry for each.
         title (str, optional): What stands above. Default: none
         names (sequence of str, optional): What stands above each text, such as names of
             methods. Default: none
@@ -253,7 +256,7 @@ def draw_text(
         >>> ig = LayerIntegratedGradients(forward, model.get_input_embeddings())
         >>> scores = ig.attribute(ids, baselines=baseline, target=1)
         >>> tokens = tokenizer.convert_ids_to_tokens(ids[0])
-        >>> draw_text(tokens, scores, unit="attribution, in logits").save("ig.png")
+        >>> draw_text(scores, tokens, unit="attribution, in logits").save("ig.png")
 
     The other way, scores of this package in Captum's own view::
 
@@ -264,6 +267,8 @@ def draw_text(
         ... )
         >>> viz.visualize_text([record])
     """
+    if _are_tokens(scores) and not _are_tokens(tokens):
+        scores, tokens = tokens, scores
     texts, given = _texts(tokens, scores)
     if merge not in ("none", *_RULES):
         raise InputError(
@@ -292,6 +297,13 @@ def draw_text(
         )
     )
     return TextPicture(texts=found, title=title, notes=_notes(found, merge, joined))
+
+
+def _are_tokens(value: Any) -> bool:
+    """Whether a value is made of strings or pieces, as scores never are."""
+    if isinstance(value, (list, tuple)):
+        return bool(value) and _are_tokens(value[0])
+    return isinstance(value, (str, Piece))
 
 
 def _texts(tokens: Any, scores: Any) -> tuple[list[Sequence[Any]], list[Any]]:

@@ -16,6 +16,7 @@ from captum.attr import IntegratedGradients, LLMAttributionResult
 from torch import nn
 
 from captum_transformer_lrp.errors import InputError, UnknownNameError
+from captum_transformer_lrp.models import pieces_of_tokens
 from captum_transformer_lrp.visualization import (
     draw_attention,
     draw_heads,
@@ -86,6 +87,25 @@ def test_pieces_are_summed_to_words():
         ("<script>", 0.25),
         ("[SEP]", 0.0),
     ]
+
+
+@pytest.mark.parametrize(
+    ("scores", "tokens"),
+    [
+        (SCORES, TOKENS),
+        (torch.tensor([[1.0, -2.0]]), ["un", "##told"]),
+        ([1.0, 0.0], pieces_of_tokens(["a", "b"])),
+        ([[1.0], [2.0]], [["a"], ["b"]]),
+        ((torch.ones(1), torch.ones(1)), (("a",), ("b",))),
+    ],
+)
+def test_scores_come_first_and_may_come_second(scores: Any, tokens: Any) -> None:
+    picture = draw_text(scores, tokens)
+    for same in (draw_text(tokens, scores), draw_text(tokens=tokens, scores=scores)):
+        assert repr(same.texts) == repr(picture.texts)
+    total = sum(word.score for text in picture.texts for word in text.words)
+    numbers = scores if isinstance(scores, torch.Tensor) else np.array(scores)
+    assert total == pytest.approx(float(numbers.sum()))
 
 
 @pytest.mark.parametrize(
