@@ -14,8 +14,8 @@ from torch import Tensor
 from ..errors import InputError
 from .batches import Batches, seeded
 from .divergence import Divergence, Outputs, divergence_for, outputs_of
-from .gates import Gates
-from .masked import MaskedModel, Original
+from .masked import MaskedModel
+from .masking import Masking
 
 #: examples that are looked at
 EXAMPLES = 512
@@ -85,24 +85,21 @@ def measure(
 
 
 def everything_masked(
-    model: MaskedModel,
-    gates: Gates,
-    loader: Iterable[Any],
-    seed: int,
-    divergence: Divergence,
+    masking: Masking, loader: Iterable[Any], seed: int
 ) -> list[float]:
     """Return the divergence of each state with all its tokens replaced, in nats."""
-    states = len(gates.widths)
+    model = masking.model
+    states = len(masking.gates.widths)
     found: list[list[float]] = [[] for _ in range(states)]
     seen = 0
     for given in one_epoch(loader, seed):
         with torch.no_grad():
-            original = model.original(model.prepare(given), divergence)
+            original = model.original(model.prepare(given), masking.divergence)
             examples = original.batch.examples
             layers = (torch.arange(examples) + seen) % states
             layers = layers.to(original.tokens.device)
             z = torch.zeros(original.tokens.shape, device=original.tokens.device)
-            values = divergence_under(model, gates, original, layers, z, divergence)[0]
+            values = masking.effect(original, layers, z).divergence
         for layer, value in zip(layers.tolist(), values.tolist(), strict=True):
             found[layer].append(value)
         seen += examples
@@ -113,12 +110,7 @@ def everything_masked(
 
 
 def open_until_within(
-    model: MaskedModel,
-    gates: Gates,
-    loader: Iterable[Any],
-    seed: int,
-    divergence: Divergence,
-    limit: float,
+    masking: Masking, loader: Iterable[Any], seed: int, limit: float
 ) -> None:
     """Raise the logits of each state until its divergence is within a limit, or by 8.
 
@@ -126,40 +118,35 @@ def open_until_within(
     beyond the limit, by one constant, to the other side.
 
     Args:
-        model (MaskedModel): frozen by the caller.
-        gates (Gates): whose biases are raised, by the least of 0.25, 0.5, 1, 2, 4, 8
-            that suffices.
+        masking (Masking): the biases of its gates are raised, by the least of 0.25,
+            0.5, 1, 2, 4, 8 that suffices.
         loader (iterable): of batches, of which some are looked at.
         seed (int): of their order, and of one gate sample for each example.
-        divergence (Divergence): between outputs.
         limit (float): of the mean divergence, in nats.
     """
-    begun = [float(bias.detach()) for bias in gates.biases]
+    biases = masking.gates.biases
+    begun = [float(bias.detach()) for bias in biases]
     beyond = list(range(len(begun)))
     for shift in (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0):
         with torch.no_grad():
             for i in beyond:
-                gates.biases[i].fill_(begun[i] + shift)
-        means = _sampled(model, gates, loader, seed, divergence, beyond)
+                biases[i].fill_(begun[i] + shift)
+        means = _sampled(masking, loader, seed, beyond)
         beyond = [i for i in beyond if not means[i] <= limit]
         if not beyond:
             return
 
 
 def _sampled(
-    model: MaskedModel,
-    gates: Gates,
-    loader: Iterable[Any],
-    seed: int,
-    divergence: Divergence,
-    states: list[int],
+    masking: Masking, loader: Iterable[Any], seed: int, states: list[int]
 ) -> dict[int, float]:
     """Return the mean divergence of some states under sampled gates."""
+    model, gates = masking.model, masking.gates
     found: dict[int, list[float]] = {i: [] for i in states}
     seen = 0
     for given in one_epoch(loader, seed):
         with torch.no_grad():
-            original = model.original(model.prepare(given), divergence)
+            original = model.original(model.prepare(given), masking.divergence)
             examples, tokens = original.tokens.shape
             noise = torch.stack(
                 [
@@ -174,31 +161,11 @@ def _sampled(
                     logits = gates.logits(j, original.states[j], original.states[0])
                     # the same noise for all states of an example, but not the same draw
                     z = z * gates.gate(logits).sample((noise + j * 0.618034) % 1)
-                layers = torch.full((examples,), i, device=noise.device)
-                args = (model, gates, original, layers, z, divergence)
-                found[i] += divergence_under(*args)[0].tolist()
+                found[i] += masking.effect(original, i, z).divergence.tolist()
         seen += examples
         if seen >= SAMPLED:
             break
     return {i: statistics.fmean(values) for i, values in found.items()}
-
-
-def divergence_under(
-    model: MaskedModel,
-    gates: Gates,
-    original: Original,
-    layers: Tensor,
-    z: Tensor,
-    divergence: Divergence,
-) -> tuple[Tensor, Tensor]:
-    """Return divergence and agreement of each example under masks."""
-    output = model.masked(original, gates, layers, lambda _, rows, __: z[rows])
-    compared = model.outputs(original.output, original, divergence)
-    masked = model.outputs(output, original, divergence)
-    return (
-        divergence(compared, masked, original.tokens),
-        divergence.agreement(compared, masked, original.tokens),
-    )
 
 
 def default_margin(everything: list[float]) -> float:

@@ -21,7 +21,6 @@ from .calibration import (
     MARGIN,
     check_margin,
     default_margin,
-    divergence_under,
     everything_masked,
     measure,
     one_epoch,
@@ -31,6 +30,7 @@ from .divergence import Divergence, divergence_for, outputs_of
 from .gates import Gates, Mode
 from .history import History, Report, StateReport
 from .masked import MaskedModel, Original
+from .masking import Masking
 from .per_example import ExampleMasks, search
 from .recipes import Recipe, recipe_for
 from .training import Training, Workers
@@ -302,9 +302,8 @@ class DiffMask(Named, PerturbationAttribution):
             moments = measure(model, loader, seed, self.divergence)
             gates = self._new_gates([len(m) for m in moments.mean], seed, model)
             self._start(gates, moments.mean, moments.scale, model)
-            everything = everything_masked(
-                model, gates, loader, seed, moments.divergence
-            )
+            masking = Masking(model, gates, moments.divergence)
+            everything = everything_masked(masking, loader, seed)
             margin = default_margin(everything) if self.margin is None else self.margin
             check_margin(margin, everything, list(self.states))
             processes = 1 if accelerator is None else accelerator.num_processes
@@ -335,7 +334,7 @@ class DiffMask(Named, PerturbationAttribution):
             self.margin = training.margin
             if self.recipe.settle is not None:
                 limit = self.recipe.settle * self.margin
-                open_until_within(model, gates, loader, seed, moments.divergence, limit)
+                open_until_within(masking, loader, seed, limit)
             self.set_trained(
                 gates.requires_grad_(False),
                 moments.divergence,
@@ -537,6 +536,7 @@ class DiffMask(Named, PerturbationAttribution):
                 )
                 original = model.original(batch, divergence)
                 gates = self._untrained(original, seed, model)
+            masking = Masking(model, gates, divergence)
             count = len(gates.widths)
             wanted = list(range(count)) if layer is None else [self._index(layer)]
             found: list[ExampleMasks] = []
@@ -544,18 +544,9 @@ class DiffMask(Named, PerturbationAttribution):
                 if self.mode == "input" and found:
                     found.append(found[0])
                     continue
-                margin = self._margins(model, gates, original, i, divergence)
+                margin = self._margins(masking, original, i)
                 found.append(
-                    search(
-                        model,
-                        gates,
-                        original,
-                        i,
-                        divergence,
-                        margin,
-                        steps=steps,
-                        seed=seed,
-                    )
+                    search(masking, original, i, margin, steps=steps, seed=seed)
                 )
             counted = divergence.counted(original.tokens, original.batch.given)
         kept = torch.stack([torch.where(counted, x.kept, 0) for x in found], 1)
@@ -572,22 +563,14 @@ class DiffMask(Named, PerturbationAttribution):
         self._start(gates, mean, [torch.ones_like(x) for x in mean], model)
         return gates.requires_grad_(False)
 
-    def _margins(
-        self,
-        model: MaskedModel,
-        gates: Gates,
-        original: Original,
-        layer: int,
-        divergence: Divergence,
-    ) -> Tensor:
+    def _margins(self, masking: Masking, original: Original, layer: int) -> Tensor:
         """Return the margin of each example, in nats, shape ``(batch,)``."""
         examples, device = original.batch.examples, original.tokens.device
         if self.margin is not None:
             return torch.full((examples,), self.margin, device=device)
-        layers = torch.full((examples,), layer, device=device)
         z = torch.zeros(original.tokens.shape, device=device)
         with torch.no_grad():
-            cost = divergence_under(model, gates, original, layers, z, divergence)[0]
+            cost = masking.effect(original, layer, z).divergence
         return (MARGIN * cost.float()).clamp(min=1e-4)
 
     # -------------------------------------------------------------------- evaluate
@@ -615,6 +598,7 @@ class DiffMask(Named, PerturbationAttribution):
         """
         gates, divergence = self.trained()
         model, count = self._model(), len(gates.widths)
+        masking = Masking(model, gates, divergence)
         assert self.margin is not None
         rows: list[list[tuple[float, float, float]]] = [[] for _ in range(count)]
         generator = torch.Generator().manual_seed(seed)
@@ -622,9 +606,7 @@ class DiffMask(Named, PerturbationAttribution):
         with model.frozen(), torch.no_grad():
             for given in one_epoch(dataloader, seed):
                 original = model.original(model.prepare(given), divergence)
-                for i, found in enumerate(
-                    self._measured(model, gates, original, divergence, generator)
-                ):
+                for i, found in enumerate(self._measured(masking, original, generator)):
                     rows[i] += found
                 seen += original.batch.examples
                 if examples is not None and seen >= examples:
@@ -651,15 +633,11 @@ class DiffMask(Named, PerturbationAttribution):
         return Report(tuple(reports))
 
     def _measured(
-        self,
-        model: MaskedModel,
-        gates: Gates,
-        original: Original,
-        divergence: Divergence,
-        generator: torch.Generator,
+        self, masking: Masking, original: Original, generator: torch.Generator
     ) -> list[list[tuple[float, float, float]]]:
         """Return (divergence, kept, agreement) of each example, for each state."""
-        kept = self._kept(gates, original, divergence)
+        gates = masking.gates
+        kept = self._kept(gates, original, masking.divergence)
         free = original.free
         part = (kept * free[:, None]).sum(2) / free.sum(1, keepdim=True).clamp(min=1)
         z = torch.ones(())
@@ -668,10 +646,9 @@ class DiffMask(Named, PerturbationAttribution):
             noise = torch.rand(state.shape[:2], generator=generator).to(state.device)
             new = gates.gate(gates.logits(i, state, original.states[0])).sample(noise)
             z = new * z if self.mode == "input" and i else new
-            layers = torch.full((len(state),), i, device=state.device)
-            values = divergence_under(model, gates, original, layers, z, divergence)
-            columns = [values[0].tolist(), part[:, i].tolist(), values[1].tolist()]
-            found.append(list(zip(*columns, strict=True)))
+            effect = masking.effect(original, i, z)
+            columns = effect.divergence, part[:, i], effect.agreement
+            found.append(list(zip(*(c.tolist() for c in columns), strict=True)))
         return found
 
     # ----------------------------------------------------------------- persistence

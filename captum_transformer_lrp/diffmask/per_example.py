@@ -8,10 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from .calibration import divergence_under
-from .divergence import Divergence
-from .gates import Gates
-from .masked import MaskedModel, Original
+from .masked import Original
+from .masking import Masking
 
 _RATE = 0.1  # of Adam
 _MULTIPLIER_RATE = 0.05
@@ -36,11 +34,9 @@ class ExampleMasks:
 
 
 def search(
-    model: MaskedModel,
-    gates: Gates,
+    masking: Masking,
     original: Original,
     layer: int,
-    divergence: Divergence,
     margin: Tensor,
     *,
     steps: int,
@@ -49,11 +45,9 @@ def search(
     """Find the fewest tokens of a state that keep each prediction within the margin.
 
     Args:
-        model (MaskedModel): frozen by the caller.
-        gates (Gates): whose baselines replace tokens.
+        masking (Masking): with the gates whose baselines replace tokens.
         original (Original): the pass without masks.
         layer (int): number of the state; in input mode the first is masked.
-        divergence (Divergence): between outputs.
         margin (Tensor): for each example, in nats, shape ``(batch,)``.
         steps (int): of the search.
         seed (int): of the noise.
@@ -65,13 +59,12 @@ def search(
     optimizer = Adam([logits], _RATE, betas=(0.9, 0.95))
     multipliers = torch.ones(examples, device=device)
     running = torch.full((examples,), torch.nan, device=device)
-    layers = torch.full((examples,), layer, device=device)
     generator = torch.Generator().manual_seed(seed)
     for step in range(steps):
         noise = torch.rand(tokens, examples, generator=generator).T.to(device)
-        gate = gates.gate(logits)
+        gate = masking.gates.gate(logits)
         z = gate.sample(noise)
-        found, _ = divergence_under(model, gates, original, layers, z, divergence)
+        found = masking.effect(original, layer, z).divergence
         log_kept = gate.log_probability_nonzero()
         share = min(step / (0.5 * steps), 1.0)
         dropped = -torch.expm1(log_kept.clamp(max=-1e-6))
@@ -90,17 +83,13 @@ def search(
             )
             change = ((running - margin) / margin).clamp(-1, 2) * _MULTIPLIER_RATE
             multipliers = (multipliers * change.exp()).clamp(*_MULTIPLIERS)
-    return _within(
-        model, gates, original, layers, divergence, margin, logits.detach(), generator
-    )
+    return _within(masking, original, layer, margin, logits.detach(), generator)
 
 
 def _within(
-    model: MaskedModel,
-    gates: Gates,
+    masking: Masking,
     original: Original,
-    layers: Tensor,
-    divergence: Divergence,
+    layer: int,
     margin: Tensor,
     found: Tensor,
     generator: torch.Generator,
@@ -117,11 +106,11 @@ def _within(
         with torch.no_grad():
             rows = []
             for uniform in noise:
-                z = gates.gate(logits).sample(uniform)
-                args = (model, gates, original, layers, z, divergence)
-                rows.append(divergence_under(*args)[0].float())
+                z = masking.gates.gate(logits).sample(uniform)
+                effect = masking.effect(original, layer, z)
+                rows.append(effect.divergence.float())
         mean = torch.stack(rows).mean(0)
         if not (mean > margin).any():
             break
-    kept = gates.gate(logits).probability_nonzero()
+    kept = masking.gates.gate(logits).probability_nonzero()
     return ExampleMasks(torch.where(original.free, kept, 1), mean)
