@@ -14,6 +14,7 @@ from .._torch import DisableTorchFunction
 from ..errors import DisconnectedError, InputError, OutputError
 from ..propagation import Engine
 from ..propagation.call import map_tensors
+from ..propagation.tape import walk
 from ..propagation.taps import Tap
 from .units import Readings, Selector, Unit
 
@@ -205,14 +206,8 @@ def read_off(engine: Engine, arriving: Arriving, places: Sequence[Place]) -> boo
 def depends_on(tensors: Sequence[Tensor], leaves: Sequence[Tensor]) -> bool:
     """Whether a way leads back from one of the tensors to one of the leaves."""
     wanted = {id(leaf) for leaf in leaves}
-    pending: list[Any] = [t.grad_fn for t in tensors if t.grad_fn is not None]
-    seen = set(pending)
-    while pending:
-        node = pending.pop()
-        if id(getattr(node, "variable", None)) in wanted:
-            return True
-        for parent, _ in node.next_functions:
-            if parent is not None and parent not in seen:
-                seen.add(parent)
-                pending.append(parent)
-    return False
+    return any(
+        id(getattr(node, "variable", None)) in wanted
+        for tensor in tensors
+        for node in walk(tensor.grad_fn)
+    )
