@@ -20,8 +20,8 @@ class Rule(ABC):
     and one instance may serve any number of models and threads.
 
     A rule that says ``R`` itself derives from :class:`CarriedRule`, one that passes
-    relevance on element by element from :class:`ElementwiseRule`, and one that leaves
-    the call to other rules from :class:`DelegatingRule`.
+    relevance on element by element from :class:`ElementwiseRule`, and one that asks
+    other rules, or hands on nothing, from :class:`DelegatingRule`.
 
     Attributes:
         kinds (frozenset of str): the kinds of operators that the rule takes, one by
@@ -71,7 +71,7 @@ class CarriedRule(Rule):
 
     It leaves the output as it is, and hands relevance past the operator with
     :meth:`Call.switch`. A table with such a row carries relevance, and rules of the
-    form R / x in it are converted (:mod:`.convert`).
+    form R / x in it are converted.
     """
 
 
@@ -86,7 +86,7 @@ class ElementwiseRule(Rule):
 
 
 class DelegatingRule(Rule):
-    """A rule that leaves the call to other rules and has no form of its own.
+    """A rule without a form of its own: it asks other rules, or hands on nothing.
 
     The rules among its fields are converted where relevance itself is carried.
     """
