@@ -266,6 +266,14 @@ def check_row(key: Key, row: Row) -> None:
             f"({', '.join(KINDS)}) or an instance of captum_transformer_lrp.rules.Rule."
             f"{hint}"
         )
+    else:
+        try:
+            hash(row)  # tables are looked up by their rows
+        except TypeError as error:
+            raise TypeError(
+                f"the rule for {key_name(key)!r} is {row!r}, with {error}; expected a "
+                "frozen dataclass of numbers, strings, tuples and other rules."
+            ) from error
 
 
 def check_key(key: Key, registry: Registry) -> None:

@@ -408,6 +408,20 @@ def test_a_trace_tells_of_a_strangers_rule() -> None:
     assert check(Net(), X, TARGET, rules={"tanh": Even()}).passed
 
 
+@dataclass(frozen=True, kw_only=True)
+class OfShares(Halved):
+    shares: Any = (0.5, 0.5)
+
+
+def test_a_rule_that_cannot_be_looked_up_is_refused() -> None:
+    AttnLRP(Net(), rules={"tanh": OfShares()}).attribute(X, TARGET)
+    message = r"the rule for 'tanh' is OfShares\(.*unhashable type: 'list'; expected a"
+    with pytest.raises(TypeError, match=message):
+        AttnLRP(Net(), rules={"tanh": OfShares(shares=[0.5, 0.5])})
+    with pytest.raises(TypeError, match=message):
+        registry.register("tanh", OfShares(shares=[0.5, 0.5]), replace=True)
+
+
 def test_a_composite_of_strangers_rules_alone() -> None:
     table = Composite(
         "halves", dict.fromkeys(("product", "activation", "structural"), Halved())
