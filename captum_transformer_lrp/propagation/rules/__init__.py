@@ -20,6 +20,7 @@ from .positive import PositiveProduct, PositiveSum
 from .quantized import DequantizedLinear
 from .reductions import ByReduction
 from .residual import ProportionalSum
+from .scan import ConstantScan, UniformScan
 
 __all__ = [
     "Absorb",
@@ -31,6 +32,7 @@ __all__ = [
     "ConstantFactor",
     "ConstantPattern",
     "ConstantScale",
+    "ConstantScan",
     "Converted",
     "DecomposedAttention",
     "DequantizedLinear",
@@ -51,6 +53,7 @@ __all__ = [
     "Rule",
     "UniformAttention",
     "UniformProduct",
+    "UniformScan",
     "WSquare",
     "ZBox",
     "ZPlus",
