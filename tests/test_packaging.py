@@ -45,6 +45,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "propagation.flex_attention",
         "propagation.functions",
         "propagation.joins",
+        "propagation.scans",
         "propagation.special_calls",
     ),
     ("propagation.registry",),

@@ -14,6 +14,7 @@ from .rules import (
     ConstantFactor,
     ConstantPattern,
     ConstantScale,
+    ConstantScan,
     DecomposedAttention,
     Detach,
     Epsilon,
@@ -28,6 +29,7 @@ from .rules import (
     ProportionalSum,
     UniformAttention,
     UniformProduct,
+    UniformScan,
     needs_relevance,
 )
 
@@ -141,6 +143,7 @@ ATTN_LRP = Composite(
         "softmax": PlainGradient(),
         "exponential": PlainGradient(),
         "attention": UniformAttention(),
+        "scan": UniformScan(),
         "quotient": ConstantDenominator(own_sum="gradient"),
     },
     source="Achtibat et al., ICML 2024, arXiv 2402.05602",
@@ -155,6 +158,7 @@ CP_LRP = Composite(
         **dict.fromkeys(_SCORES, PlainGradient()),
         "exponential": Detach(),
         "attention": ConstantPattern(),
+        "scan": ConstantScan(),
         "quotient": ConstantDenominator(),
     },
     source="Ali et al., ICML 2022, arXiv 2202.07304",

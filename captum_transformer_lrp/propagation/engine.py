@@ -55,6 +55,7 @@ from .rules import PlainGradient, Rule
 from .rules.linear import PLAIN_FOR_ONE
 from .rules.linear_map import LinearRule
 from .rules.reductions import FOLDED
+from .scans import SCANNED
 from .special_calls import may_be_special
 from .table import Operator, table_for
 from .tape import WRITE, Made, Named, Tape, function_of, node_name, walk
@@ -173,6 +174,7 @@ class Engine(TorchFunctionMode):
             self._hook_modules()
             EAGER.acquire(self)
             IN_PLACE.acquire(self)
+            SCANNED.acquire(self)
             opened = to_open(self.table.opened)
             if opened:
                 APPLY.acquire(self, *opened)
@@ -199,7 +201,7 @@ class Engine(TorchFunctionMode):
             pop_mode()
         for tap in self._taps:
             _unhook(tap.module, self)
-        for shared in (MODULES, APPLY, EAGER, IN_PLACE):
+        for shared in (MODULES, APPLY, EAGER, IN_PLACE, SCANNED):
             shared.release(self)
         # weights that were computed here come from detached parameters
         cached = cached_parametrizations()
@@ -600,6 +602,13 @@ class Engine(TorchFunctionMode):
         if closed or not isinstance(row, Opened) or not torch.is_grad_enabled():
             return NotImplemented
         return row.run(function, args, kwargs)
+
+    def takes(self, function: Callable[..., Any]) -> bool:
+        """Whether python code is one operator here, with a rule of its own."""
+        if self._paused or self._suspended or not torch.is_grad_enabled():
+            return False
+        operator = self.table.operator(function)
+        return operator.rule is not None and not operator.plain
 
     def reenter(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Run python code so that the operators in it are seen one by one."""

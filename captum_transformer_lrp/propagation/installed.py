@@ -1,10 +1,10 @@
 """What a run installs for a while, and how it is taken back wherever it is interrupted.
 
-Four things are installed for the whole process, while some engine runs: hooks on all
+Five things are installed for the whole process, while some engine runs: hooks on all
 modules (:data:`MODULES`), an ``apply`` of a few autograd functions (:mod:`.functions`),
-eager running of compiled code (:data:`EAGER`), and a question in front of flex
-attention (:mod:`.flex_attention`). All of them ask which engine runs on the calling
-thread, and do nothing on a thread without one.
+eager running of compiled code (:data:`EAGER`), a question in front of flex attention
+(:mod:`.flex_attention`), and one in front of models' scans (:mod:`.scans`). All of them
+ask which engine runs on the calling thread, and do nothing on a thread without one.
 
 Ctrl-C may arrive between any two steps, those of taking back included. So every step
 may be repeated, and whether something is installed is looked up where it is, not

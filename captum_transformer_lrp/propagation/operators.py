@@ -26,6 +26,7 @@ KINDS: dict[str, str] = {
     "exponential": "exponentials: weights of a softmax written out, decay of a state",
     "softmax": "normalised exponentials",
     "attention": "fused scaled dot product attention",
+    "scan": "recurrence of a state space model or of linear attention, as a whole",
     "normalization": "layer, group, instance, batch and root-mean-square normalisation",
     "rescaling": "multiplies each element by a factor that counts as a constant",
     "normalizer": "reciprocals that normalise something else",
@@ -120,6 +121,7 @@ OPERATORS: dict[str, frozenset[str]] = {
         logcumsumexp
     """),
     "attention": _names("scaled_dot_product_attention"),
+    "scan": _names("linear_scan"),
     "normalization": _names("layer_norm group_norm instance_norm rms_norm batch_norm"),
     "normalizer": _names("rsqrt reciprocal"),
     "variance": _names("var var_mean"),

@@ -179,7 +179,7 @@ class TestTreebank:
 def test_spellings_make_no_difference_but_in_products_of_three(
     benchmark, monkeypatch, capsys
 ):
-    run(monkeypatch, benchmark("invariance"), "--seeds", 1)
+    run(monkeypatch, benchmark("invariance"), "--seeds", 1, "--only", "spellings")
     _, _, *lines = capsys.readouterr().out.splitlines()
     rows = {
         line.split("|")[1].strip(): line.split("|")[2:4]
@@ -190,3 +190,21 @@ def test_spellings_make_no_difference_but_in_products_of_three(
         name for name, both in rows.items() if [b.strip() for b in both] != ["0"] * 2
     ]
     assert differ == ["(a b) c, a (b c)", "(A B) C, A (B C), matrices"]
+
+
+@pytest.mark.slow
+def test_chunks_of_scans_make_no_difference(benchmark, monkeypatch, capsys):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    script = benchmark("invariance")
+    if not script.has("Mamba 2"):
+        pytest.skip("this transformers scans within a method")
+    methods = ("AttnLRP", "AttnLRP by operators")
+    monkeypatch.setattr(script, "MODELS", {"Mamba 2": script.MODELS["Mamba 2"]})
+    kept = {name: script.METHODS_OF_SCANS[name] for name in methods}
+    monkeypatch.setattr(script, "METHODS_OF_SCANS", kept)
+    run(monkeypatch, script, "--seeds", 1, "--only", "scans")
+    _, name, attnlrp, by_operators, _ = (
+        capsys.readouterr().out.splitlines()[-1].split("|")
+    )
+    assert (name.strip(), attnlrp.strip()) == ("Mamba 2", "0")
+    assert float(by_operators) > 1e-3

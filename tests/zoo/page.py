@@ -22,8 +22,7 @@ the unmodified engine. It passes if
 * Gradient x Input equals autograd's gradient times the input;
 * AttnLRP is finite, and equal between eager and fused attention;
 * an example alone, in a batch, and padded has the same relevance, wherever the model's
-  own score is the same; where that fails only because a chunked scan multiplies in
-  another order within a chunk than across its border, the row names this limit.
+  own score is the same.
 
 Where a check could not be applied, the record says why (`docs/zoo.json`).
 """
@@ -153,8 +152,7 @@ def _sections(groups: Mapping[str, list[Mapping[str, Any]]]) -> str:
 
 
 _HEADER = (
-    "| architecture | status | error | loss | rules of its modules | unknown "
-    "| cause or limit |"
+    "| architecture | status | error | loss | rules of its modules | unknown | cause |"
 )
 
 
@@ -177,7 +175,7 @@ def _row(record: Mapping[str, Any]) -> str:
         _figure(record["loss"]),
         ", ".join(record["rules"]),
         ", ".join(record["unknown"]),
-        "; ".join([record["cause"], *record.get("limits", ())]).removeprefix("; "),
+        record["cause"],
     )
 
 

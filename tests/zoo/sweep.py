@@ -111,8 +111,6 @@ class Record:
         rules (list of str): rules given to module classes, ``"class: rule"``.
         unknown (list of str): operators without a rule.
         notes (list of str): checks that could not be applied, and why.
-        limits (list of str): what explanations of this model do not hold, though no
-            rule is broken; shown on the page.
         seconds (float): for everything.
     """
 
@@ -128,7 +126,6 @@ class Record:
     rules: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    limits: list[str] = field(default_factory=list)
     parameters: int = 0
     seconds: float = 0.0
     where: str = ""
@@ -459,36 +456,9 @@ def _check_padding(
         return
     ids = inputs["input_ids"][:1]
     for side in ("right", "left"):
-        differs = _differs_padded(
-            entry, record, model, ids, target, methods, tol, side, 2
-        )
-        if not differs:
-            continue
-        chunk = _chunk_size(model)
-        if not 0 < chunk <= ids.shape[1]:
+        differs = _differs_padded(entry, record, model, ids, target, methods, tol, side)
+        if differs:
             raise CheckError(differs)
-        # by whole chunks, so that the borders between them stay where they were
-        whole = ids[:, : ids.shape[1] // chunk * chunk]
-        notes = len(record.notes)
-        aligned = _differs_padded(
-            entry, record, model, whole, target, methods, tol, side, chunk
-        )
-        if aligned or len(record.notes) > notes:
-            raise CheckError(
-                f"{differs}; by a whole chunk: {aligned or 'not compared'}"
-            )
-        record.limits.append(
-            f"relevance depends on where chunk borders fall: {differs}"
-        )
-
-
-def _chunk_size(model: nn.Module) -> int:
-    """Return how many tokens a chunked scan of a model takes at once, or 0."""
-    config = getattr(model, "config", None)
-    for name in ("chunk_size", "mamba_chunk_size"):
-        if isinstance(size := getattr(config, name, None), int):
-            return size
-    return 0
 
 
 def _differs_padded(
@@ -500,7 +470,6 @@ def _differs_padded(
     methods: tuple[Method, ...],
     tol: float,
     side: str,
-    places: int,
 ) -> str:
     """Return how relevance of a text differs from that of the text padded, or ``""``.
 
@@ -508,7 +477,7 @@ def _differs_padded(
     """
     pad = getattr(getattr(model, "config", None), "pad_token_id", None)
     pad = pad if isinstance(pad, int) and pad >= 0 else 0
-    filler = torch.full((1, places, *ids.shape[2:]), pad, dtype=ids.dtype)
+    filler = torch.full((1, 2, *ids.shape[2:]), pad, dtype=ids.dtype)
     ones, zeros = ids.new_ones(ids.shape[:2]), ids.new_zeros(filler.shape[:2])
     whole = {"input_ids": ids, "attention_mask": ones}
     tokens = ids.shape[1]

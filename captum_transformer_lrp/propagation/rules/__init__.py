@@ -20,6 +20,7 @@ from .positive import PositiveProduct, PositiveSum
 from .quantized import DequantizedLinear
 from .reductions import ByReduction
 from .residual import ProportionalSum
+from .scan import ConstantScan, UniformScan
 
 __all__ = [
     "Absorb",
@@ -32,6 +33,7 @@ __all__ = [
     "ConstantFactor",
     "ConstantPattern",
     "ConstantScale",
+    "ConstantScan",
     "Converted",
     "DecomposedAttention",
     "DelegatingRule",
@@ -54,6 +56,7 @@ __all__ = [
     "Rule",
     "UniformAttention",
     "UniformProduct",
+    "UniformScan",
     "WSquare",
     "ZBox",
     "ZPlus",

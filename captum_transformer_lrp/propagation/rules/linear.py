@@ -40,9 +40,8 @@ class UniformProduct(Rule):
     receives 1/n. Shapes: those of the operator, broadcasting included. Conserves.
 
     Three factors that are multiplied two by two share by the order: of ``(c b) x`` the
-    last receives 1/2, of ``c (b x)`` 1/4. State space models that scan in chunks
-    multiply in the one order within a chunk and in the other across its border, so that
-    their relevance depends on where the borders fall.
+    last receives 1/2, of ``c (b x)`` 1/4. The scans of state space models, which
+    multiply in both orders, are one product (:class:`~.scan.UniformScan`).
     """
 
     def __call__(self, call: Call) -> Any:
