@@ -13,7 +13,8 @@ from torch import Tensor
 from .._torch import DisableTorchFunction
 from ..errors import AttentionError
 from ..propagation import Composite
-from ..propagation.attention_engine import AttentionEngine, AttentionMap
+from ..propagation.engine import Engine
+from ..propagation.maps import AttentionMap, AttentionMaps
 from ..propagation.positions import Layout, Positions
 from ..propagation.streams import depends_on, streams_of
 from ..propagation.tape import Made
@@ -97,36 +98,36 @@ def seen(
     Raises:
         AttentionError: if the model has no attention map that can be used.
     """
+    attention = AttentionMaps()
     with run_once(
         forward_func,
         inputs,
         additional_forward_args,
         composite=composite,
         unknown=unknown,
-        make_engine=AttentionEngine,
+        observers=(attention,),
         dtype=dtype,
     ) as (engine, prepared, output):
-        assert isinstance(engine, AttentionEngine)
-        if not engine.maps:
+        if not attention.maps:
             raise AttentionError(
                 "the model has no attention map: no softmax is multiplied with values "
                 "that depend on the inputs. Methods of this family need attention; "
                 "AttnLRP explains any model."
             )
         _check_examples(prepared)
-        maps = [m.tensor for m in engine.maps]
+        maps = [m.tensor for m in attention.maps]
         number = engine.tape.number_of
         streams = [
             (number(queries), number(keys))
-            for queries, keys in (streams_of(m.made) for m in engine.maps)
+            for queries, keys in (streams_of(m.made) for m in attention.maps)
         ]
-        grids = {number(start): shape for start, shape in engine.grids.items()}
-        positions, layouts = _layouts(engine.maps, streams, prepared.examples)
+        grids = {number(start): shape for start, shape in attention.grids.items()}
+        positions, layouts = _layouts(attention.maps, streams, prepared.examples)
         shapes = [
             _heads(m, prepared.examples if layout is None else None)
-            for m, layout in zip(engine.maps, layouts, strict=True)
+            for m, layout in zip(attention.maps, layouts, strict=True)
         ]
-        steps = _steps([m.made for m in engine.maps], streams)
+        steps = _steps([m.made for m in attention.maps], streams)
 
         def go_back(target: Any, *, last: bool = True) -> tuple[AttentionLayer, ...]:
             scores = engine_scores(engine, prepared, output, target, output_field)
@@ -141,7 +142,7 @@ def seen(
             layers = []
             with DisableTorchFunction():
                 for m, arrange, stream, step, layout, gradient, r in zip(
-                    engine.maps,
+                    attention.maps,
                     shapes,
                     streams,
                     steps,
@@ -196,7 +197,7 @@ def _check_examples(prepared: Inputs) -> None:
 
 
 def _or_nothing(
-    engine: AttentionEngine, scores: Tensor, maps: list[Tensor], **options: Any
+    engine: Engine, scores: Tensor, maps: list[Tensor], **options: Any
 ) -> tuple[Tensor | None, ...]:
     if not scores.requires_grad:
         return tuple(None for _ in maps)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 from .._captum import log_usage
 from ..errors import InputError
 from ..propagation import Composite
-from ..propagation.encodings import Encoding, PositionEngine, PositionUse
+from ..propagation.encodings import Encoding, PositionEncodings, PositionUse
 from .explains import explains
 from .inputs import KNOWN_KEYS, Inputs
 from .single_pass import Explained
@@ -248,19 +247,18 @@ class PositionalLRP(TransformerLRP):
         self, inputs: Any, target: Any, additional_forward_args: Any
     ) -> tuple[Explained, tuple[Tensor, ...], tuple[PositionRelevance, ...]]:
         positions = inputs.get("position_ids") if isinstance(inputs, Mapping) else None
+        encoded = PositionEncodings(
+            examples=_examples(inputs),
+            positions=(positions,) if isinstance(positions, Tensor) else (),
+        )
         explained = self._explain(
             inputs,
             target,
             additional_forward_args,
-            make_engine=partial(
-                PositionEngine,
-                examples=_examples(inputs),
-                positions=(positions,) if isinstance(positions, Tensor) else (),
-            ),
-            wanted=lambda engine: [use.leaf for use in engine.uses],
+            observers=(encoded,),
+            wanted=lambda engine: [use.leaf for use in encoded.uses],
         )
         engine = explained.engine
-        assert isinstance(engine, PositionEngine)
         times_input = engine.composite.carries != "relevance"
         leaves = explained.inputs.leaves
         with torch.no_grad():
@@ -271,7 +269,7 @@ class PositionalLRP(TransformerLRP):
                 for leaf, gradient in zip(leaves, explained.gradients, strict=False)
             )
             encodings = summed_by_table(
-                engine.uses,
+                encoded.uses,
                 explained.gradients[len(leaves) :],
                 explained.inputs,
                 times_input=times_input,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -17,8 +17,9 @@ from ..description import Description
 from ..errors import DisconnectedError, TraceError
 from ..propagation import Composite, composite_named
 from ..propagation.composites import epsilon_lrp
+from ..propagation.observers import Observer
 from ..propagation.registry import Row
-from ..propagation.trace import Trace, TracingEngine, balancing_engine
+from ..propagation.trace import Trace, Tracing, balancing
 from .explains import explains
 from .single_pass import Explained, check_callable, explain_once
 from .units import Selector, Unit, as_unit
@@ -187,15 +188,15 @@ class TransformerLRP(Named, GradientAttribution):
         """
         if verbose:
             print(self.trace(inputs, target, additional_forward_args))
-        options: dict[str, Any] = {}
-        if return_conservation_error:
-            options["make_engine"] = balancing_engine
-        explained = self._explain(inputs, target, additional_forward_args, **options)
+        watching = [balancing(self.composite)] if return_conservation_error else []
+        explained = self._explain(
+            inputs, target, additional_forward_args, observers=watching
+        )
         found: tuple[Any, ...] = (relevance_of(explained),)
         if return_convergence_delta:
             found += (self.compute_convergence_delta(found[0], explained.scores),)
         if return_conservation_error:
-            found += (self._traced(explained).conservation_error,)
+            found += (self._traced(explained, *watching).conservation_error,)
         return found if len(found) > 1 else found[0]
 
     @explains
@@ -230,15 +231,14 @@ class TransformerLRP(Named, GradientAttribution):
                 f"method it is made of, TransformerLRP(model, composite) with its "
                 f"{self.composite.name} table."
             )
-        return self._traced(
-            self._explain(
-                inputs, target, additional_forward_args, make_engine=TracingEngine
-            )
+        tracing = Tracing()
+        explained = self._explain(
+            inputs, target, additional_forward_args, observers=(tracing,)
         )
+        return self._traced(explained, tracing)
 
-    def _traced(self, explained: Explained) -> Trace:
+    def _traced(self, explained: Explained, tracing: Tracing) -> Trace:
         engine = explained.engine
-        assert isinstance(engine, TracingEngine)
         relevance = relevance_of(explained)
         tensors = relevance.values() if isinstance(relevance, Mapping) else relevance
         tensors = (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
@@ -255,8 +255,8 @@ class TransformerLRP(Named, GradientAttribution):
             method=self.composite.name,
             score=float(scores.double().sum()),
             relevance=sum(sums),
-            records=engine.finished_records(to_identifiers),
-            cuts=engine.cuts,
+            records=tracing.finished_records(to_identifiers),
+            cuts=tracing.cuts,
             scale=float(scores.double().abs().sum()),
         )
 
@@ -265,6 +265,7 @@ class TransformerLRP(Named, GradientAttribution):
         inputs: Any,
         target: Any,
         additional_forward_args: Any,
+        observers: Sequence[Observer] = (),
         **options: Any,
     ) -> Explained:
         run = functools.partial(
@@ -276,13 +277,14 @@ class TransformerLRP(Named, GradientAttribution):
             output_field=self.output_field,
             unknown=self.unknown,
             through=self.through,
-            **{"composite": self.composite, **options},
+            **{"composite": self.composite, "observers": observers, **options},
         )
-        if "make_engine" in options:
+        if any(isinstance(o, Tracing) for o in observers):
             return run()
         with suppress(DisconnectedError):
             return run()
-        return run(make_engine=TracingEngine)  # fails again, and names the places
+        # fails again, and names the places
+        return run(observers=(*observers, Tracing()))
 
     def __repr__(self) -> str:
         model = type(self.forward_func).__name__

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -23,7 +22,7 @@ from ..attribution.scores import output_tensor
 from ..attribution.single_pass import check_callable, run_once
 from ..errors import DisconnectedError, InputError, LRPError, TargetError
 from ..propagation import Composite, Engine, composite_named
-from ..propagation.encodings import PositionEngine
+from ..propagation.encodings import PositionEncodings
 from ..propagation.registry import Row
 from .backward import Scores, gradients_of_each
 from .prompts import (
@@ -221,13 +220,15 @@ class LLMTransformerLRP(Named, GradientAttribution):
         include_generated: bool,
     ) -> list[LLMRelevance]:
         sequences = arrange(self.forward_func, prompts, targets)
+        encoded = self._positions(sequences)
         with run_once(
             sequences.call,
             sequences.explained,
             None,
             composite=self.composite,
             unknown=self.unknown,
-            make_engine=self._engine(sequences),
+            observers=[] if encoded is None else [encoded],
+            root=self._root,
         ) as (engine, inputs, output):
             with DisableTorchFunction():
                 logits = output_tensor(output, self.output_field)
@@ -237,7 +238,7 @@ class LLMTransformerLRP(Named, GradientAttribution):
                 engine.check(scores.values)
             if not scores.values.requires_grad:
                 raise _disconnected(engine)
-            uses = engine.uses if isinstance(engine, PositionEngine) else []
+            uses = [] if encoded is None else encoded.uses
             leaves = [leaf.leaf for leaf in inputs.leaves]
             times_input = engine.composite.carries != "relevance"
             parts: list[list[Tensor]] = [[] for _ in leaves]
@@ -273,21 +274,16 @@ class LLMTransformerLRP(Named, GradientAttribution):
             for example in range(len(prompts))
         ]
 
-    def _engine(self, sequences: Sequences) -> Callable[..., Engine]:
-        """Return what makes the engine; names of modules are those in the model."""
-        kind: Callable[..., Engine] = Engine
-        if self.positional is not None:
-            kind = partial(
-                PositionEngine,
-                examples=len(sequences.starts),
-                positions=sequences.counted,
-            )
-        root = self.forward_func if isinstance(self.forward_func, nn.Module) else None
+    @property
+    def _root(self) -> nn.Module | None:
+        """What gives modules their names: the model."""
+        return self.forward_func if isinstance(self.forward_func, nn.Module) else None
 
-        def make(composite: Composite, **options: Any) -> Engine:
-            return kind(composite, **{**options, "root": root})
-
-        return make
+    def _positions(self, sequences: Sequences) -> PositionEncodings | None:
+        """Return what gives positions their share, if they get any."""
+        if self.positional is None:
+            return None
+        return PositionEncodings(len(sequences.starts), sequences.counted)
 
     def _scores(
         self, logits: Tensor, sequences: Sequences, contrasts: list[Tensor] | None

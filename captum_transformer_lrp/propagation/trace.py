@@ -1,6 +1,6 @@
 """What every operator received, passed on and absorbed: how to check an architecture.
 
-A tracing engine hands each operator aliases of its inputs, so that the gradient at an
+A trace hands each operator aliases of its inputs, so that the gradient at an
 alias is that operator's alone, and a copy of its output to the model. With g the
 modified gradient, the relevance that enters at the output is ``sum(g * output)``, the
 relevance that leaves at the inputs ``sum(g * input)``, and the difference is what the
@@ -18,9 +18,9 @@ table of architectures share.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,10 +30,11 @@ from .call import map_tensors, tensors_in
 from .composites import Composite
 from .constants import constant_part, written_by_constants
 from .cuts import Cut, cut_by
-from .engine import Beginning, Engine
+from .engine import Beginning
 from .gates import Activation
 from .gradients import part_of_zero
-from .rules import Identity, PlainGradient, Rule
+from .observers import Applied, ObservedEngine, Observer, Run
+from .rules import Identity, PlainGradient
 from .table import Operator, table_for
 
 
@@ -221,64 +222,49 @@ class Trace:
         return "\n".join(lines)
 
 
-#: in place they change the shape or the graph, not the values
-_RESHAPE = frozenset(
-    "squeeze unsqueeze t transpose swapaxes swapdims as_strided detach".split()
-)
+class Tracing(Observer):
+    """Measures what every operator receives and passes on; keeps copies of all values.
 
-#: in place they write values beside others that stay
-_WRITES = frozenset({"setitem", "copy"})
+    Args:
+        relevance (bool, optional): what goes back when it measures: relevance past the
+            switches, or torch's gradient; what goes back otherwise is left alone.
+            Default: what the composite carries
+    """
 
+    def __init__(self, relevance: bool | None = None) -> None:
+        self._relevance = relevance
 
-class TracingEngine(Engine):
-    """An engine that also measures; slower, and it keeps copies of all values."""
-
-    measures: ClassVar[bool] = True
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def begin(self, engine: ObservedEngine) -> None:
+        """Start with empty records."""
+        self.engine = engine
         self._records: list[Record] = []
         self._received: dict[int, Tensor] = {}
         self._passed: dict[int, Tensor] = {}
         self._constant: dict[int, Tensor] = {}
         self._starts: set[int] = set()
         self._cuts: dict[Cut, int] = {}
-        self._times_value = self.composite.carries != "relevance"
+        carries = engine.composite.carries == "relevance"
+        self._times_value = not carries
+        self._hears = carries if self._relevance is None else self._relevance
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+    def meet(
+        self, operator: Operator, args: Any, kwargs: dict[str, Any], run: Run
     ) -> Any:
         """See where the model itself cuts relevance off, on the way to the rules."""
-        operator = self.table.operator(func)
-        given = args[:1] if operator.imitates else (args, kwargs or {})
-        relevant = not self._closed and any(
-            t.requires_grad and self.tape.of(t) is not None for t in tensors_in(given)
+        engine = self.engine
+        given = args[:1] if operator.imitates else (args, kwargs)
+        relevant = not engine.frozen and any(
+            t.requires_grad and engine.tape.of(t) is not None for t in tensors_in(given)
         )
-        output = super().__torch_function__(func, types, args, kwargs)
+        output = run(args, kwargs)
         if relevant and not operator.name.startswith("attribute "):  # x.grad_fn
-            rule = self.rule_for(operator)
+            rule = engine.rule_for(operator)
             plain = rule is None or isinstance(rule, PlainGradient)
             how = cut_by(operator.name, output, plain=plain)
             if how is not None:
-                cut = Cut(self.module_path(), operator.name, how)
+                cut = Cut(engine.module_path(), operator.name, how)
                 self._cuts[cut] = self._cuts.get(cut, 0) + 1
         return output
-
-    @property
-    def _closed(self) -> bool:
-        """Whether what runs now is not the model's own doing, or no longer seen."""
-        return (
-            bool(self._paused)
-            or self.backward
-            or any(
-                rule is not None and rule.inside == "constant"
-                for rule, _ in self._stack
-            )
-        )
 
     @property
     def cuts(self) -> tuple[Cut, ...]:
@@ -291,10 +277,10 @@ class TracingEngine(Engine):
         Args:
             to_identifiers (float): the relevance that arrived at integer inputs.
         """
-        if self.identifiers.mixed:
+        if self.engine.identifiers.mixed:
             self._balance_identifiers(to_identifiers)
-        if self.beginning is not None:
-            self._constant_of_the_score(self.beginning)
+        if self.engine.beginning is not None:
+            self._constant_of_the_score(self.engine.beginning)
 
         def total(sums: dict[int, Tensor], index: int) -> float:
             return float(sums[index]) if index in sums else 0.0
@@ -342,7 +328,7 @@ class TracingEngine(Engine):
     ) -> None:
         """Record what did not pass a unit that relevance goes through."""
         index = len(self._records)
-        name = self.name_of(module)
+        name = self.engine.name_of(module)
         self._records.append(Record(index, name, "through", None, "selected", (), ()))
         with DisableTorchFunction():  # this is not the model's doing
             for sums, gradients in ((self._received, received), (self._passed, passed)):
@@ -354,162 +340,80 @@ class TracingEngine(Engine):
                     sums[index] = sums[index] + relevance.sum().cpu()
         self._constant[index] = self._received[index] - self._passed[index]
 
-    def apply(
-        self,
-        operator: Operator,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        relevant: int,
-    ) -> Any:
+    def apply(self, call: Applied, run: Run) -> Any:
         """Apply the rule between aliases of the inputs and a copy of the output."""
-        other = self.special(operator, args, kwargs)
-        if other is not NotImplemented:
-            return other
-        tensors = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
-        opened = operator.twin is not None and (
-            operator.rule is None or operator.asked_in_place(args, kwargs)
-        )
-        if opened and operator.rule is not None and not self.backward:
-            assert operator.twin is not None
-            return self.reenter(operator.twin, *args, **kwargs)
-        if self.backward or opened:
-            return super().apply(operator, args, kwargs, relevant)
-        if operator.in_place:
-            return self.in_place(operator, args, kwargs, relevant)
-        found = self.rule_for(operator)
-        rule = "none" if found is None else repr(found)
-        index = self._begin(operator.name, operator.kind, rule, tensors)
-        args, kwargs = self._watch_inputs(index, args, kwargs)
-        output = super().apply(operator, args, kwargs, relevant)
+        if call.ran_by_itself:
+            return self._apply_around(call, run)
+        tensors = [t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad]
+        index = self._begin(call, tensors)
+        args, kwargs = self._watch_inputs(index, call.args, call.kwargs)
+        output = run(args, kwargs)
         alone = None
         if self._times_value:
-            alone = constant_part(operator, args, kwargs, output)
-            alone = self._of_zero(found, args, kwargs, output) or alone
+            alone = self._constant_part(call, args, kwargs, output)
         # what is written into a view, or into an argument that came back, reaches it
         given = {id(t) for t in tensors_in((args, kwargs))}
-        view = operator.kind == "structural" or id(output) in given
+        view = call.module is None and (
+            call.kind == "structural" or id(output) in given
+        )
         return self._watch_output(index, output, alone, view=view)
 
-    def in_place(
-        self,
-        operator: Operator,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        relevant: int,
-    ) -> Any:
-        """Measure out of place, then write the result back."""
-        target, function = args[0], operator.out_of_place
-        if operator.name in _WRITES:
-            outcome = self._write(operator, args, kwargs, relevant)
-        elif isinstance(self.rule_for(operator), PlainGradient) and (
-            function is None or operator.name in _RESHAPE
-        ):  # moves values only
-            return operator.function(*args, **kwargs)
-        elif function is None:
-            return super().in_place(operator, args, kwargs, relevant)
-        else:
-            copied = self.tape.same(self.without_foreign(target).clone(), target)
-            outcome = self.reenter(function, copied, *args[1:], **kwargs)
-            self._outcome = self.tape.of(outcome)
-        base = target._base if target._is_view() else None
-        around = None if base is None or base.requires_grad else base
-        self.write_back(target, outcome)
-        if around is not None and self._times_value:
-            self._measure_around(operator, target, around)
-        return target
+    def _apply_around(self, call: Applied, run: Run) -> Any:
+        """Measure a module between the aliases that it was given and a copy."""
+        assert call.module is not None
+        relevant = [t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad]
+        index = self._begin(call, relevant)
+        output = run(call.args, call.kwargs)
+        given = [t for t in tensors_in(call.args) if t.requires_grad]
+        if len(given) < len(relevant):  # by keyword: no aliases
+            return output
+        for tensor in given:
+            self._measure(tensor, self._passed, index)
+        alone = self._module_alone(call.module, call.args, call.kwargs)
+        return self._watch_output(index, output, alone)
 
-    def _write(
-        self,
-        operator: Operator,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        relevant: int,
-    ) -> Any:
-        """Measure values written into a copy of the target, and return the copy."""
-        tensors = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
-        rule = repr(self.rule_for(operator))
-        index = self._begin(operator.name, operator.kind, rule, tensors)
-        args, kwargs = self._watch_inputs(index, args, kwargs)
-        outcome = args[0].clone()
-        super().apply(operator, (outcome, *args[1:]), kwargs, relevant)
-        alone = None
-        if self._times_value:
-            alone = [written_by_constants(operator, args, kwargs)]
-        return self._watch_output(index, outcome, alone)
+    def started(self, operator: Operator, output: Tensor) -> Tensor:
+        """Record the look-up of explained identifiers, which receive what arrives."""
+        if self.engine.identifiers.follows(output):  # not yet
+            return output
+        index = self._record(operator.name, "lookup", "to the identifiers", [])
+        watched: Tensor = self._watch_output(index, output)
+        self._starts.add(index)
+        return watched
 
-    def _measure_around(self, operator: Operator, target: Tensor, base: Tensor) -> None:
+    def written(self, operator: Operator, target: Tensor, base: Tensor) -> None:
         """Record what constants around a view contribute, now that it was written."""
-        index = self._begin(operator.name, operator.kind, "around the view", [])
+        if not self._times_value:
+            return
+        index = self._record(operator.name, operator.kind, "around the view", [])
         around = base.detach().clone()
         offset = target.storage_offset() - base.storage_offset()
         around.as_strided(target.shape, target.stride(), offset).zero_()
         self._measure(base, self._received, index, around)
         self._measure(base, self._constant, index, around)
 
-    def started(self, operator: Operator, args: Any, output: Any) -> Any:
-        """Record the look-up of explained identifiers, which receive what arrives."""
-        if not isinstance(output, Tensor) or not output.requires_grad or self.backward:
-            return output
-        if self.identifiers.follows(output):  # not yet
-            return output
-        index = self._begin(operator.name, "lookup", "to the identifiers", [])
-        output = self._watch_output(index, output)
-        self._starts.add(index)
-        return output
-
-    def apply_to_module(
-        self, rule: Rule, module: nn.Module, args: Any, kwargs: Any, output: Any
-    ) -> Any:
-        """Measure a module that is treated as one operator."""
-        if self.backward:
-            return super().apply_to_module(rule, module, args, kwargs, output)
-        relevant = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
-        index = self._begin(type(module).__name__, None, repr(rule), relevant)
-        if rule.inside == "constant":
-            with DisableTorchFunction():
-                args, kwargs = self._watch_inputs(index, args, kwargs)
-            output = super().apply_to_module(rule, module, args, kwargs, output)
-            with DisableTorchFunction():
-                alone = self._of_zero(rule, args, kwargs, output)
-                return self._watch_output(index, output, alone)
-        # its own gradient, between the aliases that it was given and a copy
-        output = super().apply_to_module(rule, module, args, kwargs, output)
-        with DisableTorchFunction():
-            given = [t for t in tensors_in(args) if t.requires_grad]
-            if len(given) < len(relevant):  # by keyword: no aliases
-                return output
-            for tensor in given:
-                self._measure(tensor, self._passed, index)
-            alone = self._module_alone(module, args, kwargs)
-            return self._watch_output(index, output, alone)
-
-    def enter_module(self, module: nn.Module, args: tuple[Any, ...]) -> Any:
-        """Hand aliases to a module that keeps torch's gradient, to measure there."""
-        changed = super().enter_module(module, args)
-        rule = self._module_rules.get(id(module))
-        if rule is None or rule.inside != "gradient" or self._suspended != 1:
-            return changed
-
-        def alias(tensor: Tensor) -> Tensor:
-            if not tensor.requires_grad:
-                return tensor
-            twin: Tensor = self.tape.same(tensor.view_as(tensor), tensor)
-            return twin
-
-        with DisableTorchFunction():
-            return map_tensors(alias, args if changed is None else changed)
+    def _constant_part(
+        self, call: Applied, args: Any, kwargs: Any, output: Any
+    ) -> list[Tensor] | None:
+        """Return what constants make of an output alone, None for nothing."""
+        if call.module is None:
+            operator: Operator = call.operator
+            if operator.in_place:  # written into a copy of the target
+                return [written_by_constants(operator, args, kwargs)]
+            found = self._of_zero(call, args, kwargs, output)
+            return found or constant_part(operator, args, kwargs, output)
+        return self._of_zero(call, args, kwargs, output)
 
     def _of_zero(
-        self, rule: Rule | None, args: Any, kwargs: Any, output: Any
+        self, call: Applied, args: Any, kwargs: Any, output: Any
     ) -> list[Tensor] | None:
         """Return what the identity rule cannot hand to an input that is 0."""
-        if not (isinstance(rule, Identity) and self._times_value):
+        if not isinstance(call.rule, Identity):
             return None
         relevant = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
         if not relevant or relevant[0].shape != output.shape:
             return None
-        note = self._note
-        at_zero = note.at_zero if isinstance(note, Activation) else 0.0
+        at_zero = call.note.at_zero if isinstance(call.note, Activation) else 0.0
         with torch.no_grad():
             part = part_of_zero(relevant[0].detach(), output.detach(), at_zero)
             return [part] if bool(part.any()) else None
@@ -530,13 +434,17 @@ class TracingEngine(Engine):
             )
         return list(tensors_in(alone))
 
-    def _begin(
+    def _begin(self, call: Applied, relevant: list[Tensor]) -> int:
+        rule = "none" if call.rule is None else repr(call.rule)
+        return self._record(call.name, call.kind, rule, relevant)
+
+    def _record(
         self, name: str, kind: str | None, rule: str, relevant: list[Tensor]
     ) -> int:
         index = len(self._records)
         shapes = tuple(tuple(t.shape) for t in relevant)
         self._records.append(
-            Record(index, self.module_path(), name, kind, rule, shapes, ())
+            Record(index, self.engine.module_path(), name, kind, rule, shapes, ())
         )
         return index
 
@@ -549,7 +457,7 @@ class TracingEngine(Engine):
             if not tensor.requires_grad:
                 return tensor
             if id(tensor) not in aliases:
-                twin = self.tape.same(tensor.view_as(tensor), tensor)
+                twin = self.engine.tape.same(tensor.view_as(tensor), tensor)
                 aliases[id(tensor)] = twin
                 self._measure(twin, self._passed, index)
             return aliases[id(tensor)]
@@ -597,6 +505,8 @@ class TracingEngine(Engine):
         def add(gradient: Tensor | None) -> None:
             if gradient is None:  # relevance went past it
                 return
+            if self.engine.passes.relevance is not self._hears:
+                return
             relevance = gradient.conj() if gradient.is_complex() else gradient.double()
             if value is not None:  # a masked -inf with no gradient has no relevance
                 relevance = torch.where(gradient == 0, 0.0, relevance * value)
@@ -606,37 +516,40 @@ class TracingEngine(Engine):
         tensor.register_hook(add)
 
 
-class BalancingEngine(TracingEngine):
+class Balancing(Tracing):
     """Measures only what constants contribute: the balance of a trace, in one record.
 
     What constants have no part in runs as it does without a trace. Only for tables
     whose gradients stand for R / x.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def begin(self, engine: ObservedEngine) -> None:
+        """Start with nothing."""
+        super().begin(engine)
         self._started: dict[int, Tensor] = {}
+        self._records = [Record(0, "", "constants", None, "absorbed", (), ())]
 
     def finished_records(self, to_identifiers: float) -> tuple[Record, ...]:
         """Return one record: what the constants of the model took."""
         taken = sum(float(part) for part in self._constant.values())
-        if self.identifiers.mixed:
+        if self.engine.identifiers.mixed:
             taken += sum(float(part) for part in self._started.values())
             taken -= to_identifiers
-        if self.beginning is not None:
-            taken += self.beginning.absorbed
+        if self.engine.beginning is not None:
+            taken += self.engine.beginning.absorbed
         record = Record(0, "", "constants", None, "absorbed", (), ())
         return (replace(record, received=taken, constant=taken),)
 
-    def started(self, operator: Operator, args: Any, output: Any) -> Any:
+    def started(self, operator: Operator, output: Tensor) -> Tensor:
         """Measure what arrives at the look-up of explained identifiers."""
-        read = isinstance(output, Tensor) and output.requires_grad
-        if read and not self.backward:
-            output = output.clone()
-            super()._measure(output, self._started, 0)
+        output = output.clone()
+        super()._measure(output, self._started, 0)
         return output
 
-    def _begin(self, *_: Any) -> int:
+    def _begin(self, call: Applied, relevant: list[Tensor]) -> int:
+        return 0
+
+    def _record(self, *_: Any) -> int:
         return 0
 
     def _watch_inputs(
@@ -667,7 +580,7 @@ class BalancingEngine(TracingEngine):
             super()._measure(tensor, sums, index, part)
 
 
-def balancing_engine(composite: Composite, **options: Any) -> TracingEngine:
-    """Return the cheapest engine that measures the balance under a table."""
+def balancing(composite: Composite) -> Tracing:
+    """Return the cheapest observer that measures the balance under a table."""
     carried = table_for(composite).composite.carries == "relevance"
-    return (TracingEngine if carried else BalancingEngine)(composite, **options)
+    return Tracing() if carried else Balancing()

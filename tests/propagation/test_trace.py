@@ -21,12 +21,12 @@ from captum_transformer_lrp import (
 from captum_transformer_lrp.attribution.single_pass import run_once
 from captum_transformer_lrp.errors import TraceError
 from captum_transformer_lrp.propagation import Call, Rule
-from captum_transformer_lrp.propagation.attention_engine import AttentionEngine
 from captum_transformer_lrp.propagation.composites import (
     GRADIENT_X_INPUT,
     TRANSFORMER_ATTRIBUTION,
 )
 from captum_transformer_lrp.propagation.gradients import scale_output_gradient
+from captum_transformer_lrp.propagation.maps import AttentionMaps
 from tests.helpers import Weighted, relative, tiny
 
 IDS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
@@ -190,12 +190,12 @@ def test_attention_maps_of_fused_attention() -> None:
         out = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         return out.sum((1, 2, 3))
 
+    attention = AttentionMaps()
     with run_once(
         fused, (q, k, v), None, composite=GRADIENT_X_INPUT, unknown=None,
-        make_engine=AttentionEngine,
+        observers=[attention],
     ) as (engine, _, output):  # fmt: skip
-        assert isinstance(engine, AttentionEngine)
-        (found,) = engine.maps
+        (found,) = attention.maps
         (gradient,) = engine.gradients(output, [found.tensor])
     assert not found.transposed and found.tensor.shape == (2, 4, 5, 5)
     scores = (q @ k.mT / 3**0.5).masked_fill(
