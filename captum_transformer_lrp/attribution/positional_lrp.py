@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,10 +13,12 @@ from .._captum import log_usage
 from ..errors import InputError
 from ..propagation import Composite
 from ..propagation.encodings import Encoding, PositionEncodings, PositionUse
+from ..propagation.observers import Observer
+from ..propagation.trace import Trace, Tracing
 from .explains import explains
 from .inputs import KNOWN_KEYS, Inputs
 from .single_pass import Explained
-from .transformer_lrp import TransformerLRP
+from .transformer_lrp import TransformerLRP, trace_of
 
 Sign = Literal["absolute", "signed"]
 
@@ -158,7 +160,6 @@ class PositionalLRP(TransformerLRP):
     """
 
     name: ClassVar[str] = "PositionalLRP"
-    traced: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -190,8 +191,7 @@ class PositionalLRP(TransformerLRP):
             additional_forward_args (Any, optional): passed on. Default: None
             return_convergence_delta (bool, optional): also return score minus sum of
                 relevance, tokens and signed positions together. Default: False
-            verbose (bool, optional): print the trace, without positions.
-                Default: False
+            verbose (bool, optional): print the trace. Default: False
 
         Returns:
             *Tensor* or *tuple[Tensor, ...]* of **attributions**, shape ``(examples,
@@ -204,7 +204,7 @@ class PositionalLRP(TransformerLRP):
         """
         if verbose:
             print(self.trace(inputs, target, additional_forward_args))
-        explained, tokens, encodings = self._parts(
+        explained, _, tokens, encodings = self._parts(
             inputs, target, additional_forward_args
         )
         values = tuple(
@@ -238,14 +238,70 @@ class PositionalLRP(TransformerLRP):
         Returns:
             PositionalRelevance: both, and what each table in each module received.
         """
-        explained, tokens, encodings = self._parts(
+        explained, _, tokens, encodings = self._parts(
             inputs, target, additional_forward_args
         )
         return PositionalRelevance(explained.inputs.restore(tokens), encodings)
 
+    @explains
+    def trace(
+        self,
+        inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],
+        target: Any = None,
+        additional_forward_args: Any = None,
+    ) -> Trace:
+        """Return what every operator received and passed on, to tokens and positions.
+
+        The last record, "positions", received what arrived at positions, and passed on
+        what :meth:`attribute` adds to the tokens: with magnitudes added up it lost a
+        negative amount. Positions of what is not explained count as constants.
+
+        Args:
+            inputs (Tensor, tuple of Tensor, or Mapping): as for :meth:`attribute`.
+            target (int, tuple, Tensor or list, optional): which score. Default: None
+            additional_forward_args (Any, optional): passed on. Default: None
+
+        Raises:
+            InputError: as :meth:`attribute`.
+        """
+        tracing = Tracing()
+        explained, encoded, tokens, encodings = self._parts(
+            inputs, target, additional_forward_args, (tracing,)
+        )
+        gradients = explained.gradients[len(explained.inputs.leaves) :]
+        times_input = explained.engine.composite.carries != "relevance"
+        arrived = sum(
+            float(use.relevance(gradient, times_input=times_input).double().sum())
+            for use, gradient in zip(encoded.uses, gradients, strict=True)
+        )
+        counted, signed = (
+            sum(
+                float((with_positions(t, encodings, sign, i) - t).double().sum())
+                for i, t in enumerate(tokens)
+            )
+            for sign in (self.sign, "signed")
+        )
+        trace = trace_of(self.get_name(), explained, tracing)
+        return replace(trace, relevance=trace.relevance + arrived).closed(
+            "positions",
+            f"added with sign={self.sign!r}",
+            received=arrived,
+            passed=counted,
+            constant=arrived - signed,
+        )
+
     def _parts(
-        self, inputs: Any, target: Any, additional_forward_args: Any
-    ) -> tuple[Explained, tuple[Tensor, ...], tuple[PositionRelevance, ...]]:
+        self,
+        inputs: Any,
+        target: Any,
+        additional_forward_args: Any,
+        observers: tuple[Observer, ...] = (),
+    ) -> tuple[
+        Explained,
+        PositionEncodings,
+        tuple[Tensor, ...],
+        tuple[PositionRelevance, ...],
+    ]:
         positions = inputs.get("position_ids") if isinstance(inputs, Mapping) else None
         encoded = PositionEncodings(
             examples=_examples(inputs),
@@ -255,7 +311,7 @@ class PositionalLRP(TransformerLRP):
             inputs,
             target,
             additional_forward_args,
-            observers=(encoded,),
+            observers=(*observers, encoded),
             wanted=lambda engine: [use.leaf for use in encoded.uses],
         )
         engine = explained.engine
@@ -274,7 +330,7 @@ class PositionalLRP(TransformerLRP):
                 explained.inputs,
                 times_input=times_input,
             )
-        return explained, tokens, encodings
+        return explained, encoded, tokens, encodings
 
 
 def checked_sign(sign: Sign) -> Sign:

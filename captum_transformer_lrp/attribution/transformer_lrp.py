@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from .._captum import GradientAttribution, log_usage
 from .._named import Named
 from ..description import Description
-from ..errors import DisconnectedError, TraceError
+from ..errors import DisconnectedError
 from ..propagation import Composite, composite_named
+from ..propagation.call import tensors_in
 from ..propagation.composites import epsilon_lrp
 from ..propagation.observers import Observer
 from ..propagation.registry import Row
@@ -52,6 +53,9 @@ class TransformerLRP(Named, GradientAttribution):
             branch) does not; of several units it passes one after the other.
             Conditions on disjoint parts add up to the condition on all of them, where
             rules are linear in relevance (those named above are). Default: None
+        observers (sequence of Observer, optional): objects of yours that watch every
+            pass, see :mod:`~captum_transformer_lrp.propagation.observers`.
+            Default: none
 
     Raises:
         UnknownNameError: if there is no such composite, kind or operator.
@@ -69,8 +73,6 @@ class TransformerLRP(Named, GradientAttribution):
 
     name: ClassVar[str] = "TransformerLRP"
     description = Description(conserves="partly", takes="mapping")
-    #: whether its relevance is that of one pass, which a trace can tell of
-    traced: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -81,6 +83,7 @@ class TransformerLRP(Named, GradientAttribution):
         output_field: str | int | None = None,
         unknown: Literal["raise", "warn", "gradient"] | None = None,
         through: Mapping[Unit | nn.Module, Selector] | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         check_callable(self, forward_func)
         GradientAttribution.__init__(self, forward_func)
@@ -92,6 +95,7 @@ class TransformerLRP(Named, GradientAttribution):
         self.output_field = output_field
         self.unknown = _checked_unknown(unknown)
         self.through = {as_unit(u): s for u, s in (through or {}).items()}
+        self.observers = tuple(observers)
 
     def has_convergence_delta(self) -> bool:
         """True: relevance can be compared with the score."""
@@ -220,17 +224,7 @@ class TransformerLRP(Named, GradientAttribution):
 
         Returns:
             Trace: a table, one record per operator call, in order of execution.
-
-        Raises:
-            TraceError: by methods whose relevance is not that of one pass.
         """
-        if not self.traced:
-            raise TraceError(
-                f"{type(self).__name__} has no trace: its relevance is not that of one "
-                "pass in which each operator hands on what it received. Trace the "
-                f"method it is made of, TransformerLRP(model, composite) with its "
-                f"{self.composite.name} table."
-            )
         tracing = Tracing()
         explained = self._explain(
             inputs, target, additional_forward_args, observers=(tracing,)
@@ -238,27 +232,8 @@ class TransformerLRP(Named, GradientAttribution):
         return self._traced(explained, tracing)
 
     def _traced(self, explained: Explained, tracing: Tracing) -> Trace:
-        engine = explained.engine
-        relevance = relevance_of(explained)
-        tensors = relevance.values() if isinstance(relevance, Mapping) else relevance
-        tensors = (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
-        sums = [float(t.double().sum()) for t in tensors]
-        to_identifiers = sum(
-            total
-            for total, leaf in zip(sums, explained.inputs.leaves, strict=True)
-            if leaf.is_identifier
-        )
-        scores = explained.scores
-        if engine.composite.carries == "relevance":
-            scores = engine.seed(scores)
-        return Trace(
-            method=self.composite.name,
-            score=float(scores.double().sum()),
-            relevance=sum(sums),
-            records=tracing.finished_records(to_identifiers),
-            cuts=tracing.cuts,
-            scale=float(scores.double().abs().sum()),
-        )
+        """Return the trace of a pass that went back to the inputs."""
+        return trace_of(self.composite.name, explained, tracing)
 
     def _explain(
         self,
@@ -277,12 +252,13 @@ class TransformerLRP(Named, GradientAttribution):
             output_field=self.output_field,
             unknown=self.unknown,
             through=self.through,
-            **{"composite": self.composite, "observers": observers, **options},
+            **{"composite": self.composite, **options},
         )
+        observers = (*self.observers, *observers)
         if any(isinstance(o, Tracing) for o in observers):
-            return run()
+            return run(observers=observers)
         with suppress(DisconnectedError):
-            return run()
+            return run(observers=observers)
         # fails again, and names the places
         return run(observers=(*observers, Tracing()))
 
@@ -313,6 +289,21 @@ def relevance_of(explained: Explained) -> Any:
             )
         )
     return explained.inputs.restore(values)
+
+
+def trace_of(method: str, explained: Explained, tracing: Tracing) -> Trace:
+    """Return the trace of a pass that went back to the inputs."""
+    values = tensors_in(relevance_of(explained))
+    sums = [float(t.double().sum()) for t in values]
+    to_identifiers = sum(
+        total
+        for total, leaf in zip(sums, explained.inputs.leaves, strict=True)
+        if leaf.is_identifier
+    )
+    engine, scores = explained.engine, explained.scores
+    if engine.composite.carries == "relevance":
+        scores = engine.seed(scores)
+    return tracing.trace(method, scores, sum(sums), to_identifiers)
 
 
 def _checked_unknown(unknown: Any) -> Any:

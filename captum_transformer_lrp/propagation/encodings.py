@@ -118,7 +118,7 @@ class PositionEncodings(Observer):
 
     def begin(self, engine: ObservedEngine) -> None:
         """Start with the positions that the model receives."""
-        self.engine = engine
+        super().begin(engine)
         self._origins: dict[int, _Origin] = {}
         self._tables: dict[int, int] = {}
         self.uses: list[PositionUse] = []

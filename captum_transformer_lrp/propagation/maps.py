@@ -49,11 +49,12 @@ class AttentionMaps(Observer):
             convolutions had given it before the first map.
     """
 
+    hears: ClassVar[bool] = False
     starts_at: ClassVar[frozenset[str]] = frozenset({"softmax", "attention"})
 
     def begin(self, engine: ObservedEngine) -> None:
         """Start without maps."""
-        self.engine = engine
+        super().begin(engine)
         self.maps: list[AttentionMap] = []
         self.starts: list[Tensor] = []
         self.grids: dict[Made, tuple[int, ...]] = {}

@@ -9,15 +9,15 @@ watch one pass, each unaware of the others. Yours is a class with one method::
 
         def apply(self, call, run):
             output = run(call.args, call.kwargs)
-            self.seen.append((call.name, tuple(output.shape)))
+            self.seen += [(call.name, tuple(t.shape)) for t in relevant(output)]
             return output
 
 
     shapes = Shapes()
     AttnLRP(model, observers=[shapes]).attribute(x, target=1)
 
-What comes back to a tensor is heard by a hook on it (``output.register_hook``): the
-gradient there is R / x, or R itself in tables that carry relevance.
+The relevance that comes back to an argument or an output of a call is heard there, by
+``self.engine.hear(tensor, function)``.
 
 :class:`ObservedEngine` is the engine of such a pass. The plain :class:`~.engine.Engine`
 knows nothing of observers and pays nothing for them.
@@ -29,6 +29,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from .._torch import DisableTorchFunction
@@ -95,9 +96,17 @@ class Applied:
         )
 
 
+def relevant(value: Any) -> list[Tensor]:
+    """Return the tensors in nested containers through which relevance goes."""
+    return [tensor for tensor in tensors_in(value) if tensor.requires_grad]
+
+
 class Observer:
     """Base of what watches a pass; every method may be left as it is."""
 
+    #: whether arguments arrive as aliases and outputs leave as copies, to which this
+    #: call's relevance comes and no other
+    hears: ClassVar[bool] = True
     #: kinds of operators that are shown though none of their arguments carries
     #: relevance, because it may start there
     starts_at: ClassVar[frozenset[str]] = frozenset()
@@ -106,8 +115,10 @@ class Observer:
         """Hear that a pass begins; a method may make several.
 
         Args:
-            engine (ObservedEngine): the engine that runs the model.
+            engine (ObservedEngine): the engine that runs the model, from here on
+                ``self.engine``.
         """
+        self.engine = engine
 
     def model(self, root: nn.Module) -> None:
         """Hear which model runs, before it does."""
@@ -321,9 +332,9 @@ class ObservedEngine(Engine):
         def run(args: Any, kwargs: dict[str, Any]) -> Any:
             return Engine.apply_to_module(self, rule, module, args, kwargs, output)
 
-        relevant = sum(t.requires_grad for t in tensors_in((args, kwargs)))
+        number = len(relevant((args, kwargs)))
         name = Named(type(module).__name__)
-        call = Applied(name, rule, args, kwargs, relevant, module)
+        call = Applied(name, rule, args, kwargs, number, module)
         with DisableTorchFunction():
             return self._shown(self._applying, call, run)
 
@@ -360,7 +371,52 @@ class ObservedEngine(Engine):
         codes = (observer.opens(operator) for observer in self._opening)
         return next((code for code in codes if code is not None), None)
 
+    def hear(
+        self,
+        tensor: Tensor,
+        function: Callable[[Tensor], None],
+        part: Tensor | None = None,
+    ) -> None:
+        """Call a function with the relevance of a tensor, when it comes back.
+
+        Once for each way back of the table: where it carries relevance, gradients that
+        a method takes beside it are not heard.
+
+        Args:
+            tensor (Tensor): in the graph.
+            function (Callable): takes the relevance of each element, of the tensor's
+                shape; not called if none comes.
+            part (Tensor, optional): values, in the place of the tensor's own, of which
+                the relevance is meant. Default: None
+        """
+        carries = self.composite.carries == "relevance"
+        value = part
+        if value is None and not carries:
+            value = tensor.detach().clone()
+
+        def come(gradient: Tensor | None) -> None:
+            if gradient is None or self.passes.relevance is not carries:
+                return
+            relevance = gradient.conj() if gradient.is_complex() else gradient.double()
+            if value is not None:  # a masked -inf with no gradient has no relevance
+                relevance = torch.where(gradient == 0, 0.0, relevance * value)
+            function(relevance.real)
+
+        tensor.register_hook(come)
+
     def _shown(self, observers: Sequence[Observer], call: Applied, apply: Run) -> Any:
+        """Run a call before the eyes of observers."""
+        if not any(observer.hears for observer in observers):
+            return self._within(observers, call, apply)
+        if not call.ran_by_itself:
+            call.args, call.kwargs = self._aliases((call.args, call.kwargs))
+
+        def run(args: Any, kwargs: dict[str, Any]) -> Any:
+            return copied(replace(call, args=args, kwargs=kwargs), apply(args, kwargs))
+
+        return self._within(observers, call, run)
+
+    def _within(self, observers: Sequence[Observer], call: Applied, apply: Run) -> Any:
         """Run a call within the first observer, and this within the second."""
         if not observers:
             output = apply(call.args, call.kwargs)
@@ -370,13 +426,39 @@ class ObservedEngine(Engine):
 
         def run(args: Any, kwargs: dict[str, Any]) -> Any:
             inner = replace(call, args=args, kwargs=kwargs)
-            output = self._shown(others, inner, apply)
+            output = self._within(others, inner, apply)
             call.note = inner.note
             return output
 
         output = first.apply(call, run)
         self._note = call.note
         return output
+
+    def _aliases(self, value: Any) -> Any:
+        """Return arguments with one alias for each tensor that carries relevance."""
+        found: dict[int, Tensor] = {}
+
+        def alias(tensor: Tensor) -> Tensor:
+            if id(tensor) not in found:
+                found[id(tensor)] = self._alias(tensor)
+            return found[id(tensor)]
+
+        return map_tensors(alias, value)
+
+
+def copied(call: Applied, output: Any) -> Any:
+    """Return the output of a call with copies of what carries relevance."""
+    given = {id(tensor) for tensor in tensors_in((call.args, call.kwargs))}
+    # what is written into a view, or into an argument that came back, reaches it
+    views = call.kind == "structural" or id(output) in given
+
+    def copy(tensor: Tensor) -> Tensor:
+        if not tensor.requires_grad:
+            return tensor
+        keep = views and call.module is None and tensor._is_view()
+        return tensor.view_as(tensor) if keep else tensor.clone()
+
+    return map_tensors(copy, output)
 
 
 def _met(
@@ -402,4 +484,4 @@ def _overrides(observer: Observer, method: str) -> bool:
     return getattr(type(observer), method) is not getattr(Observer, method)
 
 
-__all__ = ["Applied", "ObservedEngine", "Observer"]
+__all__ = ["Applied", "ObservedEngine", "Observer", "copied", "relevant"]

@@ -18,9 +18,9 @@ table of architectures share.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ from .cuts import Cut, cut_by
 from .engine import Beginning
 from .gates import Activation
 from .gradients import part_of_zero
-from .observers import Applied, ObservedEngine, Observer, Run
+from .observers import Applied, ObservedEngine, Observer, Run, copied, relevant
 from .rules import Identity, PlainGradient
 from .table import Operator, table_for
 
@@ -58,6 +58,10 @@ class Record:
             the operator: a bias, an added number, a position embedding. Measured where
             gradients stand for R / x; in tables that carry relevance itself, which do
             not tell it from what a rule lost, all that was absorbed.
+        run (int): the pass that the call belongs to, in methods of several.
+            Default: 0
+        weight (float): of that pass in what the method returns; the three amounts are
+            multiplied with it already. Default: 1.0
     """
 
     index: int
@@ -70,6 +74,8 @@ class Record:
     received: float = 0.0
     passed: float = 0.0
     constant: float = 0.0
+    run: int = 0
+    weight: float = 1.0
 
     @property
     def absorbed(self) -> float:
@@ -92,11 +98,16 @@ class Trace:
     ``score = relevance + constant + lost + unseen``, see the module;
     :attr:`conservation_error` says in one number how well relevance is conserved.
 
+    Where a method makes something else of what arrived (adds magnitudes, reads maps of
+    attention out, leaves parts of a context out), a record without a kind at the end
+    says so: it received what arrived, and passed on what the method returns.
+
     Attributes:
-        method (str): name of the composite.
+        method (str): name of the method.
         score (float): the explained score, summed over the batch; what starts in its
             place (1 for each example) in tables that carry relevance from there.
-        relevance (float): the relevance that arrived at the inputs.
+        relevance (float): the sum of what the method returns; for most the relevance
+            that arrived at the inputs.
         records (tuple of Record): one per operator call, in order of execution.
         cuts (tuple of Cut): where relevance ended because the model detached a tensor
             that carries it, computed under ``torch.no_grad``, or made integers or a
@@ -154,6 +165,39 @@ class Trace:
     def _relative(self, amount: float) -> float:
         scale = abs(self.score) if self.scale is None else self.scale
         return abs(amount) / max(scale, 1e-30)
+
+    def closed(
+        self, what: str, how: str, *, received: float, passed: float, constant: float
+    ) -> Trace:
+        """Return the trace with a record of what a method makes of what arrived.
+
+        Args:
+            what (str): the record's operator.
+            how (str): its rule.
+            received (float): what arrived, a part of :attr:`relevance`.
+            passed (float): what it counts for.
+            constant (float): what of it belongs to nothing that is explained.
+        """
+        record = Record(
+            len(self.records), "", what, None, how, (), (), received, passed, constant
+        )
+        return replace(
+            self,
+            relevance=self.relevance - received + passed,
+            records=(*self.records, record),
+        )
+
+    def begun(self, what: str, amount: float) -> Trace:
+        """Return the trace with a record of a step behind the model's output.
+
+        Args:
+            what (str): the record's operator, such as ``"log_prob"``.
+            amount (float): what it passed on of the score.
+        """
+        record = Record(
+            len(self.records), "", what, None, "gradient", (), (), self.score, amount
+        )
+        return replace(self, records=(*self.records, record))
 
     def lost_by_module(self) -> dict[tuple[str, str], float]:
         """Return what was lost by module and operator, largest first.
@@ -222,30 +266,62 @@ class Trace:
         return "\n".join(lines)
 
 
-class Tracing(Observer):
-    """Measures what every operator receives and passes on; keeps copies of all values.
+def together(
+    method: str, traces: Sequence[Trace], weights: Sequence[float] | None = None
+) -> Trace:
+    """Return the sum of the traces of several passes, as one trace.
 
     Args:
-        relevance (bool, optional): what goes back when it measures: relevance past the
-            switches, or torch's gradient; what goes back otherwise is left alone.
-            Default: what the composite carries
+        method (str): name of the method.
+        traces (sequence of Trace): one of each pass, in order.
+        weights (sequence of float, optional): what each is multiplied with.
+            Default: 1
     """
+    weights = [1.0] * len(traces) if weights is None else weights
+    records: list[Record] = []
+    calls: dict[Cut, int] = {}
+    for run, (trace, weight) in enumerate(zip(traces, weights, strict=True)):
+        for record in trace.records:
+            records.append(
+                replace(
+                    record,
+                    index=len(records),
+                    received=weight * record.received,
+                    passed=weight * record.passed,
+                    constant=weight * record.constant,
+                    run=run,
+                    weight=weight,
+                )
+            )
+        for cut in trace.cuts:
+            once = replace(cut, calls=1)
+            calls[once] = calls.get(once, 0) + cut.calls
+    pairs = list(zip(traces, weights, strict=True))
+    return Trace(
+        method=method,
+        score=sum(w * t.score for t, w in pairs),
+        relevance=sum(w * t.relevance for t, w in pairs),
+        records=tuple(records),
+        cuts=tuple(replace(cut, calls=n) for cut, n in calls.items()),
+        scale=sum(
+            abs(w) * (abs(t.score) if t.scale is None else t.scale) for t, w in pairs
+        ),
+    )
 
-    def __init__(self, relevance: bool | None = None) -> None:
-        self._relevance = relevance
+
+class Tracing(Observer):
+    """Measures what every operator receives and passes on; keeps all values."""
 
     def begin(self, engine: ObservedEngine) -> None:
         """Start with empty records."""
-        self.engine = engine
+        super().begin(engine)
         self._records: list[Record] = []
         self._received: dict[int, Tensor] = {}
         self._passed: dict[int, Tensor] = {}
         self._constant: dict[int, Tensor] = {}
         self._starts: set[int] = set()
         self._cuts: dict[Cut, int] = {}
-        carries = engine.composite.carries == "relevance"
-        self._times_value = not carries
-        self._hears = carries if self._relevance is None else self._relevance
+        self._times_value = engine.composite.carries != "relevance"
 
     def meet(
         self, operator: Operator, args: Any, kwargs: dict[str, Any], run: Run
@@ -253,11 +329,11 @@ class Tracing(Observer):
         """See where the model itself cuts relevance off, on the way to the rules."""
         engine = self.engine
         given = args[:1] if operator.imitates else (args, kwargs)
-        relevant = not engine.frozen and any(
-            t.requires_grad and engine.tape.of(t) is not None for t in tensors_in(given)
+        cuttable = not engine.frozen and any(
+            engine.tape.of(tensor) is not None for tensor in relevant(given)
         )
         output = run(args, kwargs)
-        if relevant and not operator.name.startswith("attribute "):  # x.grad_fn
+        if cuttable and not operator.name.startswith("attribute "):  # x.grad_fn
             rule = engine.rule_for(operator)
             plain = rule is None or isinstance(rule, PlainGradient)
             how = cut_by(operator.name, output, plain=plain)
@@ -270,6 +346,28 @@ class Tracing(Observer):
     def cuts(self) -> tuple[Cut, ...]:
         """Where the model cut relevance off, each place once."""
         return tuple(replace(cut, calls=n) for cut, n in self._cuts.items())
+
+    def trace(
+        self, method: str, scores: Tensor, relevance: float, to_identifiers: float
+    ) -> Trace:
+        """Return the trace, after the backward pass.
+
+        Args:
+            method (str): its name.
+            scores (Tensor): what was explained; what started in its place, see
+                :attr:`Trace.score`.
+            relevance (float): what arrived.
+            to_identifiers (float): the part of it that arrived at integer inputs.
+        """
+        scores = scores.detach().double()
+        return Trace(
+            method=method,
+            score=float(scores.sum()),
+            relevance=relevance,
+            records=self.finished_records(to_identifiers),
+            cuts=self.cuts,
+            scale=float(scores.abs().sum()),
+        )
 
     def finished_records(self, to_identifiers: float) -> tuple[Record, ...]:
         """Return the records with their sums, after the backward pass.
@@ -341,43 +439,37 @@ class Tracing(Observer):
         self._constant[index] = self._received[index] - self._passed[index]
 
     def apply(self, call: Applied, run: Run) -> Any:
-        """Apply the rule between aliases of the inputs and a copy of the output."""
+        """Measure at the aliases of the inputs and at the copy of the output."""
         if call.ran_by_itself:
             return self._apply_around(call, run)
-        tensors = [t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad]
+        tensors = relevant((call.args, call.kwargs))
         index = self._begin(call, tensors)
-        args, kwargs = self._watch_inputs(index, call.args, call.kwargs)
-        output = run(args, kwargs)
-        alone = None
-        if self._times_value:
-            alone = self._constant_part(call, args, kwargs, output)
-        # what is written into a view, or into an argument that came back, reaches it
-        given = {id(t) for t in tensors_in((args, kwargs))}
-        view = call.module is None and (
-            call.kind == "structural" or id(output) in given
-        )
-        return self._watch_output(index, output, alone, view=view)
+        for tensor in {id(t): t for t in tensors}.values():
+            self._measure(tensor, self._passed, index)
+        output = run(call.args, call.kwargs)
+        alone = self._constant_part(call, output)
+        return self._watch_output(index, call, output, alone)
 
     def _apply_around(self, call: Applied, run: Run) -> Any:
         """Measure a module between the aliases that it was given and a copy."""
         assert call.module is not None
-        relevant = [t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad]
-        index = self._begin(call, relevant)
+        tensors = relevant((call.args, call.kwargs))
+        index = self._begin(call, tensors)
         output = run(call.args, call.kwargs)
-        given = [t for t in tensors_in(call.args) if t.requires_grad]
-        if len(given) < len(relevant):  # by keyword: no aliases
+        given = relevant(call.args)
+        if len(given) < len(tensors):  # by keyword: no aliases
             return output
         for tensor in given:
             self._measure(tensor, self._passed, index)
         alone = self._module_alone(call.module, call.args, call.kwargs)
-        return self._watch_output(index, output, alone)
+        return self._watch_output(index, call, output, alone)
 
     def started(self, operator: Operator, output: Tensor) -> Tensor:
         """Record the look-up of explained identifiers, which receive what arrives."""
         if self.engine.identifiers.follows(output):  # not yet
             return output
         index = self._record(operator.name, "lookup", "to the identifiers", [])
-        watched: Tensor = self._watch_output(index, output)
+        watched: Tensor = self._watch_output(index, None, output.clone())
         self._starts.add(index)
         return watched
 
@@ -392,30 +484,28 @@ class Tracing(Observer):
         self._measure(base, self._received, index, around)
         self._measure(base, self._constant, index, around)
 
-    def _constant_part(
-        self, call: Applied, args: Any, kwargs: Any, output: Any
-    ) -> list[Tensor] | None:
+    def _constant_part(self, call: Applied, output: Any) -> list[Tensor] | None:
         """Return what constants make of an output alone, None for nothing."""
-        if call.module is None:
-            operator: Operator = call.operator
-            if operator.in_place:  # written into a copy of the target
-                return [written_by_constants(operator, args, kwargs)]
-            found = self._of_zero(call, args, kwargs, output)
-            return found or constant_part(operator, args, kwargs, output)
-        return self._of_zero(call, args, kwargs, output)
+        if not self._times_value:
+            return None
+        args, kwargs = call.args, call.kwargs
+        if call.module is None and call.operator.in_place:  # into a copy of the target
+            return [written_by_constants(call.operator, args, kwargs)]
+        alone = self._of_zero(call, output)
+        if alone is None and call.module is None:
+            alone = constant_part(call.operator, args, kwargs, output)
+        return alone
 
-    def _of_zero(
-        self, call: Applied, args: Any, kwargs: Any, output: Any
-    ) -> list[Tensor] | None:
+    def _of_zero(self, call: Applied, output: Any) -> list[Tensor] | None:
         """Return what the identity rule cannot hand to an input that is 0."""
         if not isinstance(call.rule, Identity):
             return None
-        relevant = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
-        if not relevant or relevant[0].shape != output.shape:
+        given = relevant((call.args, call.kwargs))
+        if not given or given[0].shape != output.shape:
             return None
         at_zero = call.note.at_zero if isinstance(call.note, Activation) else 0.0
         with torch.no_grad():
-            part = part_of_zero(relevant[0].detach(), output.detach(), at_zero)
+            part = part_of_zero(given[0].detach(), output.detach(), at_zero)
             return [part] if bool(part.any()) else None
 
     def _module_alone(
@@ -434,61 +524,37 @@ class Tracing(Observer):
             )
         return list(tensors_in(alone))
 
-    def _begin(self, call: Applied, relevant: list[Tensor]) -> int:
+    def _begin(self, call: Applied, tensors: list[Tensor]) -> int:
         rule = "none" if call.rule is None else repr(call.rule)
-        return self._record(call.name, call.kind, rule, relevant)
+        return self._record(call.name, call.kind, rule, tensors)
 
     def _record(
-        self, name: str, kind: str | None, rule: str, relevant: list[Tensor]
+        self, name: str, kind: str | None, rule: str, tensors: list[Tensor]
     ) -> int:
         index = len(self._records)
-        shapes = tuple(tuple(t.shape) for t in relevant)
+        shapes = tuple(tuple(t.shape) for t in tensors)
         self._records.append(
             Record(index, self.engine.module_path(), name, kind, rule, shapes, ())
         )
         return index
 
-    def _watch_inputs(
-        self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        aliases: dict[int, Tensor] = {}
-
-        def alias(tensor: Tensor) -> Tensor:
-            if not tensor.requires_grad:
-                return tensor
-            if id(tensor) not in aliases:
-                twin = self.engine.tape.same(tensor.view_as(tensor), tensor)
-                aliases[id(tensor)] = twin
-                self._measure(twin, self._passed, index)
-            return aliases[id(tensor)]
-
-        return map_tensors(alias, args), map_tensors(alias, kwargs)
-
     def _watch_output(
         self,
         index: int,
+        call: Applied | None,
         output: Any,
         alone: list[Tensor] | None = None,
-        *,
-        view: bool = False,
     ) -> Any:
         """Measure what arrives at an output, and at what constants make of it alone."""
-        shapes: list[tuple[int, ...]] = []
-
-        def copy(tensor: Tensor) -> Tensor:
-            shapes.append(tuple(tensor.shape))
-            if not tensor.requires_grad:
-                return tensor
-            keep = view and tensor._is_view()  # writes into it reach its base
-            twin = tensor.view_as(tensor) if keep else tensor.clone()
-            self._measure(twin, self._received, index)
-            if alone is not None:
-                self._measure(twin, self._constant, index, alone[len(shapes) - 1])
-            return twin
-
-        output = map_tensors(copy, output)
-        if shapes and index < len(self._records):
-            self._records[index] = replace(self._records[index], output_shape=shapes[0])
+        tensors = list(tensors_in(output))
+        for place, tensor in enumerate(tensors):
+            if tensor.requires_grad:
+                self._measure(tensor, self._received, index)
+                if alone is not None:
+                    self._measure(tensor, self._constant, index, alone[place])
+        if tensors and index < len(self._records):
+            shape = tuple(tensors[0].shape)
+            self._records[index] = replace(self._records[index], output_shape=shape)
         return output
 
     def _measure(
@@ -499,21 +565,12 @@ class Tracing(Observer):
         part: Tensor | None = None,
     ) -> None:
         """Sum the relevance of a tensor, or of a part of its values, when it comes."""
-        value = tensor.detach().clone() if self._times_value else None
-        value = value if part is None else part
 
-        def add(gradient: Tensor | None) -> None:
-            if gradient is None:  # relevance went past it
-                return
-            if self.engine.passes.relevance is not self._hears:
-                return
-            relevance = gradient.conj() if gradient.is_complex() else gradient.double()
-            if value is not None:  # a masked -inf with no gradient has no relevance
-                relevance = torch.where(gradient == 0, 0.0, relevance * value)
-            total = relevance.sum().real.double()
+        def add(relevance: Tensor) -> None:
+            total = relevance.sum().double()
             sums[index] = sums[index] + total if index in sums else total
 
-        tensor.register_hook(add)
+        self.engine.hear(tensor, add, part)
 
 
 class Balancing(Tracing):
@@ -522,6 +579,8 @@ class Balancing(Tracing):
     What constants have no part in runs as it does without a trace. Only for tables
     whose gradients stand for R / x.
     """
+
+    hears: ClassVar[bool] = False
 
     def begin(self, engine: ObservedEngine) -> None:
         """Start with nothing."""
@@ -546,28 +605,22 @@ class Balancing(Tracing):
         super()._measure(output, self._started, 0)
         return output
 
-    def _begin(self, call: Applied, relevant: list[Tensor]) -> int:
+    def _begin(self, call: Applied, tensors: list[Tensor]) -> int:
         return 0
 
     def _record(self, *_: Any) -> int:
         return 0
 
-    def _watch_inputs(
-        self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return args, kwargs
-
     def _watch_output(
         self,
         index: int,
+        call: Applied | None,
         output: Any,
         alone: list[Tensor] | None = None,
-        *,
-        view: bool = False,
     ) -> Any:
-        if alone is None:
+        if alone is None or call is None:
             return output
-        return super()._watch_output(index, output, alone, view=view)
+        return super()._watch_output(index, call, copied(call, output), alone)
 
     def _measure(
         self,

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-import captum_transformer_lrp as package
 from captum_transformer_lrp import (
     CPLRP,
     AttnLRP,
@@ -19,7 +18,6 @@ from captum_transformer_lrp import (
     rules,
 )
 from captum_transformer_lrp.attribution.single_pass import run_once
-from captum_transformer_lrp.errors import TraceError
 from captum_transformer_lrp.propagation import Call, Rule
 from captum_transformer_lrp.propagation.composites import (
     GRADIENT_X_INPUT,
@@ -545,17 +543,3 @@ def test_a_trace_and_the_map_agree_where_the_model_writes(
     assert trace.score == pytest.approx(float(model(x)[:, 0].sum().detach()))
     assert trace.relevance == pytest.approx(float(found.sum()), rel=1e-12)
     assert trace.conservation_error < 1e-12
-
-
-@pytest.mark.parametrize(
-    "method",
-    [
-        lambda model: package.OwenLRP(model, baseline=0.0, patch_size=2),
-        lambda model: package.ErasureLRP(model, baseline=0.0, patch_size=2),
-        lambda model: package.PositionalLRP(model),
-    ],
-)
-def test_a_method_of_several_passes_has_no_trace(method: Any) -> None:
-    """It would be that of another method."""
-    with pytest.raises(TraceError, match="has no trace"):
-        method(nn.Linear(3, 2)).trace(torch.ones(1, 3), target=0)
