@@ -76,8 +76,19 @@ class PositionalRelevance:
 def total(
     encodings: Sequence[PositionRelevance], sign: Sign, input: int
 ) -> Tensor | float:
-    """Return the sum over tables and modules, see :class:`PositionalRelevance`."""
+    """Return the sum over tables and modules, see :class:`PositionalRelevance`.
+
+    Raises:
+        InputError: if positions of different numbers of tokens met one input.
+    """
     found = [e.relevance for e in encodings if e.input == input]
+    if len({tuple(relevance.shape) for relevance in found}) > 1:
+        shapes = sorted({tuple(relevance.shape) for relevance in found})
+        raise InputError(
+            f"positions of shapes {', '.join(map(str, shapes))} belong to input number "
+            f"{input}: they cannot be added, because which tokens they are is not "
+            "known. Call PositionalLRP.parts(...).encodings, which keeps them apart."
+        )
     return sum((r.abs() if sign == "absolute" else r for r in found), 0.0)
 
 

@@ -311,3 +311,15 @@ def test_nobody_watches_by_default_and_nothing_is_left() -> None:
     CheferLRP(model, observers=[stranger()]).attribute(IDS, target=1)
     AttnLRP(model, observers=[stranger(), stranger()]).trace(IDS, target=1)
     assert_same_state(before, state_of(model))
+
+
+@pytest.mark.parametrize("names", [(1,), (0, 1)])
+def test_the_balance_alone_is_that_of_the_trace_through_units(
+    names: tuple[int, ...],
+) -> None:
+    model = tiny()
+    through: Any = {model.blocks[i]: (slice(None), slice(0, 4)) for i in names}
+    lrp = AttnLRP(model, through=through)
+    _, error = lrp.attribute(IDS, target=1, return_conservation_error=True)
+    expected = lrp.trace(IDS, target=1).conservation_error
+    assert error == pytest.approx(expected, abs=1e-12) and expected > 1e-3
