@@ -86,6 +86,12 @@ class Applied:
         """Kind of the operator; None for a module."""
         return None if self.module is not None else self.operator.kind
 
+    def given(self, args: Any, kwargs: dict[str, Any]) -> Applied:
+        """Return the same, applied to these arguments."""
+        if args is self.args and kwargs is self.kwargs:
+            return self
+        return replace(self, args=args, kwargs=kwargs)
+
     @property
     def ran_by_itself(self) -> bool:
         """Whether it is a module through which torch's own gradient goes back."""
@@ -412,7 +418,7 @@ class ObservedEngine(Engine):
             call.args, call.kwargs = self._aliases((call.args, call.kwargs))
 
         def run(args: Any, kwargs: dict[str, Any]) -> Any:
-            return copied(replace(call, args=args, kwargs=kwargs), apply(args, kwargs))
+            return copied(call.given(args, kwargs), apply(args, kwargs))
 
         return self._within(observers, call, run)
 
@@ -425,7 +431,7 @@ class ObservedEngine(Engine):
         first, *others = observers
 
         def run(args: Any, kwargs: dict[str, Any]) -> Any:
-            inner = replace(call, args=args, kwargs=kwargs)
+            inner = call.given(args, kwargs)
             output = self._within(others, inner, apply)
             call.note = inner.note
             return output

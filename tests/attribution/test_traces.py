@@ -277,13 +277,13 @@ def test_every_method_on_every_architecture(key: str) -> None:
     torch.manual_seed(0)
     model, inputs, target, options = built(key)
     told = []
-    # Llama's norms and others compute in float32 within a float64 model; of Bloom's
-    # gradient x input a part goes where no operator is seen
     for name, make in MAKERS.items():
-        loose = key.endswith("bloom") and name == "gradient-x-input"
-        balance = 0.1 if loose else 1e-6
+        method = make(model, options)
+        # Llama's norms and others compute in float32 within a float64 model; Bloom's
+        # GELU, an autograd function, is no operator that gradient x input would show
+        unseen = key.endswith("bloom") and not method.composite.rows
         try:
-            if compare(make(model, options), inputs, target=target, balance=balance):
+            if compare(method, inputs, target=target, balance=0.1 if unseen else 1e-6):
                 told.append(name)
         except AssertionError as error:
             raise AssertionError(f"{name}: {error}") from error
