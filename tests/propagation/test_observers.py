@@ -37,6 +37,7 @@ from captum_transformer_lrp.propagation.observers import (
     ObservedEngine,
     Observer,
     Run,
+    relevant,
 )
 from captum_transformer_lrp.propagation.trace import Tracing
 from tests.helpers import assert_same_state, relative, state_of, tiny
@@ -78,6 +79,31 @@ def test_an_observer_of_ten_lines_works_from_outside(method: Any) -> None:
     for name, relevance in expected.items():
         for heard in (arriving.relevance, second.relevance):
             assert heard.get(name, 0.0) == pytest.approx(relevance, abs=1e-9), name
+
+
+def test_what_is_heard_at_an_output_is_all_that_comes_to_it() -> None:
+    """Not what the rule makes of it: of a product each factor gets half."""
+    a, b = torch.randn(2, 2, 3, 3, dtype=torch.float64)
+
+    class Inputs(Observer):
+        found: list[float] = []  # noqa: RUF012
+
+        def apply(self, call: Applied, run: Run) -> Any:
+            if call.name == "matmul":
+                for tensor in relevant(call.args):
+                    self.engine.hear(
+                        tensor, lambda r: self.found.append(float(r.sum()))
+                    )
+            return run(call.args, call.kwargs)
+
+    def model(a: Tensor, b: Tensor) -> Tensor:
+        return (a @ b).sum((1, 2))
+
+    arriving, inputs = stranger(), Inputs()
+    AttnLRP(model, observers=[inputs, arriving]).attribute((a, b))
+    score = float(model(a, b).sum())
+    assert arriving.relevance["matmul"] == pytest.approx(score, rel=1e-12)
+    assert inputs.found == pytest.approx([score / 2, score / 2], rel=1e-12)
 
 
 def test_every_method_takes_observers() -> None:
