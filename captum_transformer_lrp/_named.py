@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from .description import Description
+from .errors import TraceError
 
 
 class Named:
@@ -36,6 +37,18 @@ class Named:
     def notes_on(self, scores: Any, delta: float | None) -> tuple[str, ...]:
         """Return what a reader of one input's scores, an array, should know."""
         return ()
+
+    def trace(self, *arguments: Any, **options: Any) -> Any:
+        """Return what every operator received and passed on, where rules decide that.
+
+        Raises:
+            TraceError: always, here: by methods that no rules make.
+        """
+        raise TraceError(
+            f"{type(self).__name__} has no trace: {self.get_name()} hands nothing on "
+            "from operator to operator by rules. Trace a method of rules, such as "
+            "AttnLRP(model)."
+        )
 
     def attribute_future(self) -> None:
         """Not implemented, as for Captum's LRP.

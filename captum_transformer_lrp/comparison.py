@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ._files import write
-from .errors import InputError, UnknownNameError
+from .description import describe
+from .errors import InputError, TraceError, UnknownNameError
 from .explaining import Explainer, Method, Picture
 from .explanation import (
     SUFFIXES,
@@ -44,7 +45,8 @@ class Conservation:
     """What became of the score that relevance propagation started with.
 
     Args:
-        score (float): The explained logit.
+        score (float): The explained logit; of a mean over contexts, the sum of their
+            logits, each with its weight.
         relevance (float): The sum of relevance at the inputs.
         absorbed (float): What operators kept or added, biases above all; for methods
             that do not conserve also what their rules changed.
@@ -405,11 +407,15 @@ def _conservation(
         source: TextModel | ImageModel = explainer.text_model
     else:
         source = explainer.image_model
-    attributor: Any = explainer.attributor(source)
-    if not getattr(attributor, "traced", False):
+    attributor = explainer.attributor(source)
+    trace_of = getattr(attributor, "trace", None)  # Captum's own have none
+    if trace_of is None or describe(attributor).measure != "relevance":
         return None
     inputs, target = explainer.inputs_of(explanation, image)
-    trace = attributor.trace(inputs, target=target)
+    try:
+        trace = trace_of(inputs, target=target)
+    except TraceError:
+        return None
     return Conservation(
         score=trace.score,
         relevance=trace.relevance,

@@ -86,7 +86,7 @@ class ModelStateError(LRPError, RuntimeError):
 
 
 class TraceError(LRPError, RuntimeError):
-    """A method has no trace: its relevance is not that of one pass."""
+    """A method has no trace: no rules hand its scores on from operator to operator."""
 
 
 class NotFittedError(LRPError, RuntimeError):

@@ -101,12 +101,15 @@ def test_conservation_is_that_of_the_trace(of_text):
     assert own.error < 1e-5
     assert own.score == pytest.approx(own.relevance + own.absorbed, abs=1e-4)
     assert found.conservation[2:] == (None, None, None)
-    # these are means over several passes, of which a trace would tell one
+    # of means over several passes, what all of them say
     several = compare(
         TEXT, methods=["attnlrp", "owen-lrp", "erasure-lrp"], model=source
     )
-    assert several.conservation[0] is not None
-    assert several.conservation[1:] == (None, None)
+    for one, explanation in zip(
+        several.conservation, several.explanations, strict=True
+    ):
+        assert one is not None
+        assert one.relevance == pytest.approx(explanation.relevance_sum, abs=1e-5)
 
 
 def test_json_and_pandas(of_text, of_image):

@@ -18,12 +18,15 @@ from .._torch import DisableTorchFunction
 from ..description import Description
 from ..errors import AttentionError
 from ..propagation import Composite
+from ..propagation.call import tensors_in
 from ..propagation.composites import (
     ATTN_LRP,
     GRADIENT_X_INPUT,
     TRANSFORMER_ATTRIBUTION,
 )
+from ..propagation.observers import Observer
 from ..propagation.positions import merge
+from ..propagation.trace import Trace, Tracing
 from .aggregation import Merge, Relations, compose
 from .attention_maps import AttentionLayer, Seen, seen
 from .attention_readout import (
@@ -78,6 +81,9 @@ class AttentionAttribution(Named, GradientAttribution):
             holds the scores. Default: a tensor itself, else ``"logits"``
         unknown (str, optional): for operators without a rule: ``"raise"``, ``"warn"``
             or ``"gradient"``. Default: ``"raise"``
+        observers (sequence of Observer, optional): objects of yours that watch every
+            pass, see :mod:`~captum_transformer_lrp.propagation.observers`.
+            Default: none
     """
 
     name: ClassVar[str] = "AttentionAttribution"
@@ -109,6 +115,7 @@ class AttentionAttribution(Named, GradientAttribution):
         dtype: torch.dtype | None = None,
         output_field: str | int | None = None,
         unknown: Literal["raise", "warn", "gradient"] | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         check_callable(self, forward_func)
         if own_token not in (None, "minimum", "zero", "keep"):
@@ -128,6 +135,7 @@ class AttentionAttribution(Named, GradientAttribution):
         self.dtype = dtype
         self.output_field = output_field
         self.unknown = unknown
+        self.observers = tuple(observers)
 
     @log_usage(part_of_slo=True)
     @explains
@@ -188,6 +196,47 @@ class AttentionAttribution(Named, GradientAttribution):
         return found
 
     @explains
+    def trace(
+        self,
+        inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],
+        target: Any = None,
+        additional_forward_args: Any = None,
+    ) -> Trace:
+        """Return what every operator received and passed on, on the way to the maps.
+
+        The records are those of the pass under :attr:`composite` that goes back to the
+        maps (of relevance, where the method needs it, else of gradient x input), and on
+        to the inputs. What is read out of the maps has another unit. So the balance
+        only says where relevance went in the model; the last record, "attention read
+        out", received what arrived at the inputs, passed on the sum of what
+        :meth:`attribute` returns, and lost the difference.
+
+        Args:
+            inputs (Tensor, tuple of Tensor, or Mapping): as for :meth:`attribute`.
+            target (int, tuple, Tensor or list, optional): which score. Default: None
+            additional_forward_args (Any, optional): passed on. Default: None
+
+        Raises:
+            AttentionError: as :meth:`attribute`.
+        """
+        tracing = Tracing()
+        seeing = self._seen(inputs, additional_forward_args, (tracing,))
+        with seeing as model:
+            layers, scores, arrived = model.go_on(target)
+            with DisableTorchFunction():
+                found = self._attributions(model, layers)
+        trace = tracing.trace(
+            self.get_name(), scores, arrived.total, arrived.at_identifiers
+        )
+        return trace.closed(
+            "attention read out",
+            self.get_name(),
+            received=arrived.total,
+            passed=sum(float(t.double().sum()) for t in tensors_in(found)),
+            constant=arrived.at_maps,
+        )
+
+    @explains
     def layers(
         self,
         inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],
@@ -226,7 +275,10 @@ class AttentionAttribution(Named, GradientAttribution):
         )
 
     def _seen(
-        self, inputs: Any, additional_forward_args: Any
+        self,
+        inputs: Any,
+        additional_forward_args: Any,
+        observers: Sequence[Observer] = (),
     ) -> AbstractContextManager[Seen]:
         return seen(
             self.forward_func,
@@ -237,6 +289,7 @@ class AttentionAttribution(Named, GradientAttribution):
             output_field=self.output_field,
             relevance=self.needs_relevance,
             dtype=self.dtype,
+            observers=(*self.observers, *observers),
         )
 
     @abstractmethod

@@ -13,7 +13,9 @@ from torch import Tensor
 from .._torch import DisableTorchFunction
 from ..errors import AttentionError
 from ..propagation import Composite
-from ..propagation.attention_engine import AttentionEngine, AttentionMap
+from ..propagation.engine import Engine
+from ..propagation.maps import AttentionMap, AttentionMaps
+from ..propagation.observers import Observer
 from ..propagation.positions import Layout, Positions
 from ..propagation.streams import depends_on, streams_of
 from ..propagation.tape import Made
@@ -53,6 +55,26 @@ class AttentionLayer:
 
 
 @dataclass(frozen=True)
+class Arrived:
+    """What came to the ends of the graph, summed over the batch.
+
+    Attributes:
+        at_identifiers (float): relevance of integer inputs.
+        at_numbers (float): of other inputs.
+        at_maps (float): of maps that depend on no input.
+    """
+
+    at_identifiers: float
+    at_numbers: float
+    at_maps: float
+
+    @property
+    def total(self) -> float:
+        """All together."""
+        return self.at_identifiers + self.at_numbers + self.at_maps
+
+
+@dataclass(frozen=True)
 class Seen:
     """A model that ran once, its graph still there to go back through.
 
@@ -62,12 +84,15 @@ class Seen:
         merges (list of Tensor): the token of the next stage that each token goes into;
             see :attr:`captum_transformer_lrp.propagation.positions.Positions.stages`.
         go_back (Callable): takes a target, and returns the layers for it.
+        go_on (Callable): takes a target, and goes on behind the maps, to the inputs;
+            returns the layers, what started at the scores, and what arrived.
     """
 
     inputs: Inputs
     grids: dict[int, tuple[int, ...]]
     merges: list[Tensor]
     go_back: Callable[..., tuple[AttentionLayer, ...]]
+    go_on: Callable[[Any], tuple[tuple[AttentionLayer, ...], Tensor, Arrived]]
 
 
 @contextmanager
@@ -81,6 +106,7 @@ def seen(
     output_field: str | int | None,
     relevance: bool,
     dtype: torch.dtype | None,
+    observers: Sequence[Observer] = (),
 ) -> Iterator[Seen]:
     """Run the model once; within the block, go back for any number of targets.
 
@@ -93,61 +119,71 @@ def seen(
         output_field (str, int or None): which field holds the scores.
         relevance (bool): go back a second time, with relevance.
         dtype (torch.dtype or None): compute in this dtype at least.
+        observers (sequence of Observer, optional): who watches too. Default: nobody
 
     Raises:
         AttentionError: if the model has no attention map that can be used.
     """
+    attention = AttentionMaps()
     with run_once(
         forward_func,
         inputs,
         additional_forward_args,
         composite=composite,
         unknown=unknown,
-        make_engine=AttentionEngine,
+        observers=(attention, *observers),
         dtype=dtype,
     ) as (engine, prepared, output):
-        assert isinstance(engine, AttentionEngine)
-        if not engine.maps:
+        if not attention.maps:
             raise AttentionError(
                 "the model has no attention map: no softmax is multiplied with values "
                 "that depend on the inputs. Methods of this family need attention; "
                 "AttnLRP explains any model."
             )
         _check_examples(prepared)
-        maps = [m.tensor for m in engine.maps]
+        maps = [m.tensor for m in attention.maps]
         number = engine.tape.number_of
         streams = [
             (number(queries), number(keys))
-            for queries, keys in (streams_of(m.made) for m in engine.maps)
+            for queries, keys in (streams_of(m.made) for m in attention.maps)
         ]
-        grids = {number(start): shape for start, shape in engine.grids.items()}
-        positions, layouts = _layouts(engine.maps, streams, prepared.examples)
+        grids = {number(start): shape for start, shape in attention.grids.items()}
+        positions, layouts = _layouts(attention.maps, streams, prepared.examples)
         shapes = [
             _heads(m, prepared.examples if layout is None else None)
-            for m, layout in zip(engine.maps, layouts, strict=True)
+            for m, layout in zip(attention.maps, layouts, strict=True)
         ]
-        steps = _steps([m.made for m in engine.maps], streams)
+        steps = _steps([m.made for m in attention.maps], streams)
 
-        def go_back(target: Any, *, last: bool = True) -> tuple[AttentionLayer, ...]:
+        carries = engine.composite.carries == "relevance"
+
+        def both_ways(
+            target: Any, further: Sequence[Tensor] = (), *, last: bool = True
+        ) -> tuple[tuple[AttentionLayer, ...], Tensor, Sequence[Tensor | None]]:
             scores = engine_scores(engine, prepared, output, target, output_field)
-            gradients = _or_nothing(
-                engine, scores, maps, relevance=False, keep_graph=relevance or not last
+            tensors = [*maps, *further]
+            once_more = relevance or bool(further and carries)
+            gradients = carried = came = _or_nothing(
+                engine,
+                scores,
+                tensors,
+                relevance=False,
+                keep_graph=once_more or not last,
             )
-            carried: Sequence[Tensor | None] = [None] * len(maps)
-            if relevance:
-                carried = _or_nothing(
-                    engine, scores, maps, relevance=True, keep_graph=not last
+            if once_more:
+                carried = came = _or_nothing(
+                    engine, scores, tensors, relevance=True, keep_graph=not last
                 )
             layers = []
             with DisableTorchFunction():
                 for m, arrange, stream, step, layout, gradient, r in zip(
-                    engine.maps,
+                    attention.maps,
                     shapes,
                     streams,
                     steps,
                     layouts,
-                    gradients,
-                    carried,
+                    gradients[: len(maps)],
+                    carried[: len(maps)],
                     strict=True,
                 ):
                     zero = torch.zeros_like(m.tensor, requires_grad=False)
@@ -164,12 +200,47 @@ def seen(
                             layout,
                         )
                     )
-            return tuple(layers)
+                scores = scores.detach()
+            return tuple(layers), scores, came[len(maps) :]
+
+        def go_back(target: Any, *, last: bool = True) -> tuple[AttentionLayer, ...]:
+            return both_ways(target, last=last)[0]
+
+        def go_on(target: Any) -> tuple[tuple[AttentionLayer, ...], Tensor, Arrived]:
+            leaves = [leaf.leaf for leaf in prepared.leaves]
+            layers, scores, came = both_ways(target, [*leaves, *attention.starts])
+            with DisableTorchFunction():
+                started = engine.seed(scores) if carries else scores
+                return layers, started, _arrived(engine, prepared, attention, came)
 
         with DisableTorchFunction():
             merges = [] if positions is None else positions.stages
         # in the open: a checkpoint is computed again on the way back, under the rules
-        yield Seen(prepared, grids, merges, go_back)
+        yield Seen(prepared, grids, merges, go_back, go_on)
+
+
+def _arrived(
+    engine: Engine,
+    prepared: Inputs,
+    attention: AttentionMaps,
+    came: Sequence[Tensor | None],
+) -> Arrived:
+    """Sum what came to the leaves of the inputs, then to those of constant maps."""
+    times_input = engine.composite.carries != "relevance"
+    sums = {True: 0.0, False: 0.0}
+    for leaf, gradient in zip(prepared.leaves, came, strict=False):
+        relevance = leaf.relevance(
+            gradient, times_input=times_input, dtype=engine.identifiers.dtype
+        )
+        sums[leaf.is_identifier] += float(relevance.detach().double().sum())
+    at_maps = 0.0
+    for start, gradient in zip(
+        attention.starts, came[len(prepared.leaves) :], strict=True
+    ):
+        if gradient is not None:
+            value = start.detach() * gradient if times_input else gradient
+            at_maps += float(value.double().sum())
+    return Arrived(sums[True], sums[False], at_maps)
 
 
 def _check_examples(prepared: Inputs) -> None:
@@ -196,7 +267,7 @@ def _check_examples(prepared: Inputs) -> None:
 
 
 def _or_nothing(
-    engine: AttentionEngine, scores: Tensor, maps: list[Tensor], **options: Any
+    engine: Engine, scores: Tensor, maps: list[Tensor], **options: Any
 ) -> tuple[Tensor | None, ...]:
     if not scores.requires_grad:
         return tuple(None for _ in maps)

@@ -11,13 +11,14 @@ from torch import Tensor
 
 from .._captum import log_usage
 from ..description import Description
-from ..errors import InputError
+from ..errors import InputError, TraceError
 from ..models.special_tokens import baseline_id, special_ids
 from ..propagation import Composite
+from ..propagation.trace import Trace, Tracing, together
 from .explains import explains
 from .inputs import Inputs, Leaf, prepare_inputs
 from .patches import checked_patch_size, patch_numbers
-from .transformer_lrp import TransformerLRP
+from .transformer_lrp import TransformerLRP, relevance_of
 
 
 class Parts:
@@ -146,7 +147,6 @@ class ContextLRP(TransformerLRP):
 
     name: ClassVar[str] = "ContextLRP"
     description = Description(takes="mapping", needs=("tokenizer", "patch_size"))
-    traced: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -187,8 +187,7 @@ class ContextLRP(TransformerLRP):
                 Default: None
             return_convergence_delta (bool, optional): also return score minus sum of
                 relevance, per example. Default: False
-            verbose (bool, optional): print the trace of the pass over the input itself.
-                Default: False
+            verbose (bool, optional): print the trace. Default: False
 
         Returns:
             As :meth:`TransformerLRP.attribute`.
@@ -198,12 +197,11 @@ class ContextLRP(TransformerLRP):
                 them, or an input has no parts; and all that
                 :meth:`TransformerLRP.attribute` raises.
         """
+        if verbose:
+            print(self.trace(inputs, target, additional_forward_args))
         given = prepare_inputs(inputs, additional_forward_args)
         names = [leaf.name for leaf in given.leaves]
-        parts = [
-            Parts(leaf, self.patch_size, self.keep, self._replacement(leaf.given))
-            for leaf in given.leaves
-        ]
+        parts = self._parts(given)
         attribute = super().attribute
 
         def relevance(replaced: list[Tensor]) -> list[Tensor]:
@@ -214,7 +212,7 @@ class ContextLRP(TransformerLRP):
             )
             return _leaves_of(found, names)
 
-        whole, delta = attribute(inputs, target, additional_forward_args, True, verbose)
+        whole, delta = attribute(inputs, target, additional_forward_args, True)
         flat = _leaves_of(whole, names)
         means = self.average(parts, flat, relevance)
         found = given.restore(tuple(means))
@@ -222,6 +220,76 @@ class ContextLRP(TransformerLRP):
             return found
         scores = delta + _totals(flat, len(delta))
         return found, scores - _totals(means, len(scores))
+
+    @explains
+    def trace(
+        self,
+        inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],
+        target: Any = None,
+        additional_forward_args: Any = None,
+    ) -> Trace:
+        """Return what every operator received and passed on, in every context.
+
+        The contexts follow one another (``record.run``), each with the largest weight
+        that a part has in it (``record.weight``). Their scores, so weighted, sum to
+        that of the trace. The last record of each, "left out", says what arrived at
+        parts that the mean takes with a smaller weight, or from another context.
+
+        Args:
+            inputs (Tensor, tuple of Tensor, or Mapping): as for :meth:`attribute`.
+            target (int, tuple, Tensor or list, optional): which score. Default: None
+            additional_forward_args (Any, optional): passed on. Default: None
+
+        Raises:
+            InputError: as :meth:`attribute`.
+            TraceError: if :meth:`average`, of a class of yours, is not linear in
+                relevance once the contexts are chosen, so that they have no weights.
+        """
+        given = prepare_inputs(inputs, additional_forward_args)
+        names = [leaf.name for leaf in given.leaves]
+        parts = self._parts(given)
+        traces: list[Trace] = []
+        found: list[list[Tensor]] = []
+
+        def traced(inputs: Any) -> list[Tensor]:
+            tracing = Tracing()
+            explained = self._explain(
+                inputs, target, additional_forward_args, observers=(tracing,)
+            )
+            traces.append(self._traced(explained, tracing))
+            leaves = _leaves_of(relevance_of(explained), names)
+            found.append([leaf.detach().requires_grad_() for leaf in leaves])
+            return found[-1]
+
+        def relevance(replaced: list[Tensor]) -> list[Tensor]:
+            other = [p.without(r) for p, r in zip(parts, replaced, strict=True)]
+            return traced(_like(inputs, given, other))
+
+        with torch.enable_grad():
+            means = self.average(parts, traced(inputs), relevance)
+            total = torch.stack([mean.double().sum() for mean in means]).sum()
+        weights = _weights(self, total, found)
+        closed, largest = [], []
+        for trace, shares, tensors in zip(traces, weights, found, strict=True):
+            weight = max(float(share.max()) for share in shares) or 1.0
+            counted = _dot(shares, tensors) / weight
+            largest.append(weight)
+            closed.append(
+                trace.closed(
+                    "left out",
+                    "other weights in the mean",
+                    received=trace.relevance,
+                    passed=counted,
+                    constant=0.0,
+                )
+            )
+        return together(self.get_name(), closed, largest)
+
+    def _parts(self, given: Inputs) -> list[Parts]:
+        return [
+            Parts(leaf, self.patch_size, self.keep, self._replacement(leaf.given))
+            for leaf in given.leaves
+        ]
 
     @abstractmethod
     def average(
@@ -269,6 +337,40 @@ def _like(inputs: Any, given: Inputs, tensors: list[Tensor]) -> Any:
         names = [leaf.name for leaf in given.leaves]
         return {**inputs, **dict(zip(names, tensors, strict=True))}
     return tensors[0] if given.form == "tensor" else tuple(tensors)
+
+
+def _weights(
+    method: ContextLRP, total: Tensor, found: list[list[Tensor]]
+) -> list[list[Tensor]]:
+    """Return the weight in a sum of means of all that was found in the contexts.
+
+    Raises:
+        TraceError: if the sum is not that of what was found times its weight.
+    """
+    flat = [tensor for tensors in found for tensor in tensors]
+    gradients = torch.autograd.grad(total, flat, allow_unused=True)
+    weights = [
+        torch.zeros_like(t) if g is None else g
+        for g, t in zip(gradients, flat, strict=True)
+    ]
+    tolerance = 64 * max(torch.finfo(t.dtype).eps for t in flat)
+    scale = _dot([w.abs() for w in weights], [t.abs() for t in flat])
+    if abs(_dot(weights, flat) - float(total.detach())) > tolerance * scale:
+        raise TraceError(
+            f"{type(method).__name__}.average is not linear in the relevance of the "
+            "contexts: their weights in its mean cannot be told. Weigh relevance by "
+            "numbers and masks, in torch, or trace the table alone: "
+            f"TransformerLRP(model, composite) with {method.composite.name}."
+        )
+    numbers = iter(weights)
+    return [[next(numbers) for _ in tensors] for tensors in found]
+
+
+def _dot(weights: list[Tensor], tensors: list[Tensor]) -> float:
+    return sum(
+        float((w.double() * t.detach().double()).sum())
+        for w, t in zip(weights, tensors, strict=True)
+    )
 
 
 def _leaves_of(found: Any, names: Sequence[str]) -> list[Tensor]:

@@ -12,6 +12,7 @@ from .._captum import LayerGradientXActivation, log_usage
 from ..errors import InputError
 from ..propagation import Composite
 from ..propagation.call import tensors_in
+from ..propagation.trace import Trace, Tracing, together
 from .explains import explains
 from .single_pass import Explained
 from .transformer_lrp import TransformerLRP
@@ -107,11 +108,12 @@ class LayerTransformerLRP(TransformerLRP, LayerGradientXActivation):
                 f"grad_kwargs={grad_kwargs}: the backward pass takes no options."
             )
         if verbose:
-            print(self.trace(inputs, target, additional_forward_args))
-        units = [
-            as_unit(layer, inputs=attribute_to_layer_input)
-            for layer in check_layers(self.layer)
-        ]
+            print(
+                self.trace(
+                    inputs, target, additional_forward_args, attribute_to_layer_input
+                )
+            )
+        units = self._units(attribute_to_layer_input)
         explained = self._explain(inputs, target, additional_forward_args, read=units)
         results = [
             place.arranged(explained.inputs.examples) for place in explained.places
@@ -124,6 +126,48 @@ class LayerTransformerLRP(TransformerLRP, LayerGradientXActivation):
             for result, unit in zip(results, units, strict=True)
         ]
         return (results, deltas) if several else (results[0], deltas[0])
+
+    @explains
+    def trace(
+        self,
+        inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],
+        target: Any = None,
+        additional_forward_args: Any = None,
+        attribute_to_layer_input: bool = False,
+    ) -> Trace:
+        """Return what every operator above the layer received and passed on.
+
+        What goes around the layer, on its way to the inputs, counts as lost. Of several
+        layers each has a pass of its own.
+
+        Args:
+            inputs (Tensor, tuple of Tensor, or Mapping): as for :meth:`attribute`.
+            target (int, tuple, Tensor or list, optional): which score. Default: None
+            additional_forward_args (Any, optional): passed on. Default: None
+            attribute_to_layer_input (bool, optional): what goes into the layer instead
+                of what comes out. Default: False
+        """
+        traces = []
+        for unit in self._units(attribute_to_layer_input):
+            tracing = Tracing()
+            explained = self._explain(
+                inputs,
+                target,
+                additional_forward_args,
+                read=[unit],
+                observers=(tracing,),
+            )
+            (place,) = explained.places
+            found = tensors_in(place.arranged(explained.inputs.examples))
+            total = sum(float(tensor.double().sum()) for tensor in found)
+            traces.append(replace(self._traced(explained, tracing), relevance=total))
+        return traces[0] if len(traces) == 1 else together(traces[0].method, traces)
+
+    def _units(self, attribute_to_layer_input: bool) -> list[Unit]:
+        return [
+            as_unit(layer, inputs=attribute_to_layer_input)
+            for layer in check_layers(self.layer)
+        ]
 
     def _delta(self, result: Any, explained: Explained, module: nn.Module) -> Tensor:
         tensors = tuple(tensors_in(result))

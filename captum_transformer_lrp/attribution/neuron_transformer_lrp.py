@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from .._captum import NeuronAttribution, log_usage
 from ..propagation import Composite
-from ..propagation.trace import Trace, TracingEngine
+from ..propagation.trace import Trace, Tracing
 from .explains import explains
 from .layer_transformer_lrp import check_devices
 from .single_pass import Explained, Start
@@ -130,15 +130,15 @@ class NeuronTransformerLRP(TransformerLRP, NeuronAttribution):
 
         Arguments as for :meth:`attribute`.
         """
-        return self._traced(
-            self._explain_neuron(
-                inputs,
-                neuron_selector,
-                additional_forward_args,
-                attribute_to_neuron_input,
-                make_engine=TracingEngine,
-            )
+        tracing = Tracing()
+        explained = self._explain_neuron(
+            inputs,
+            neuron_selector,
+            additional_forward_args,
+            attribute_to_neuron_input,
+            observers=(tracing,),
         )
+        return self._traced(explained, tracing)
 
     def _explain_neuron(
         self,

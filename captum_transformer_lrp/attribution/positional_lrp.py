@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -13,11 +12,13 @@ from torch import Tensor
 from .._captum import log_usage
 from ..errors import InputError
 from ..propagation import Composite
-from ..propagation.encodings import Encoding, PositionEngine, PositionUse
+from ..propagation.encodings import Encoding, PositionEncodings, PositionUse
+from ..propagation.observers import Observer
+from ..propagation.trace import Trace, Tracing
 from .explains import explains
 from .inputs import KNOWN_KEYS, Inputs
 from .single_pass import Explained
-from .transformer_lrp import TransformerLRP
+from .transformer_lrp import TransformerLRP, trace_of
 
 Sign = Literal["absolute", "signed"]
 
@@ -75,8 +76,19 @@ class PositionalRelevance:
 def total(
     encodings: Sequence[PositionRelevance], sign: Sign, input: int
 ) -> Tensor | float:
-    """Return the sum over tables and modules, see :class:`PositionalRelevance`."""
+    """Return the sum over tables and modules, see :class:`PositionalRelevance`.
+
+    Raises:
+        InputError: if positions of different numbers of tokens met one input.
+    """
     found = [e.relevance for e in encodings if e.input == input]
+    if len({tuple(relevance.shape) for relevance in found}) > 1:
+        shapes = sorted({tuple(relevance.shape) for relevance in found})
+        raise InputError(
+            f"positions of shapes {', '.join(map(str, shapes))} belong to input number "
+            f"{input}: they cannot be added, because which tokens they are is not "
+            "known. Call PositionalLRP.parts(...).encodings, which keeps them apart."
+        )
     return sum((r.abs() if sign == "absolute" else r for r in found), 0.0)
 
 
@@ -159,7 +171,6 @@ class PositionalLRP(TransformerLRP):
     """
 
     name: ClassVar[str] = "PositionalLRP"
-    traced: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -191,8 +202,7 @@ class PositionalLRP(TransformerLRP):
             additional_forward_args (Any, optional): passed on. Default: None
             return_convergence_delta (bool, optional): also return score minus sum of
                 relevance, tokens and signed positions together. Default: False
-            verbose (bool, optional): print the trace, without positions.
-                Default: False
+            verbose (bool, optional): print the trace. Default: False
 
         Returns:
             *Tensor* or *tuple[Tensor, ...]* of **attributions**, shape ``(examples,
@@ -205,7 +215,7 @@ class PositionalLRP(TransformerLRP):
         """
         if verbose:
             print(self.trace(inputs, target, additional_forward_args))
-        explained, tokens, encodings = self._parts(
+        explained, _, tokens, encodings = self._parts(
             inputs, target, additional_forward_args
         )
         values = tuple(
@@ -239,28 +249,83 @@ class PositionalLRP(TransformerLRP):
         Returns:
             PositionalRelevance: both, and what each table in each module received.
         """
-        explained, tokens, encodings = self._parts(
+        explained, _, tokens, encodings = self._parts(
             inputs, target, additional_forward_args
         )
         return PositionalRelevance(explained.inputs.restore(tokens), encodings)
 
+    @explains
+    def trace(
+        self,
+        inputs: Tensor | tuple[Tensor, ...] | Mapping[str, Any],
+        target: Any = None,
+        additional_forward_args: Any = None,
+    ) -> Trace:
+        """Return what every operator received and passed on, to tokens and positions.
+
+        The last record, "positions", received what arrived at positions, and passed on
+        what :meth:`attribute` adds to the tokens: with magnitudes added up it lost a
+        negative amount. Positions of what is not explained count as constants.
+
+        Args:
+            inputs (Tensor, tuple of Tensor, or Mapping): as for :meth:`attribute`.
+            target (int, tuple, Tensor or list, optional): which score. Default: None
+            additional_forward_args (Any, optional): passed on. Default: None
+
+        Raises:
+            InputError: as :meth:`attribute`.
+        """
+        tracing = Tracing()
+        explained, encoded, tokens, encodings = self._parts(
+            inputs, target, additional_forward_args, (tracing,)
+        )
+        gradients = explained.gradients[len(explained.inputs.leaves) :]
+        times_input = explained.engine.composite.carries != "relevance"
+        arrived = sum(
+            float(use.relevance(gradient, times_input=times_input).double().sum())
+            for use, gradient in zip(encoded.uses, gradients, strict=True)
+        )
+        counted, signed = (
+            sum(
+                float((with_positions(t, encodings, sign, i) - t).double().sum())
+                for i, t in enumerate(tokens)
+            )
+            for sign in (self.sign, "signed")
+        )
+        trace = trace_of(self.get_name(), explained, tracing)
+        return replace(trace, relevance=trace.relevance + arrived).closed(
+            "positions",
+            f"added with sign={self.sign!r}",
+            received=arrived,
+            passed=counted,
+            constant=arrived - signed,
+        )
+
     def _parts(
-        self, inputs: Any, target: Any, additional_forward_args: Any
-    ) -> tuple[Explained, tuple[Tensor, ...], tuple[PositionRelevance, ...]]:
+        self,
+        inputs: Any,
+        target: Any,
+        additional_forward_args: Any,
+        observers: tuple[Observer, ...] = (),
+    ) -> tuple[
+        Explained,
+        PositionEncodings,
+        tuple[Tensor, ...],
+        tuple[PositionRelevance, ...],
+    ]:
         positions = inputs.get("position_ids") if isinstance(inputs, Mapping) else None
+        encoded = PositionEncodings(
+            examples=_examples(inputs),
+            positions=(positions,) if isinstance(positions, Tensor) else (),
+        )
         explained = self._explain(
             inputs,
             target,
             additional_forward_args,
-            make_engine=partial(
-                PositionEngine,
-                examples=_examples(inputs),
-                positions=(positions,) if isinstance(positions, Tensor) else (),
-            ),
-            wanted=lambda engine: [use.leaf for use in engine.uses],
+            observers=(*observers, encoded),
+            wanted=lambda engine: [use.leaf for use in encoded.uses],
         )
         engine = explained.engine
-        assert isinstance(engine, PositionEngine)
         times_input = engine.composite.carries != "relevance"
         leaves = explained.inputs.leaves
         with torch.no_grad():
@@ -271,12 +336,12 @@ class PositionalLRP(TransformerLRP):
                 for leaf, gradient in zip(leaves, explained.gradients, strict=False)
             )
             encodings = summed_by_table(
-                engine.uses,
+                encoded.uses,
                 explained.gradients[len(leaves) :],
                 explained.inputs,
                 times_input=times_input,
             )
-        return explained, tokens, encodings
+        return explained, encoded, tokens, encodings
 
 
 def checked_sign(sign: Sign) -> Sign:

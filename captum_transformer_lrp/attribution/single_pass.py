@@ -24,9 +24,11 @@ from ..errors import (
 from ..propagation import Composite, Engine
 from ..propagation.call import tensors_in
 from ..propagation.engine import refuse_replicas
+from ..propagation.observers import ObservedEngine, Observer
 from ..propagation.precision import Raised
 from ..propagation.rules import AlphaBeta, Detach, PositiveProduct, ZPlus
 from ..propagation.table import Table
+from ..propagation.trace import Tracing
 from .inputs import Inputs, prepare_inputs, why_it_failed
 from .places import (
     Arriving,
@@ -87,7 +89,7 @@ def explain_once(
     composite: Composite,
     output_field: str | int | None,
     unknown: str | None,
-    make_engine: Callable[..., Engine] = Engine,
+    observers: Sequence[Observer] = (),
     start: Start | None = None,
     through: Mapping[Unit, Selector] | None = None,
     read: Sequence[Unit] = (),
@@ -103,7 +105,7 @@ def explain_once(
         composite (Composite): the rules.
         output_field (str, int or None): see :func:`~.scores.output_tensor`.
         unknown (str or None): what to do with operators without a rule.
-        make_engine (Callable): the engine's class.
+        observers (sequence of Observer, optional): who watches. Default: nobody
         start (Start, optional): where relevance starts. Default: at the target's score
         through (Mapping, optional): only relevance that passes these parts goes on.
             Default: None
@@ -128,7 +130,7 @@ def explain_once(
         additional_forward_args,
         composite=composite,
         unknown=unknown,
-        make_engine=make_engine,
+        observers=observers,
         taps=tuple(tap for place in everywhere for tap in place.taps),
         until=None if source is None else source.until(),
     ) as (engine, prepared, output):
@@ -166,7 +168,8 @@ def run_once(
     *,
     composite: Composite,
     unknown: str | None,
-    make_engine: Callable[..., Engine] = Engine,
+    observers: Sequence[Observer] = (),
+    root: nn.Module | None = None,
     dtype: torch.dtype | None = None,
     **engine_options: Any,
 ) -> Iterator[tuple[Engine, Inputs, Any]]:
@@ -178,27 +181,28 @@ def run_once(
         additional_forward_args (Any): further positional arguments.
         composite (Composite): the rules.
         unknown (str or None): what to do with operators without a rule.
-        make_engine (Callable): the engine's class.
+        observers (sequence of Observer, optional): who watches. Default: nobody
+        root (Module, optional): whose names modules have. Default: ``forward_func``, if
+            it is a module
         dtype (torch.dtype, optional): compute in this dtype at least. Default: None
         engine_options (Any): passed on to the engine.
 
     Yields:
         The engine, the inputs, and what the model returned.
     """
-    root = forward_func if isinstance(forward_func, nn.Module) else None
+    if root is None and isinstance(forward_func, nn.Module):
+        root = forward_func
     owner = getattr(forward_func, "__self__", None)  # of model.forward
     if isinstance(owner, nn.DataParallel):
         refuse_replicas(owner)
     with torch.enable_grad(), DisableTorchFunction():  # in another engine
         prepared = prepare_inputs(inputs, additional_forward_args)
         identifiers = prepared.identifiers()
-    engine = make_engine(
-        composite,
-        root=root,
-        unknown=unknown,
-        identifiers=identifiers,
-        **engine_options,
-    )
+    engine_options |= {"root": root, "unknown": unknown, "identifiers": identifiers}
+    if observers:
+        engine_options["observers"] = observers
+    make = ObservedEngine if observers else Engine
+    engine = make(composite, **engine_options)
     with engine:
         for leaf in prepared.leaves:
             if not leaf.is_identifier:
@@ -342,7 +346,8 @@ def _disconnected(engine: Engine, prepared: Inputs) -> LRPError:
             "inputs are explained as token identifiers; pass other numbers as floating "
             "point."
         )
-    method, cuts = engine.composite.name, getattr(engine, "cuts", ())
+    method = engine.composite.name
+    cuts = [c for o in engine.observers if isinstance(o, Tracing) for c in o.cuts]
     lines = [
         f"the score does not depend on {names} through operators that {method} lets "
         "relevance pass."

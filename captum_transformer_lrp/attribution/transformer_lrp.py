@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any, ClassVar, Literal
@@ -14,11 +14,13 @@ from torch import Tensor, nn
 from .._captum import GradientAttribution, log_usage
 from .._named import Named
 from ..description import Description
-from ..errors import DisconnectedError, TraceError
+from ..errors import DisconnectedError
 from ..propagation import Composite, composite_named
+from ..propagation.call import tensors_in
 from ..propagation.composites import epsilon_lrp
+from ..propagation.observers import Observer
 from ..propagation.registry import Row
-from ..propagation.trace import Trace, TracingEngine, balancing_engine
+from ..propagation.trace import Trace, Tracing, balancing
 from .explains import explains
 from .single_pass import Explained, check_callable, explain_once
 from .units import Selector, Unit, as_unit
@@ -51,6 +53,9 @@ class TransformerLRP(Named, GradientAttribution):
             branch) does not; of several units it passes one after the other.
             Conditions on disjoint parts add up to the condition on all of them, where
             rules are linear in relevance (those named above are). Default: None
+        observers (sequence of Observer, optional): objects of yours that watch every
+            pass, see :mod:`~captum_transformer_lrp.propagation.observers`.
+            Default: none
 
     Raises:
         UnknownNameError: if there is no such composite, kind or operator.
@@ -68,8 +73,6 @@ class TransformerLRP(Named, GradientAttribution):
 
     name: ClassVar[str] = "TransformerLRP"
     description = Description(conserves="partly", takes="mapping")
-    #: whether its relevance is that of one pass, which a trace can tell of
-    traced: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -80,6 +83,7 @@ class TransformerLRP(Named, GradientAttribution):
         output_field: str | int | None = None,
         unknown: Literal["raise", "warn", "gradient"] | None = None,
         through: Mapping[Unit | nn.Module, Selector] | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         check_callable(self, forward_func)
         GradientAttribution.__init__(self, forward_func)
@@ -91,6 +95,7 @@ class TransformerLRP(Named, GradientAttribution):
         self.output_field = output_field
         self.unknown = _checked_unknown(unknown)
         self.through = {as_unit(u): s for u, s in (through or {}).items()}
+        self.observers = tuple(observers)
 
     def has_convergence_delta(self) -> bool:
         """True: relevance can be compared with the score."""
@@ -188,15 +193,15 @@ class TransformerLRP(Named, GradientAttribution):
         """
         if verbose:
             print(self.trace(inputs, target, additional_forward_args))
-        options: dict[str, Any] = {}
-        if return_conservation_error:
-            options["make_engine"] = balancing_engine
-        explained = self._explain(inputs, target, additional_forward_args, **options)
+        watching = [balancing(self.composite)] if return_conservation_error else []
+        explained = self._explain(
+            inputs, target, additional_forward_args, observers=watching
+        )
         found: tuple[Any, ...] = (relevance_of(explained),)
         if return_convergence_delta:
             found += (self.compute_convergence_delta(found[0], explained.scores),)
         if return_conservation_error:
-            found += (self._traced(explained).conservation_error,)
+            found += (self._traced(explained, *watching).conservation_error,)
         return found if len(found) > 1 else found[0]
 
     @explains
@@ -220,52 +225,23 @@ class TransformerLRP(Named, GradientAttribution):
 
         Returns:
             Trace: a table, one record per operator call, in order of execution.
-
-        Raises:
-            TraceError: by methods whose relevance is not that of one pass.
         """
-        if not self.traced:
-            raise TraceError(
-                f"{type(self).__name__} has no trace: its relevance is not that of one "
-                "pass in which each operator hands on what it received. Trace the "
-                f"method it is made of, TransformerLRP(model, composite) with its "
-                f"{self.composite.name} table."
-            )
-        return self._traced(
-            self._explain(
-                inputs, target, additional_forward_args, make_engine=TracingEngine
-            )
+        tracing = Tracing()
+        explained = self._explain(
+            inputs, target, additional_forward_args, observers=(tracing,)
         )
+        return self._traced(explained, tracing)
 
-    def _traced(self, explained: Explained) -> Trace:
-        engine = explained.engine
-        assert isinstance(engine, TracingEngine)
-        relevance = relevance_of(explained)
-        tensors = relevance.values() if isinstance(relevance, Mapping) else relevance
-        tensors = (tensors,) if isinstance(tensors, Tensor) else tuple(tensors)
-        sums = [float(t.double().sum()) for t in tensors]
-        to_identifiers = sum(
-            total
-            for total, leaf in zip(sums, explained.inputs.leaves, strict=True)
-            if leaf.is_identifier
-        )
-        scores = explained.scores
-        if engine.composite.carries == "relevance":
-            scores = engine.seed(scores)
-        return Trace(
-            method=self.composite.name,
-            score=float(scores.double().sum()),
-            relevance=sum(sums),
-            records=engine.finished_records(to_identifiers),
-            cuts=engine.cuts,
-            scale=float(scores.double().abs().sum()),
-        )
+    def _traced(self, explained: Explained, tracing: Tracing) -> Trace:
+        """Return the trace of a pass that went back to the inputs."""
+        return trace_of(self.composite.name, explained, tracing)
 
     def _explain(
         self,
         inputs: Any,
         target: Any,
         additional_forward_args: Any,
+        observers: Sequence[Observer] = (),
         **options: Any,
     ) -> Explained:
         run = functools.partial(
@@ -279,11 +255,13 @@ class TransformerLRP(Named, GradientAttribution):
             through=self.through,
             **{"composite": self.composite, **options},
         )
-        if "make_engine" in options:
-            return run()
+        observers = (*self.observers, *observers)
+        if any(isinstance(o, Tracing) for o in observers):
+            return run(observers=observers)
         with suppress(DisconnectedError):
-            return run()
-        return run(make_engine=TracingEngine)  # fails again, and names the places
+            return run(observers=observers)
+        # fails again, and names the places
+        return run(observers=(*observers, Tracing()))
 
     def __repr__(self) -> str:
         model = type(self.forward_func).__name__
@@ -312,6 +290,21 @@ def relevance_of(explained: Explained) -> Any:
             )
         )
     return explained.inputs.restore(values)
+
+
+def trace_of(method: str, explained: Explained, tracing: Tracing) -> Trace:
+    """Return the trace of a pass that went back to the inputs."""
+    values = tensors_in(relevance_of(explained))
+    sums = [float(t.double().sum()) for t in values]
+    to_identifiers = sum(
+        total
+        for total, leaf in zip(sums, explained.inputs.leaves, strict=True)
+        if leaf.is_identifier
+    )
+    engine, scores = explained.engine, explained.scores
+    if engine.composite.carries == "relevance":
+        scores = engine.seed(scores)
+    return tracing.trace(method, scores, sum(sums), to_identifiers)
 
 
 def _checked_unknown(unknown: Any) -> Any:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from .._captum import GradientAttribution, log_usage
 from .._named import Named
 from .._torch import DisableTorchFunction
 from ..attribution.explains import explains
+from ..attribution.inputs import Inputs
 from ..attribution.positional_lrp import (
     Sign,
     checked_sign,
@@ -23,8 +24,10 @@ from ..attribution.scores import output_tensor
 from ..attribution.single_pass import check_callable, run_once
 from ..errors import DisconnectedError, InputError, LRPError, TargetError
 from ..propagation import Composite, Engine, composite_named
-from ..propagation.encodings import PositionEngine
+from ..propagation.encodings import PositionEncodings, PositionUse
+from ..propagation.observers import Observer
 from ..propagation.registry import Row
+from ..propagation.trace import Trace, Tracing
 from .backward import Scores, gradients_of_each
 from .prompts import (
     Prompts,
@@ -80,6 +83,9 @@ class LLMTransformerLRP(Named, GradientAttribution):
             Default: a tensor itself, else ``"logits"``
         unknown (str, optional): for operators without a rule: ``"raise"``, ``"warn"``
             or ``"gradient"``. Default: the composite's
+        observers (sequence of Observer, optional): objects of yours that watch every
+            pass, see :mod:`~captum_transformer_lrp.propagation.observers`.
+            Default: none
 
     Raises:
         UnknownNameError: if there is no such composite, kind or operator.
@@ -117,6 +123,7 @@ class LLMTransformerLRP(Named, GradientAttribution):
         rules: Mapping[Any, Row] | None = None,
         output_field: str | int | None = None,
         unknown: str | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         check_callable(self, model)
         GradientAttribution.__init__(self, model)
@@ -134,6 +141,7 @@ class LLMTransformerLRP(Named, GradientAttribution):
         self.positional = None if positional is None else checked_sign(positional)
         self.output_field = output_field
         self.unknown = unknown
+        self.observers = tuple(observers)
 
     @log_usage(part_of_slo=True)
     @explains
@@ -183,6 +191,47 @@ class LLMTransformerLRP(Named, GradientAttribution):
                 cannot be explained.
             DisconnectedError: if no relevance can reach the prompt.
         """
+        prompts, targets, contrasts = self._read(
+            inp, target, gen_args, contrast, skip_tokens
+        )
+        results = self._explain(prompts, targets, contrasts, include_generated)
+        return results[0] if prompts.single else results
+
+    @explains
+    def trace(
+        self,
+        inp: Any,
+        target: Any = None,
+        gen_args: Mapping[str, Any] | None = None,
+        *,
+        contrast: Any = None,
+        skip_tokens: Sequence[int] | Sequence[str] | None = None,
+        include_generated: bool = False,
+    ) -> Trace:
+        """Return what every operator received and passed on, for all tokens together.
+
+        All target tokens of all prompts go back in one pass, each with the weight that
+        it has in ``seq_attr``, whose sum over the prompts is the trace's relevance.
+        Records at the end say what became of the rest: "log_prob" or "prob", what the
+        step from logits to these scores changed; "positions", see
+        :meth:`PositionalLRP.trace`; "other tokens", what arrived at tokens that are no
+        columns (generated, skipped, padding), which counts as constant.
+
+        Arguments as for :meth:`attribute`.
+        """
+        prompts, targets, contrasts = self._read(
+            inp, target, gen_args, contrast, skip_tokens
+        )
+        counted = None
+        if self.positional == "absolute":  # of each token by itself
+            results = self._explain(prompts, targets, contrasts, include_generated)
+            counted = sum(float(r.seq_attr.double().sum()) for r in results)
+        return self._trace(prompts, targets, contrasts, include_generated, counted)
+
+    def _read(
+        self, inp: Any, target: Any, gen_args: Any, contrast: Any, skip_tokens: Any
+    ) -> tuple[Prompts, list[Tensor], list[Tensor] | None]:
+        """Return the prompts, their targets, and what these are contrasted with."""
         prompts = read_prompts(inp, self.tokenizer, self._device(), skip_tokens)
         if target is None:
             targets = generate(self.forward_func, prompts, gen_args)
@@ -204,8 +253,7 @@ class LLMTransformerLRP(Named, GradientAttribution):
             contrasts = contrasts_for(
                 targets, read_tokens(contrast, prompts, self.tokenizer, "contrast")
             )
-        results = self._explain(prompts, targets, contrasts, include_generated)
-        return results[0] if prompts.single else results
+        return prompts, targets, contrasts
 
     def _device(self) -> torch.device:
         if isinstance(self.forward_func, nn.Module):
@@ -221,23 +269,7 @@ class LLMTransformerLRP(Named, GradientAttribution):
         include_generated: bool,
     ) -> list[LLMRelevance]:
         sequences = arrange(self.forward_func, prompts, targets)
-        with run_once(
-            sequences.call,
-            sequences.explained,
-            None,
-            composite=self.composite,
-            unknown=self.unknown,
-            make_engine=self._engine(sequences),
-        ) as (engine, inputs, output):
-            with DisableTorchFunction():
-                logits = output_tensor(output, self.output_field)
-                del output
-                scores, log_probs = self._scores(logits, sequences, contrasts)
-                del logits
-                engine.check(scores.values)
-            if not scores.values.requires_grad:
-                raise _disconnected(engine)
-            uses = engine.uses if isinstance(engine, PositionEngine) else []
+        with self._run(sequences, contrasts) as (engine, inputs, uses, scores, logs):
             leaves = [leaf.leaf for leaf in inputs.leaves]
             times_input = engine.composite.carries != "relevance"
             parts: list[list[Tensor]] = [[] for _ in leaves]
@@ -266,28 +298,130 @@ class LLMTransformerLRP(Named, GradientAttribution):
                 sequences,
                 found,
                 scores.values.detach(),
-                log_probs,
+                logs,
                 contrasts is not None,
                 include_generated,
             )
             for example in range(len(prompts))
         ]
 
-    def _engine(self, sequences: Sequences) -> Callable[..., Engine]:
-        """Return what makes the engine; names of modules are those in the model."""
-        kind: Callable[..., Engine] = Engine
-        if self.positional is not None:
-            kind = partial(
-                PositionEngine,
-                examples=len(sequences.starts),
-                positions=sequences.counted,
+    def _trace(
+        self,
+        prompts: Prompts,
+        targets: list[Tensor],
+        contrasts: list[Tensor] | None,
+        include_generated: bool,
+        counted: float | None,
+    ) -> Trace:
+        """Return the trace of the pass of all scores together.
+
+        Args:
+            prompts (Prompts): what is explained.
+            targets (list of Tensor): what follows.
+            contrasts (list of Tensor or None): what is subtracted.
+            include_generated (bool): whether generated tokens are columns.
+            counted (float or None): the sum of all columns; None where it is linear in
+                what goes back.
+        """
+        sequences = arrange(self.forward_func, prompts, targets)
+        tracing = Tracing()
+        with self._run(sequences, contrasts, (tracing,)) as ran:
+            engine, inputs, uses, scores, logs = ran
+            measure = "logit" if contrasts is not None else self.attr_target
+            times_input = engine.composite.carries != "relevance"
+            with DisableTorchFunction():
+                weights = torch.zeros_like(scores.values, requires_grad=False)
+                for row, log_probs, target in zip(weights, logs, targets, strict=True):
+                    known = log_probs[: len(target)]
+                    row[: len(target)] = sequence_weights(known, measure)
+                seeds = weights * engine.seed(scores.values)
+                values = scores.values.detach()
+                start = weights * values if times_input else seeds
+            leaves = [leaf.leaf for leaf in inputs.leaves]
+            found = engine.gradients(
+                scores.values,
+                [*leaves, *(use.leaf for use in uses), scores.logits],
+                seeds=seeds,
             )
-        root = self.forward_func if isinstance(self.forward_func, nn.Module) else None
+        *gradients, at_logits = found
+        tokens = [
+            leaf.relevance(g, times_input=times_input, dtype=engine.identifiers.dtype)
+            for leaf, g in zip(inputs.leaves, gradients, strict=False)
+        ]
+        of_uses = gradients[len(leaves) :]
+        encodings = summed_by_table(uses, of_uses, inputs, times_input=times_input)
+        signed = [
+            with_positions(t, encodings, "signed", i) for i, t in enumerate(tokens)
+        ]
+        at_tokens, explained = _sum(tokens), _sum(signed)
+        columns = _sum(
+            torch.where(shown, t, 0)
+            for t, shown in zip(
+                signed,
+                _columns(prompts, targets, sequences, include_generated),
+                strict=True,
+            )
+        )
+        at_positions = _sum(
+            use.relevance(g, times_input=times_input)
+            for use, g in zip(uses, of_uses, strict=True)
+        )
+        elsewhere = at_tokens + at_positions - explained
+        trace = tracing.trace(
+            self.get_name(), start, at_tokens + at_positions, at_tokens
+        )
+        if self.attr_target != "logit" and at_logits is not None:
+            logits = scores.logits.detach()
+            begun = _sum([logits * at_logits if times_input else at_logits])
+            trace = trace.begun(self.attr_target, begun)
+        if self.positional is not None:
+            added = 0.0 if counted is None else counted - columns
+            trace = trace.closed(
+                "positions",
+                f"added with sign={self.positional!r}",
+                received=at_positions,
+                passed=at_positions - elsewhere + added,
+                constant=elsewhere,
+            )
+        other = explained - columns
+        return trace.closed(
+            "other tokens", "no columns", received=other, passed=0.0, constant=other
+        )
 
-        def make(composite: Composite, **options: Any) -> Engine:
-            return kind(composite, **{**options, "root": root})
-
-        return make
+    @contextmanager
+    def _run(
+        self,
+        sequences: Sequences,
+        contrasts: list[Tensor] | None,
+        observers: tuple[Observer, ...] = (),
+    ) -> Iterator[_Ran]:
+        """Run the model; within the block, go back from the scores."""
+        uses: list[PositionUse] = []
+        observers = (*self.observers, *observers)
+        encoded = PositionEncodings(len(sequences.starts), sequences.counted)
+        if self.positional is not None:
+            observers = (*observers, encoded)
+        model = self.forward_func
+        with run_once(
+            sequences.call,
+            sequences.explained,
+            None,
+            composite=self.composite,
+            unknown=self.unknown,
+            observers=observers,
+            root=model if isinstance(model, nn.Module) else None,
+        ) as (engine, inputs, output):
+            with DisableTorchFunction():
+                logits = output_tensor(output, self.output_field)
+                del output
+                scores, log_probs = self._scores(logits, sequences, contrasts)
+                del logits
+                engine.check(scores.values)
+            if not scores.values.requires_grad:
+                raise _disconnected(engine)
+            if self.positional is not None:
+                uses = encoded.uses
+            yield _Ran(engine, inputs, uses, scores, log_probs)
 
     def _scores(
         self, logits: Tensor, sequences: Sequences, contrasts: list[Tensor] | None
@@ -368,6 +502,38 @@ class LLMTransformerLRP(Named, GradientAttribution):
             f"{type(self).__name__}({model}, composite={self.composite.name!r}, "
             f"attr_target={self.attr_target!r})"
         )
+
+
+class _Ran(NamedTuple):
+    """A model that ran, its graph still there to go back through."""
+
+    engine: Engine
+    inputs: Inputs
+    uses: list[PositionUse]
+    scores: Scores
+    log_probs: Tensor
+
+
+def _sum(tensors: Iterable[Tensor]) -> float:
+    return sum(float(tensor.detach().double().sum()) for tensor in tensors)
+
+
+def _columns(
+    prompts: Prompts,
+    targets: list[Tensor],
+    sequences: Sequences,
+    include_generated: bool,
+) -> list[Tensor]:
+    """Return, for each explained input, which tokens are columns of the result."""
+    shown = [torch.zeros_like(ids, dtype=torch.bool) for ids in sequences.explained]
+    for example, (ids, target) in enumerate(zip(prompts.ids, targets, strict=True)):
+        shown[0][example, : len(ids)] = prompts.columns[example] & (
+            prompts.masks[example] != 0
+        )
+        if include_generated:
+            start = sequences.starts[example]
+            shown[-1][example, start : start + len(target) - 1] = True
+    return shown
 
 
 def _like(targets: Tensor, rows: list[Tensor]) -> Tensor:

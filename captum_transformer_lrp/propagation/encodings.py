@@ -1,10 +1,10 @@
-"""An engine in which positions carry relevance where they meet the tokens.
+"""An observer by which positions carry relevance where they meet the tokens.
 
 Positional LRP (PA-LRP, Bakish et al. 2025, arXiv 2506.02138): a transformer's input is
 a set of pairs, token and position, and relevance that flows to the position is not a
-constant's. The engine follows what is computed from positions, and where such a tensor
-meets tokens hands the operator a leaf of the graph in its stead. The rules of the
-method then share relevance with it as with any other operand:
+constant's. The observer follows what is computed from positions, and where such a
+tensor meets tokens hands the operator a leaf of the graph in its stead. The rules of
+the method then share relevance with it as with any other operand:
 
 * rotary: ``q * cos`` and ``rotate(q) * sin`` are products of two relevant factors, and
   the tables of cosines and sines receive half of each (under AttnLRP);
@@ -31,8 +31,8 @@ from torch import Tensor, nn
 from .._torch import DisableTorchFunction
 from ..errors import InputError
 from .call import map_tensors, tensors_in
-from .engine import Engine
 from .gates import product_behind
+from .observers import ObservedEngine, Observer, Run
 from .streams import start_of
 from .table import Operator
 from .tape import Made
@@ -101,8 +101,8 @@ class _Origin:
     counted: bool
 
 
-class PositionEngine(Engine):
-    """Gives relevance to positions; arguments as for :class:`~.engine.Engine`.
+class PositionEncodings(Observer):
+    """Gives relevance to positions.
 
     Args:
         examples (int): the number of examples in the batch.
@@ -112,23 +112,21 @@ class PositionEngine(Engine):
         uses (list of PositionUse): in order of execution.
     """
 
-    def __init__(
-        self,
-        *args: Any,
-        examples: int = 1,
-        positions: tuple[Tensor, ...] = (),
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, examples: int = 1, positions: tuple[Tensor, ...] = ()) -> None:
+        self.examples = examples
+        self.positions = positions
+
+    def begin(self, engine: ObservedEngine) -> None:
+        """Start with the positions that the model receives."""
+        super().begin(engine)
         self._origins: dict[int, _Origin] = {}
         self._tables: dict[int, int] = {}
         self.uses: list[PositionUse] = []
-        self.examples = examples
-        for tensor in positions:
+        for tensor in self.positions:
             self._follow(tensor, tensor, counted=True)
-        super().__init__(*args, **kwargs)
 
-    def _index(self, root: nn.Module) -> None:
-        super()._index(root)
+    def model(self, root: nn.Module) -> None:
+        """Follow the tables that a model keeps."""
         with DisableTorchFunction():
             for table in root.buffers():
                 number = table.is_floating_point() or table.is_complex()
@@ -141,20 +139,12 @@ class PositionEngine(Engine):
     def _follow(self, tensor: Tensor, table: Any, *, counted: bool) -> None:
         self._origins[id(tensor)] = _Origin(tensor, id(table), table, counted)
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+    def meet(
+        self, operator: Operator, args: Any, kwargs: dict[str, Any], run: Run
     ) -> Any:
-        """Called by torch instead of ``func(*args, **kwargs)``."""
-        kwargs = kwargs or {}
-        operator = self.table.operator(func)
-        if self._paused or self.backward:
-            return super().__torch_function__(func, types, args, kwargs)
+        """Put leaves in the place of positions, and follow what is made of them."""
         if operator.metadata:
-            output = super().__torch_function__(func, types, args, kwargs)
+            output = run(args, kwargs)
             if operator.name == "arange" and isinstance(output, Tensor):
                 self._follow(output, output, counted=True)
             return output
@@ -163,9 +153,9 @@ class PositionEngine(Engine):
             for t in tensors_in((args, kwargs))
             if id(t) in self._origins
         ]
-        if origins and not self._suspended and torch.is_grad_enabled():
+        if origins and not self.engine.suspended and torch.is_grad_enabled():
             args, kwargs = self._meet(operator, args, kwargs)
-        output = super().__torch_function__(func, types, args, kwargs)
+        output = run(args, kwargs)
         if origins or operator.name == "cumsum":
             self._follow_output(operator, origins, args, output)
         return output
@@ -210,7 +200,7 @@ class PositionEngine(Engine):
                 or not (constant.is_floating_point() or constant.is_complex())
             ):
                 continue
-            encoding = _encoding(operator, self.tape.of(other), origin)
+            encoding = _encoding(operator, self.engine.tape.of(other), origin)
             if encoding is None:
                 continue
             with DisableTorchFunction():
@@ -248,8 +238,8 @@ class PositionEngine(Engine):
                 if not origin.counted:
                     return None
                 raise InputError(
-                    f"{operator.name} in {self.module_path()!r} joins positions of "
-                    f"shape {tuple(constant.shape)} with tokens of shape "
+                    f"{operator.name} in {self.engine.module_path()!r} joins positions "
+                    f"of shape {tuple(constant.shape)} with tokens of shape "
                     f"{tuple(other.shape)}; which tokens are which is only known where "
                     f"the first dimension is the {self.examples} example(s). Explain "
                     "this model without positions, with AttnLRP."
@@ -270,22 +260,28 @@ class PositionEngine(Engine):
             alias = leaf.clone()
             if merged > 1:
                 alias = alias.reshape(examples, *aligned.shape[1:])
-        self.tape.start(leaf, alias)
+        self.engine.tape.start(leaf, alias)
         number = self._tables.setdefault(origin.table, len(self._tables))
         stream = self._stream(other, keys=encoding == "bias")
         self.uses.append(
-            PositionUse(self.module_path(), encoding, number, leaf, tokens, stream)
+            PositionUse(
+                self.engine.module_path(), encoding, number, leaf, tokens, stream
+            )
         )
         return alias
 
     def _stream(self, tensor: Tensor, *, keys: bool) -> int:
         """Return the id of the leaf that tokens (for scores, the keys) come from."""
-        made = self.tape.of(tensor)
+        made = self.engine.tape.of(tensor)
         scores = product_behind(made) if keys else None
         if scores is not None:
             made = scores.parents[-1]
-        ours = frozenset(self.tape.starts[id(use.leaf)] for use in self.uses)
-        return 0 if made is None else self.tape.number_of(start_of(made, without=ours))
+        ours = frozenset(self.engine.tape.starts[id(use.leaf)] for use in self.uses)
+        return (
+            0
+            if made is None
+            else self.engine.tape.number_of(start_of(made, without=ours))
+        )
 
 
 def _rows(table: Tensor) -> bool:

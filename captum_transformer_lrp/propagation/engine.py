@@ -21,7 +21,7 @@ import sys
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -80,9 +80,11 @@ class Engine(TorchFunctionMode):
     """
 
     #: whether every operator must go through :meth:`apply`, even the plain ones
-    measures: ClassVar[bool] = False
+    measures: bool = False
     #: kinds of operators that go through :meth:`apply` without a relevant argument
-    starts_at: ClassVar[frozenset[str]] = frozenset()
+    starts_at: frozenset[str] = frozenset()
+    #: who watches, see :mod:`.observers`
+    observers: tuple[Any, ...] = ()
 
     def __init__(
         self,

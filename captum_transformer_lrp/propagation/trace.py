@@ -1,6 +1,6 @@
 """What every operator received, passed on and absorbed: how to check an architecture.
 
-A tracing engine hands each operator aliases of its inputs, so that the gradient at an
+A trace hands each operator aliases of its inputs, so that the gradient at an
 alias is that operator's alone, and a copy of its output to the model. With g the
 modified gradient, the relevance that enters at the output is ``sum(g * output)``, the
 relevance that leaves at the inputs ``sum(g * input)``, and the difference is what the
@@ -18,7 +18,7 @@ table of architectures share.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, ClassVar
 
@@ -30,10 +30,11 @@ from .call import map_tensors, tensors_in
 from .composites import Composite
 from .constants import constant_part, written_by_constants
 from .cuts import Cut, cut_by
-from .engine import Beginning, Engine
+from .engine import Beginning
 from .gates import Activation
 from .gradients import part_of_zero
-from .rules import Identity, PlainGradient, Rule
+from .observers import Applied, ObservedEngine, Observer, Run, copied, relevant
+from .rules import Identity, PlainGradient
 from .table import Operator, table_for
 
 
@@ -57,6 +58,10 @@ class Record:
             the operator: a bias, an added number, a position embedding. Measured where
             gradients stand for R / x; in tables that carry relevance itself, which do
             not tell it from what a rule lost, all that was absorbed.
+        run (int): the pass that the call belongs to, in methods of several.
+            Default: 0
+        weight (float): of that pass in what the method returns; the three amounts are
+            multiplied with it already. Default: 1.0
     """
 
     index: int
@@ -69,6 +74,8 @@ class Record:
     received: float = 0.0
     passed: float = 0.0
     constant: float = 0.0
+    run: int = 0
+    weight: float = 1.0
 
     @property
     def absorbed(self) -> float:
@@ -91,11 +98,16 @@ class Trace:
     ``score = relevance + constant + lost + unseen``, see the module;
     :attr:`conservation_error` says in one number how well relevance is conserved.
 
+    Where a method makes something else of what arrived (adds magnitudes, reads maps of
+    attention out, leaves parts of a context out), a record without a kind at the end
+    says so: it received what arrived, and passed on what the method returns.
+
     Attributes:
-        method (str): name of the composite.
+        method (str): name of the method.
         score (float): the explained score, summed over the batch; what starts in its
             place (1 for each example) in tables that carry relevance from there.
-        relevance (float): the relevance that arrived at the inputs.
+        relevance (float): the sum of what the method returns; for most the relevance
+            that arrived at the inputs.
         records (tuple of Record): one per operator call, in order of execution.
         cuts (tuple of Cut): where relevance ended because the model detached a tensor
             that carries it, computed under ``torch.no_grad``, or made integers or a
@@ -153,6 +165,39 @@ class Trace:
     def _relative(self, amount: float) -> float:
         scale = abs(self.score) if self.scale is None else self.scale
         return abs(amount) / max(scale, 1e-30)
+
+    def closed(
+        self, what: str, how: str, *, received: float, passed: float, constant: float
+    ) -> Trace:
+        """Return the trace with a record of what a method makes of what arrived.
+
+        Args:
+            what (str): the record's operator.
+            how (str): its rule.
+            received (float): what arrived, a part of :attr:`relevance`.
+            passed (float): what it counts for.
+            constant (float): what of it belongs to nothing that is explained.
+        """
+        record = Record(
+            len(self.records), "", what, None, how, (), (), received, passed, constant
+        )
+        return replace(
+            self,
+            relevance=self.relevance - received + passed,
+            records=(*self.records, record),
+        )
+
+    def begun(self, what: str, amount: float) -> Trace:
+        """Return the trace with a record of a step behind the model's output.
+
+        Args:
+            what (str): the record's operator, such as ``"log_prob"``.
+            amount (float): what it passed on of the score.
+        """
+        record = Record(
+            len(self.records), "", what, None, "gradient", (), (), self.score, amount
+        )
+        return replace(self, records=(*self.records, record))
 
     def lost_by_module(self) -> dict[tuple[str, str], float]:
         """Return what was lost by module and operator, largest first.
@@ -221,69 +266,108 @@ class Trace:
         return "\n".join(lines)
 
 
-#: in place they change the shape or the graph, not the values
-_RESHAPE = frozenset(
-    "squeeze unsqueeze t transpose swapaxes swapdims as_strided detach".split()
-)
+def together(
+    method: str, traces: Sequence[Trace], weights: Sequence[float] | None = None
+) -> Trace:
+    """Return the sum of the traces of several passes, as one trace.
 
-#: in place they write values beside others that stay
-_WRITES = frozenset({"setitem", "copy"})
+    Args:
+        method (str): name of the method.
+        traces (sequence of Trace): one of each pass, in order.
+        weights (sequence of float, optional): what each is multiplied with.
+            Default: 1
+    """
+    weights = [1.0] * len(traces) if weights is None else weights
+    records: list[Record] = []
+    calls: dict[Cut, int] = {}
+    for run, (trace, weight) in enumerate(zip(traces, weights, strict=True)):
+        for record in trace.records:
+            records.append(
+                replace(
+                    record,
+                    index=len(records),
+                    received=weight * record.received,
+                    passed=weight * record.passed,
+                    constant=weight * record.constant,
+                    run=run,
+                    weight=weight,
+                )
+            )
+        for cut in trace.cuts:
+            once = replace(cut, calls=1)
+            calls[once] = calls.get(once, 0) + cut.calls
+    pairs = list(zip(traces, weights, strict=True))
+    return Trace(
+        method=method,
+        score=sum(w * t.score for t, w in pairs),
+        relevance=sum(w * t.relevance for t, w in pairs),
+        records=tuple(records),
+        cuts=tuple(replace(cut, calls=n) for cut, n in calls.items()),
+        scale=sum(
+            abs(w) * (abs(t.score) if t.scale is None else t.scale) for t, w in pairs
+        ),
+    )
 
 
-class TracingEngine(Engine):
-    """An engine that also measures; slower, and it keeps copies of all values."""
+class Tracing(Observer):
+    """Measures what every operator receives and passes on; keeps all values."""
 
-    measures: ClassVar[bool] = True
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def begin(self, engine: ObservedEngine) -> None:
+        """Start with empty records."""
+        super().begin(engine)
         self._records: list[Record] = []
         self._received: dict[int, Tensor] = {}
         self._passed: dict[int, Tensor] = {}
         self._constant: dict[int, Tensor] = {}
         self._starts: set[int] = set()
         self._cuts: dict[Cut, int] = {}
-        self._times_value = self.composite.carries != "relevance"
+        self._times_value = engine.composite.carries != "relevance"
 
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
+    def meet(
+        self, operator: Operator, args: Any, kwargs: dict[str, Any], run: Run
     ) -> Any:
         """See where the model itself cuts relevance off, on the way to the rules."""
-        operator = self.table.operator(func)
-        given = args[:1] if operator.imitates else (args, kwargs or {})
-        relevant = not self._closed and any(
-            t.requires_grad and self.tape.of(t) is not None for t in tensors_in(given)
+        engine = self.engine
+        given = args[:1] if operator.imitates else (args, kwargs)
+        cuttable = not engine.frozen and any(
+            engine.tape.of(tensor) is not None for tensor in relevant(given)
         )
-        output = super().__torch_function__(func, types, args, kwargs)
-        if relevant and not operator.name.startswith("attribute "):  # x.grad_fn
-            rule = self.rule_for(operator)
+        output = run(args, kwargs)
+        if cuttable and not operator.name.startswith("attribute "):  # x.grad_fn
+            rule = engine.rule_for(operator)
             plain = rule is None or isinstance(rule, PlainGradient)
             how = cut_by(operator.name, output, plain=plain)
             if how is not None:
-                cut = Cut(self.module_path(), operator.name, how)
+                cut = Cut(engine.module_path(), operator.name, how)
                 self._cuts[cut] = self._cuts.get(cut, 0) + 1
         return output
-
-    @property
-    def _closed(self) -> bool:
-        """Whether what runs now is not the model's own doing, or no longer seen."""
-        return (
-            bool(self._paused)
-            or self.backward
-            or any(
-                rule is not None and not rule.kinds and rule.inside == "constant"
-                for rule, _ in self._stack
-            )
-        )
 
     @property
     def cuts(self) -> tuple[Cut, ...]:
         """Where the model cut relevance off, each place once."""
         return tuple(replace(cut, calls=n) for cut, n in self._cuts.items())
+
+    def trace(
+        self, method: str, scores: Tensor, relevance: float, to_identifiers: float
+    ) -> Trace:
+        """Return the trace, after the backward pass.
+
+        Args:
+            method (str): its name.
+            scores (Tensor): what was explained; what started in its place, see
+                :attr:`Trace.score`.
+            relevance (float): what arrived.
+            to_identifiers (float): the part of it that arrived at integer inputs.
+        """
+        scores = scores.detach().double()
+        return Trace(
+            method=method,
+            score=float(scores.sum()),
+            relevance=relevance,
+            records=self.finished_records(to_identifiers),
+            cuts=self.cuts,
+            scale=float(scores.abs().sum()),
+        )
 
     def finished_records(self, to_identifiers: float) -> tuple[Record, ...]:
         """Return the records with their sums, after the backward pass.
@@ -291,10 +375,10 @@ class TracingEngine(Engine):
         Args:
             to_identifiers (float): the relevance that arrived at integer inputs.
         """
-        if self.identifiers.mixed:
+        if self.engine.identifiers.mixed:
             self._balance_identifiers(to_identifiers)
-        if self.beginning is not None:
-            self._constant_of_the_score(self.beginning)
+        if self.engine.beginning is not None:
+            self._constant_of_the_score(self.engine.beginning)
 
         def total(sums: dict[int, Tensor], index: int) -> float:
             return float(sums[index]) if index in sums else 0.0
@@ -342,7 +426,7 @@ class TracingEngine(Engine):
     ) -> None:
         """Record what did not pass a unit that relevance goes through."""
         index = len(self._records)
-        name = self.name_of(module)
+        name = self.engine.name_of(module)
         self._records.append(Record(index, name, "through", None, "selected", (), ()))
         with DisableTorchFunction():  # this is not the model's doing
             for sums, gradients in ((self._received, received), (self._passed, passed)):
@@ -354,164 +438,74 @@ class TracingEngine(Engine):
                     sums[index] = sums[index] + relevance.sum().cpu()
         self._constant[index] = self._received[index] - self._passed[index]
 
-    def apply(
-        self,
-        operator: Operator,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        relevant: int,
-    ) -> Any:
-        """Apply the rule between aliases of the inputs and a copy of the output."""
-        other = self.special(operator, args, kwargs)
-        if other is not NotImplemented:
-            return other
-        tensors = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
-        opened = operator.twin is not None and (
-            operator.rule is None or operator.asked_in_place(args, kwargs)
-        )
-        if opened and operator.rule is not None and not self.backward:
-            assert operator.twin is not None
-            return self.reenter(operator.twin, *args, **kwargs)
-        if self.backward or opened:
-            return super().apply(operator, args, kwargs, relevant)
-        if operator.in_place:
-            return self.in_place(operator, args, kwargs, relevant)
-        found = self.rule_for(operator)
-        rule = "none" if found is None else repr(found)
-        index = self._begin(operator.name, operator.kind, rule, tensors)
-        args, kwargs = self._watch_inputs(index, args, kwargs)
-        output = super().apply(operator, args, kwargs, relevant)
-        alone = None
-        if self._times_value:
-            alone = constant_part(operator, args, kwargs, output)
-            alone = self._of_zero(found, args, kwargs, output) or alone
-        # what is written into a view, or into an argument that came back, reaches it
-        given = {id(t) for t in tensors_in((args, kwargs))}
-        view = operator.kind == "structural" or id(output) in given
-        return self._watch_output(index, output, alone, view=view)
+    def apply(self, call: Applied, run: Run) -> Any:
+        """Measure at the aliases of the inputs and at the copy of the output."""
+        if call.ran_by_itself:
+            return self._apply_around(call, run)
+        tensors = relevant((call.args, call.kwargs))
+        index = self._begin(call, tensors)
+        for tensor in {id(t): t for t in tensors}.values():
+            self._measure(tensor, self._passed, index)
+        output = run(call.args, call.kwargs)
+        alone = self._constant_part(call, output)
+        return self._watch_output(index, call, output, alone)
 
-    def in_place(
-        self,
-        operator: Operator,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        relevant: int,
-    ) -> Any:
-        """Measure out of place, then write the result back."""
-        target, function = args[0], operator.out_of_place
-        if operator.name in _WRITES:
-            outcome = self._write(operator, args, kwargs, relevant)
-        elif isinstance(self.rule_for(operator), PlainGradient) and (
-            function is None or operator.name in _RESHAPE
-        ):  # moves values only
-            return operator.function(*args, **kwargs)
-        elif function is None:
-            return super().in_place(operator, args, kwargs, relevant)
-        else:
-            copied = self.tape.same(self.without_foreign(target).clone(), target)
-            outcome = self.reenter(function, copied, *args[1:], **kwargs)
-            self._outcome = self.tape.of(outcome)
-        base = target._base if target._is_view() else None
-        around = None if base is None or base.requires_grad else base
-        self.write_back(target, outcome)
-        if around is not None and self._times_value:
-            self._measure_around(operator, target, around)
-        return target
+    def _apply_around(self, call: Applied, run: Run) -> Any:
+        """Measure a module between the aliases that it was given and a copy."""
+        assert call.module is not None
+        tensors = relevant((call.args, call.kwargs))
+        index = self._begin(call, tensors)
+        output = run(call.args, call.kwargs)
+        given = relevant(call.args)
+        if len(given) < len(tensors):  # by keyword: no aliases
+            return output
+        for tensor in given:
+            self._measure(tensor, self._passed, index)
+        alone = self._module_alone(call.module, call.args, call.kwargs)
+        return self._watch_output(index, call, output, alone)
 
-    def _write(
-        self,
-        operator: Operator,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        relevant: int,
-    ) -> Any:
-        """Measure values written into a copy of the target, and return the copy."""
-        tensors = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
-        rule = repr(self.rule_for(operator))
-        index = self._begin(operator.name, operator.kind, rule, tensors)
-        args, kwargs = self._watch_inputs(index, args, kwargs)
-        outcome = args[0].clone()
-        super().apply(operator, (outcome, *args[1:]), kwargs, relevant)
-        alone = None
-        if self._times_value:
-            alone = [written_by_constants(operator, args, kwargs)]
-        return self._watch_output(index, outcome, alone)
+    def started(self, operator: Operator, output: Tensor) -> Tensor:
+        """Record the look-up of explained identifiers, which receive what arrives."""
+        if self.engine.identifiers.follows(output):  # not yet
+            return output
+        index = self._record(operator.name, "lookup", "to the identifiers", [])
+        watched: Tensor = self._watch_output(index, None, output.clone())
+        self._starts.add(index)
+        return watched
 
-    def _measure_around(self, operator: Operator, target: Tensor, base: Tensor) -> None:
+    def written(self, operator: Operator, target: Tensor, base: Tensor) -> None:
         """Record what constants around a view contribute, now that it was written."""
-        index = self._begin(operator.name, operator.kind, "around the view", [])
+        if not self._times_value:
+            return
+        index = self._record(operator.name, operator.kind, "around the view", [])
         around = base.detach().clone()
         offset = target.storage_offset() - base.storage_offset()
         around.as_strided(target.shape, target.stride(), offset).zero_()
         self._measure(base, self._received, index, around)
         self._measure(base, self._constant, index, around)
 
-    def started(self, operator: Operator, args: Any, output: Any) -> Any:
-        """Record the look-up of explained identifiers, which receive what arrives."""
-        if not isinstance(output, Tensor) or not output.requires_grad or self.backward:
-            return output
-        if self.identifiers.follows(output):  # not yet
-            return output
-        index = self._begin(operator.name, "lookup", "to the identifiers", [])
-        output = self._watch_output(index, output)
-        self._starts.add(index)
-        return output
+    def _constant_part(self, call: Applied, output: Any) -> list[Tensor] | None:
+        """Return what constants make of an output alone, None for nothing."""
+        if not self._times_value:
+            return None
+        args, kwargs = call.args, call.kwargs
+        if call.module is None and call.operator.in_place:  # into a copy of the target
+            return [written_by_constants(call.operator, args, kwargs)]
+        alone = self._of_zero(call, output)
+        if alone is None and call.module is None:
+            alone = constant_part(call.operator, args, kwargs, output)
+        return alone
 
-    def apply_to_module(
-        self, rule: Rule, module: nn.Module, args: Any, kwargs: Any, output: Any
-    ) -> Any:
-        """Measure a module that is treated as one operator."""
-        if self.backward:
-            return super().apply_to_module(rule, module, args, kwargs, output)
-        relevant = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
-        index = self._begin(type(module).__name__, None, repr(rule), relevant)
-        if rule.inside == "constant":
-            with DisableTorchFunction():
-                args, kwargs = self._watch_inputs(index, args, kwargs)
-            output = super().apply_to_module(rule, module, args, kwargs, output)
-            with DisableTorchFunction():
-                alone = self._of_zero(rule, args, kwargs, output)
-                return self._watch_output(index, output, alone)
-        # its own gradient, between the aliases that it was given and a copy
-        output = super().apply_to_module(rule, module, args, kwargs, output)
-        with DisableTorchFunction():
-            given = [t for t in tensors_in(args) if t.requires_grad]
-            if len(given) < len(relevant):  # by keyword: no aliases
-                return output
-            for tensor in given:
-                self._measure(tensor, self._passed, index)
-            alone = self._module_alone(module, args, kwargs)
-            return self._watch_output(index, output, alone)
-
-    def enter_module(self, module: nn.Module, args: tuple[Any, ...]) -> Any:
-        """Hand aliases to a module that keeps torch's gradient, to measure there."""
-        changed = super().enter_module(module, args)
-        rule = self._module_rules.get(id(module))
-        if rule is None or rule.inside != "gradient" or self._suspended != 1:
-            return changed
-
-        def alias(tensor: Tensor) -> Tensor:
-            if not tensor.requires_grad:
-                return tensor
-            twin: Tensor = self.tape.same(tensor.view_as(tensor), tensor)
-            return twin
-
-        with DisableTorchFunction():
-            return map_tensors(alias, args if changed is None else changed)
-
-    def _of_zero(
-        self, rule: Rule | None, args: Any, kwargs: Any, output: Any
-    ) -> list[Tensor] | None:
+    def _of_zero(self, call: Applied, output: Any) -> list[Tensor] | None:
         """Return what the identity rule cannot hand to an input that is 0."""
-        if not (isinstance(rule, Identity) and self._times_value):
+        if not isinstance(call.rule, Identity):
             return None
-        relevant = [t for t in tensors_in((args, kwargs)) if t.requires_grad]
-        if not relevant or relevant[0].shape != output.shape:
+        given = relevant((call.args, call.kwargs))
+        if not given or given[0].shape != output.shape:
             return None
-        note = self._note
-        at_zero = note.at_zero if isinstance(note, Activation) else 0.0
+        at_zero = call.note.at_zero if isinstance(call.note, Activation) else 0.0
         with torch.no_grad():
-            part = part_of_zero(relevant[0].detach(), output.detach(), at_zero)
+            part = part_of_zero(given[0].detach(), output.detach(), at_zero)
             return [part] if bool(part.any()) else None
 
     def _module_alone(
@@ -530,57 +524,37 @@ class TracingEngine(Engine):
             )
         return list(tensors_in(alone))
 
-    def _begin(
-        self, name: str, kind: str | None, rule: str, relevant: list[Tensor]
+    def _begin(self, call: Applied, tensors: list[Tensor]) -> int:
+        rule = "none" if call.rule is None else repr(call.rule)
+        return self._record(call.name, call.kind, rule, tensors)
+
+    def _record(
+        self, name: str, kind: str | None, rule: str, tensors: list[Tensor]
     ) -> int:
         index = len(self._records)
-        shapes = tuple(tuple(t.shape) for t in relevant)
+        shapes = tuple(tuple(t.shape) for t in tensors)
         self._records.append(
-            Record(index, self.module_path(), name, kind, rule, shapes, ())
+            Record(index, self.engine.module_path(), name, kind, rule, shapes, ())
         )
         return index
-
-    def _watch_inputs(
-        self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        aliases: dict[int, Tensor] = {}
-
-        def alias(tensor: Tensor) -> Tensor:
-            if not tensor.requires_grad:
-                return tensor
-            if id(tensor) not in aliases:
-                twin = self.tape.same(tensor.view_as(tensor), tensor)
-                aliases[id(tensor)] = twin
-                self._measure(twin, self._passed, index)
-            return aliases[id(tensor)]
-
-        return map_tensors(alias, args), map_tensors(alias, kwargs)
 
     def _watch_output(
         self,
         index: int,
+        call: Applied | None,
         output: Any,
         alone: list[Tensor] | None = None,
-        *,
-        view: bool = False,
     ) -> Any:
         """Measure what arrives at an output, and at what constants make of it alone."""
-        shapes: list[tuple[int, ...]] = []
-
-        def copy(tensor: Tensor) -> Tensor:
-            shapes.append(tuple(tensor.shape))
-            if not tensor.requires_grad:
-                return tensor
-            keep = view and tensor._is_view()  # writes into it reach its base
-            twin = tensor.view_as(tensor) if keep else tensor.clone()
-            self._measure(twin, self._received, index)
-            if alone is not None:
-                self._measure(twin, self._constant, index, alone[len(shapes) - 1])
-            return twin
-
-        output = map_tensors(copy, output)
-        if shapes and index < len(self._records):
-            self._records[index] = replace(self._records[index], output_shape=shapes[0])
+        tensors = list(tensors_in(output))
+        for place, tensor in enumerate(tensors):
+            if tensor.requires_grad:
+                self._measure(tensor, self._received, index)
+                if alone is not None:
+                    self._measure(tensor, self._constant, index, alone[place])
+        if tensors and index < len(self._records):
+            shape = tuple(tensors[0].shape)
+            self._records[index] = replace(self._records[index], output_shape=shape)
         return output
 
     def _measure(
@@ -591,70 +565,62 @@ class TracingEngine(Engine):
         part: Tensor | None = None,
     ) -> None:
         """Sum the relevance of a tensor, or of a part of its values, when it comes."""
-        value = tensor.detach().clone() if self._times_value else None
-        value = value if part is None else part
 
-        def add(gradient: Tensor | None) -> None:
-            if gradient is None:  # relevance went past it
-                return
-            relevance = gradient.conj() if gradient.is_complex() else gradient.double()
-            if value is not None:  # a masked -inf with no gradient has no relevance
-                relevance = torch.where(gradient == 0, 0.0, relevance * value)
-            total = relevance.sum().real.double()
+        def add(relevance: Tensor) -> None:
+            total = relevance.sum().double()
             sums[index] = sums[index] + total if index in sums else total
 
-        tensor.register_hook(add)
+        self.engine.hear(tensor, add, part)
 
 
-class BalancingEngine(TracingEngine):
+class Balancing(Tracing):
     """Measures only what constants contribute: the balance of a trace, in one record.
 
     What constants have no part in runs as it does without a trace. Only for tables
     whose gradients stand for R / x.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    hears: ClassVar[bool] = False
+
+    def begin(self, engine: ObservedEngine) -> None:
+        """Start with nothing."""
+        super().begin(engine)
         self._started: dict[int, Tensor] = {}
+        self._records = [Record(0, "", "constants", None, "absorbed", (), ())]
 
     def finished_records(self, to_identifiers: float) -> tuple[Record, ...]:
         """Return one record: what the constants of the model took."""
         taken = sum(float(part) for part in self._constant.values())
-        if self.identifiers.mixed:
+        if self.engine.identifiers.mixed:
             taken += sum(float(part) for part in self._started.values())
             taken -= to_identifiers
-        if self.beginning is not None:
-            taken += self.beginning.absorbed
+        if self.engine.beginning is not None:
+            taken += self.engine.beginning.absorbed
         record = Record(0, "", "constants", None, "absorbed", (), ())
         return (replace(record, received=taken, constant=taken),)
 
-    def started(self, operator: Operator, args: Any, output: Any) -> Any:
+    def started(self, operator: Operator, output: Tensor) -> Tensor:
         """Measure what arrives at the look-up of explained identifiers."""
-        read = isinstance(output, Tensor) and output.requires_grad
-        if read and not self.backward:
-            output = output.clone()
-            super()._measure(output, self._started, 0)
+        output = output.clone()
+        super()._measure(output, self._started, 0)
         return output
 
-    def _begin(self, *_: Any) -> int:
+    def _begin(self, call: Applied, tensors: list[Tensor]) -> int:
         return 0
 
-    def _watch_inputs(
-        self, index: int, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return args, kwargs
+    def _record(self, *_: Any) -> int:
+        return 0
 
     def _watch_output(
         self,
         index: int,
+        call: Applied | None,
         output: Any,
         alone: list[Tensor] | None = None,
-        *,
-        view: bool = False,
     ) -> Any:
-        if alone is None:
+        if alone is None or call is None:
             return output
-        return super()._watch_output(index, output, alone, view=view)
+        return super()._watch_output(index, call, copied(call, output), alone)
 
     def _measure(
         self,
@@ -667,7 +633,7 @@ class BalancingEngine(TracingEngine):
             super()._measure(tensor, sums, index, part)
 
 
-def balancing_engine(composite: Composite, **options: Any) -> TracingEngine:
-    """Return the cheapest engine that measures the balance under a table."""
+def balancing(composite: Composite) -> Tracing:
+    """Return the cheapest observer that measures the balance under a table."""
     carried = table_for(composite).composite.carries == "relevance"
-    return (TracingEngine if carried else BalancingEngine)(composite, **options)
+    return Tracing() if carried else Balancing()

@@ -32,8 +32,8 @@ from tests.helpers import Tiny, assert_same_state, state_of
 
 CLASSES = [
     cls
-    for cls in vars(captum_transformer_lrp).values()
-    if isinstance(cls, type)
+    for name in captum_transformer_lrp.__all__
+    if isinstance(cls := getattr(captum_transformer_lrp, name), type)
     and issubclass(cls, AttentionAttribution)
     and cls is not AttentionAttribution
 ]

@@ -44,8 +44,8 @@ from tests.helpers import assert_same_state, relative, state_of, tiny
 #: every public class that is made of a model (and, for some, a layer)
 PUBLIC: list[Any] = [
     value
-    for value in vars(captum_transformer_lrp).values()
-    if inspect.isclass(value)
+    for name in captum_transformer_lrp.__all__
+    if inspect.isclass(value := getattr(captum_transformer_lrp, name))
     and issubclass(value, Attribution)
     and value is not AttentionAttribution  # a base
     and value is not LLMTransformerLRP  # explains prompts: see tests/language

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from captum_transformer_lrp.propagation.attention_engine import AttentionEngine
 from captum_transformer_lrp.propagation.composites import (
     GRADIENT_X_INPUT,
     TRANSFORMER_ATTRIBUTION,
     Composite,
 )
+from captum_transformer_lrp.propagation.maps import AttentionMaps
+from captum_transformer_lrp.propagation.observers import ObservedEngine
 from captum_transformer_lrp.propagation.positions import Layout, Positions, merge
 
 EXAMPLES = 2
@@ -27,12 +28,13 @@ def read(
 ) -> tuple[Positions, list[Layout | None]]:
     x = x.clone().requires_grad_()
     alias = x.view_as(x)
-    engine = AttentionEngine(composite)
+    attention = AttentionMaps()
+    engine = ObservedEngine(composite, observers=[attention])
     engine.tape.start(x, alias)
     with engine:
         model(alias)
-    positions = Positions((m.tensor, m.transposed) for m in engine.maps)
-    return positions, [positions.of(m.tensor) for m in engine.maps]
+    positions = Positions((m.tensor, m.transposed) for m in attention.maps)
+    return positions, [positions.of(m.tensor) for m in attention.maps]
 
 
 # ---------------------------------------------------- models that attend within windows
@@ -194,11 +196,12 @@ def test_reading_leaves_the_graph_as_it_was() -> None:
     for reading in (False, True):
         x = picture().requires_grad_()
         alias = x.view_as(x)
-        engine = AttentionEngine(TRANSFORMER_ATTRIBUTION)
+        attention = AttentionMaps()
+        engine = ObservedEngine(TRANSFORMER_ATTRIBUTION, observers=[attention])
         engine.tape.start(x, alias)
         with engine:
             scores = model(alias)[:, 0]
-            maps = [m.tensor for m in engine.maps]
+            maps = [m.tensor for m in attention.maps]
             if reading:
                 Positions((m, False) for m in maps)
             for relevance in (False, True):

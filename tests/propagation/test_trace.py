@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-import captum_transformer_lrp as package
 from captum_transformer_lrp import (
     CPLRP,
     AttnLRP,
@@ -19,14 +18,13 @@ from captum_transformer_lrp import (
     rules,
 )
 from captum_transformer_lrp.attribution.single_pass import run_once
-from captum_transformer_lrp.errors import TraceError
 from captum_transformer_lrp.propagation import Call, Rule
-from captum_transformer_lrp.propagation.attention_engine import AttentionEngine
 from captum_transformer_lrp.propagation.composites import (
     GRADIENT_X_INPUT,
     TRANSFORMER_ATTRIBUTION,
 )
 from captum_transformer_lrp.propagation.gradients import scale_output_gradient
+from captum_transformer_lrp.propagation.maps import AttentionMaps
 from tests.helpers import Weighted, relative, tiny
 
 IDS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
@@ -188,12 +186,12 @@ def test_attention_maps_of_fused_attention() -> None:
         out = functional.scaled_dot_product_attention(q, k, v, is_causal=True)
         return out.sum((1, 2, 3))
 
+    attention = AttentionMaps()
     with run_once(
         fused, (q, k, v), None, composite=GRADIENT_X_INPUT, unknown=None,
-        make_engine=AttentionEngine,
+        observers=[attention],
     ) as (engine, _, output):  # fmt: skip
-        assert isinstance(engine, AttentionEngine)
-        (found,) = engine.maps
+        (found,) = attention.maps
         (gradient,) = engine.gradients(output, [found.tensor])
     assert not found.transposed and found.tensor.shape == (2, 4, 5, 5)
     scores = (q @ k.mT / 3**0.5).masked_fill(
@@ -543,17 +541,3 @@ def test_a_trace_and_the_map_agree_where_the_model_writes(
     assert trace.score == pytest.approx(float(model(x)[:, 0].sum().detach()))
     assert trace.relevance == pytest.approx(float(found.sum()), rel=1e-12)
     assert trace.conservation_error < 1e-12
-
-
-@pytest.mark.parametrize(
-    "method",
-    [
-        lambda model: package.OwenLRP(model, baseline=0.0, patch_size=2),
-        lambda model: package.ErasureLRP(model, baseline=0.0, patch_size=2),
-        lambda model: package.PositionalLRP(model),
-    ],
-)
-def test_a_method_of_several_passes_has_no_trace(method: Any) -> None:
-    """It would be that of another method."""
-    with pytest.raises(TraceError, match="has no trace"):
-        method(nn.Linear(3, 2)).trace(torch.ones(1, 3), target=0)

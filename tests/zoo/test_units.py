@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from captum_transformer_lrp import CPLRP, LayerCPLRP, units
 from captum_transformer_lrp.attribution.single_pass import run_once
 from captum_transformer_lrp.propagation import GRADIENT_X_INPUT
-from captum_transformer_lrp.propagation.attention_engine import AttentionEngine
+from captum_transformer_lrp.propagation.maps import AttentionMaps
 from tests.helpers import relative
 from tests.zoo.test_families import IDS, hugging_face
 
@@ -60,6 +60,7 @@ def assert_slices_are_heads(model: nn.Module, heads: units.Heads, x: Tensor) -> 
     handle = heads.module.register_forward_pre_hook(
         lambda _, args: seen.append(args[0])
     )
+    attention = AttentionMaps()
     try:
         with run_once(
             model,
@@ -67,12 +68,11 @@ def assert_slices_are_heads(model: nn.Module, heads: units.Heads, x: Tensor) -> 
             None,
             composite=GRADIENT_X_INPUT,
             unknown="gradient",
-            make_engine=AttentionEngine,
-        ) as (engine, _, _):
-            assert isinstance(engine, AttentionEngine)
+            observers=[attention],
+        ):
             (pattern,) = [
                 m.tensor
-                for m in engine.maps
+                for m in attention.maps
                 if m.module
                 and torch.autograd.grad(
                     seen[0].sum(), m.tensor, retain_graph=True, allow_unused=True

@@ -1,4 +1,4 @@
-"""An engine that sees the attention maps of a model where its operators make them."""
+"""An observer that sees attention maps where the operators of a model make them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from torch import Tensor
 from .._torch import DisableTorchFunction
 from .call import tensors_in
 from .decompositions import scaled_dot_product_attention
-from .engine import Engine
 from .gates import MATRIX_PRODUCTS, attention_behind
+from .observers import Applied, ObservedEngine, Observer, Run
 from .streams import KEYS_ALONE, start_of
 from .table import Operator
 from .tape import Made
@@ -35,8 +35,8 @@ class AttentionMap(NamedTuple):
     transposed: bool
 
 
-class AttentionEngine(Engine):
-    """Records every attention map; arguments as for :class:`~.engine.Engine`.
+class AttentionMaps(Observer):
+    """Records every attention map.
 
     A map is a factor of a matrix product that comes out of a softmax. Fused attention
     is taken apart for it. Maps that depend on no explained input (a decoder's learned
@@ -44,59 +44,53 @@ class AttentionEngine(Engine):
 
     Attributes:
         maps (list of AttentionMap): in order of execution.
+        starts (list of Tensor): the leaves that stand for maps of constants.
         grids (dict): for the record that a stream starts from, the spatial shape that
             convolutions had given it before the first map.
     """
 
-    measures: ClassVar[bool] = True
+    hears: ClassVar[bool] = False
     starts_at: ClassVar[frozenset[str]] = frozenset({"softmax", "attention"})
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    def begin(self, engine: ObservedEngine) -> None:
+        """Start without maps."""
+        super().begin(engine)
         self.maps: list[AttentionMap] = []
         self.starts: list[Tensor] = []
         self.grids: dict[Made, tuple[int, ...]] = {}
 
-    def apply(
-        self,
-        operator: Operator,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        relevant: int,
-    ) -> Any:
-        """Apply the rule of an operator; look for attention maps."""
+    def opens(self, operator: Operator) -> Callable[..., Any] | None:
+        """Take attention apart, and functions that may contain it."""
         if operator.kind == "attention":
-            return self.reenter(scaled_dot_product_attention, *args, **kwargs)
-        other = self.special(operator, args, kwargs)
-        if other is not NotImplemented:
-            return other
-        if operator.kind is None and operator.twin is not None:
-            return self.reenter(operator.twin, *args, **kwargs)
-        if operator.kind == "softmax" and not relevant:
-            return self._start(operator, operator.function(*args, **kwargs))
-        if operator.kind != "product" or self.backward:
-            return super().apply(operator, args, kwargs, relevant)
-        output = super().apply(
-            operator, self._record_maps(operator, args), kwargs, relevant
-        )
-        if operator.name.startswith("conv") and not self.maps and output.requires_grad:
+            return scaled_dot_product_attention
+        return operator.twin if operator.kind is None else None
+
+    def apply(self, call: Applied, run: Run) -> Any:
+        """Apply the rule of an operator; look for attention maps."""
+        args, kwargs = call.args, call.kwargs
+        if not call.relevant:
+            return self._start(call.operator, run(args, kwargs))
+        if call.kind != "product":
+            return run(args, kwargs)
+        output = run(self._record_maps(call.operator, args), kwargs)
+        if call.name.startswith("conv") and not self.maps and output.requires_grad:
             (made, *_) = filter(None, map(self._relevant, tensors_in((args, kwargs))))
             self.grids[start_of(made)] = tuple(output.shape[2:])
-        if relevant == 1 and operator.name in MATRIX_PRODUCTS:
+        if call.relevant == 1 and call.name in MATRIX_PRODUCTS:
             *_, last = tensors_in(args)
             if last.requires_grad:
-                self._note = self._note or KEYS_ALONE
+                call.note = call.note or KEYS_ALONE
         return output
 
     def _relevant(self, tensor: Tensor) -> Made | None:
-        return self.tape.of(tensor) if tensor.requires_grad else None
+        return self.engine.tape.of(tensor) if tensor.requires_grad else None
 
     def _start(self, operator: Operator, pattern: Tensor) -> Tensor:
         with DisableTorchFunction():
             self.starts.append(pattern.requires_grad_())
             with torch.enable_grad():
                 copy = pattern.clone()
-            self.tape.start(pattern, copy, operator)
+            self.engine.tape.start(pattern, copy, operator)
             return copy
 
     def _record_maps(
@@ -111,12 +105,12 @@ class AttentionEngine(Engine):
                 isinstance(factor, Tensor)
                 and factor.requires_grad
                 and factor.dim() >= 3
-                and (made := self.tape.of(factor)) is not None
+                and (made := self.engine.tape.of(factor)) is not None
                 and attention_behind(made)
             ):
-                factor = self.tape.same(factor.view_as(factor), factor)
+                factor = self.engine.tape.same(factor.view_as(factor), factor)
                 self.maps.append(
-                    AttentionMap(self.module_path(), factor, made, transposed)
+                    AttentionMap(self.engine.module_path(), factor, made, transposed)
                 )
                 return (*args[:place], factor, *args[place + 1 :])
         return args
