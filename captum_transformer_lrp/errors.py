@@ -19,6 +19,10 @@ class InputError(LRPError, ValueError):
     """The inputs cannot be explained as they are (empty, NaN, dtype, device, keys)."""
 
 
+class ArgumentError(LRPError, TypeError):
+    """A method was called with an argument that it does not take."""
+
+
 class TargetError(LRPError, ValueError, AssertionError):
     """The target does not select one score per example of the model's output."""
 

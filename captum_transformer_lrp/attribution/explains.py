@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from .._torch import DisableTorchFunction
-from ..errors import InputError, NotFiniteWarning
+from ..errors import NotFiniteWarning
 from ..propagation.installed import AsBefore, thread
+from .arguments import Taken
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -24,14 +25,14 @@ def explains(method: Method) -> Method:
 
     Whatever a run installs is taken back (:class:`.AsBefore`), and relevance that is
     not finite is not returned without a word, a :class:`.NotFiniteWarning`: one, where
-    a method asks another. What is returned is detached: ``create_graph=True`` is
-    refused by name.
+    a method asks another. Arguments that it does not take are answered with what to
+    write instead (:mod:`.arguments`).
     """
+    taken = Taken(method)
 
     @functools.wraps(method)
     def explained(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if kwargs.pop("create_graph", False):
-            raise _no_graph(self)
+        taken.check(self, args, kwargs)
         outer = getattr(thread, "method", None)
         with AsBefore():
             try:
@@ -44,18 +45,6 @@ def explains(method: Method) -> Method:
             return found
 
     return explained  # type: ignore[return-value]
-
-
-def _no_graph(method: Any) -> InputError:
-    return InputError(
-        f"{type(method).__name__} was asked for create_graph=True; expected a call "
-        "without it: what is returned has no graph and cannot be differentiated. "
-        "Parameters are constants while rules run, and the factors of the rules have "
-        "no derivative. "
-        "To train on an explanation take one that torch differentiates, such as "
-        "gradient x input: `x * torch.autograd.grad(model(x)[:, target].sum(), x, "
-        "create_graph=True)[0]`, with x.requires_grad_()."
-    )
 
 
 def _warn_if_not_finite(method: Any, found: Any) -> None:

@@ -181,8 +181,9 @@ class TransformerLRP(Named, GradientAttribution):
 
         Raises:
             InputError: if an input is empty, not finite, or of a dtype or device that
-                does not fit; and for ``create_graph=True``, since relevance cannot be
-                differentiated itself.
+                does not fit.
+            ArgumentError: for an argument of other attributors (``baselines=``), and
+                for ``create_graph=True``, since relevance cannot be differentiated.
             TargetError: if the target does not select one score per example.
             OutputError: if the model returned no finite scores.
             UnknownOperatorError: if a differentiable operator has no rule.

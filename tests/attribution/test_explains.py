@@ -245,12 +245,44 @@ def test_relevance_that_is_differentiated_is_refused_by_name(way: str) -> None:
     cls: Any = {**METHODS, **BASELINES}[way]
     replaces = way in BASELINES or "tokenizer" in cls.description.needs
     explainer = cls(tiny(), **({"baseline": 0} if replaces else {}))
-    with pytest.raises(
-        errors.InputError, match=f"{cls.__name__} was asked for create_"
-    ):
+    asked = f"{cls.__name__} was called with create_graph="
+    with pytest.raises(errors.ArgumentError, match=asked):
         explainer.attribute(IDS, target=1, create_graph=True)
     scores = explainer.attribute(IDS, target=1, create_graph=False)
     assert not scores.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"baselines": 0}, "needs neither a baseline .* captum.attr.IntegratedGradie"),
+        ({"n_steps": 50, "target": 1}, "AttnLRP was called with n_steps="),
+        ({"nt_samples": 4}, "NoiseTunnel"),
+        ({"strides": (2, 2)}, "captum.attr.Occlusion"),
+        ({"abs": True}, r"take \.abs\(\)"),
+        ({"tarjet": 1}, "does not take. Did you mean 'target'"),
+    ],
+)
+def test_arguments_of_other_attributors(given: dict[str, Any], message: str) -> None:
+    explainer = package.AttnLRP(tiny())
+    with pytest.raises(errors.ArgumentError, match=message):
+        explainer.attribute(IDS, **given)
+    with pytest.raises(TypeError):
+        explainer.attribute(IDS, **given)
+
+
+def test_arguments_that_ask_for_nothing() -> None:
+    explainer = package.AttnLRP(tiny())
+    expected = explainer.attribute(IDS, target=1)
+    found = explainer.attribute(IDS, target=1, baselines=None, abs=False)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("baseline", [X * 0, (X * 0,), [X * 0]])
+def test_a_baseline_in_the_place_of_the_target(baseline: Any) -> None:
+    for cls in (package.AttnLRP, package.GradientXInput):
+        with pytest.raises(errors.TargetError, match=r"shape \(.*A baseline, which"):
+            cls(root(Root)).attribute(X, baseline, 1)
 
 
 def test_what_to_differentiate_instead() -> None:
@@ -258,7 +290,7 @@ def test_what_to_differentiate_instead() -> None:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(5, 6), nn.GELU(), nn.Linear(6, 3)).double()
     weight, target = model[0].weight, 1
-    with pytest.raises(errors.InputError) as caught:
+    with pytest.raises(errors.ArgumentError) as caught:
         attribution.AttnLRP(model).attribute(X, target=1, create_graph=True)
     line = re.search("`(x .*?)`", str(caught.value))
     assert line is not None

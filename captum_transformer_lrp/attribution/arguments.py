@@ -1,0 +1,108 @@
+"""Arguments that a method does not take, and what to write instead.
+
+Who comes from another attributor of Captum passes what that one takes: a baseline, the
+steps of a path. The answer says in one sentence where it belongs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ..errors import ArgumentError, TargetError, suggestion
+
+_NO_PATH = (
+    "It needs neither a baseline nor a path from one: leave it out. For a method with "
+    "a path use captum.attr.IntegratedGradients."
+)
+_NOISE = (
+    "Noise is added by a wrapper: captum.attr.NoiseTunnel(method).attribute(inputs, "
+    "nt_samples=..., stdevs=...)."
+)
+_PERTURBED = "It perturbs nothing: leave it out, or use captum.attr.Occlusion."
+#: keyword of other attributors -> what to do
+INSTEAD = {
+    "baselines": _NO_PATH,
+    "n_steps": _NO_PATH,
+    "internal_batch_size": _NO_PATH,
+    "method": _NO_PATH,
+    "n_samples": _NOISE,
+    "nt_type": _NOISE,
+    "nt_samples": _NOISE,
+    "nt_samples_batch_size": _NOISE,
+    "stdevs": _NOISE,
+    "draw_baseline_from_distrib": _NOISE,
+    "perturbations_per_eval": _PERTURBED,
+    "sliding_window_shapes": _PERTURBED,
+    "strides": _PERTURBED,
+    "show_progress": "It has no progress to show: leave it out.",
+    "abs": "Its scores have signs: take .abs() of what it returns.",
+    "feature_mask": "It scores single elements: sum them over each feature.",
+    "relu_attributions": "Its scores have signs: take .relu() of what it returns.",
+    "grad_kwargs": "The rules decide what goes back: leave it out.",
+    "custom_attribution_func": "The rules decide what goes back: leave it out.",
+    "return_convergence_delta": "Its scores do not add up to the model's score.",
+    "create_graph": (
+        "What it returns has no graph and cannot be differentiated: parameters are "
+        "constants while rules run, and the factors of the rules have no derivative. "
+        "To train on an explanation take one that torch differentiates, such as "
+        "gradient x input: `x * torch.autograd.grad(model(x)[:, target].sum(), x, "
+        "create_graph=True)[0]`, with x.requires_grad_()."
+    ),
+}
+
+
+class Taken:
+    """The arguments that a method takes.
+
+    Args:
+        method (Callable): with ``self`` as its first parameter.
+    """
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        parameters = list(inspect.signature(method).parameters.values())[1:]
+        self.names = [p.name for p in parameters]
+        self.any = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        self.target_second = self.names[1:2] == ["target"]
+
+    def check(self, method: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Raise for what the method does not take; drop what says no (``False``).
+
+        Raises:
+            ArgumentError: for a keyword.
+            TargetError: for a baseline in the place of the target.
+        """
+        for name in list(kwargs):
+            if name not in self.names and not self.any:
+                instead = INSTEAD.get(name)
+                if instead is not None and (
+                    kwargs[name] is None or kwargs[name] is False
+                ):
+                    del kwargs[name]
+                    continue
+                known = suggestion(name, self.names)
+                raise ArgumentError(
+                    f"{type(method).__name__} was called with {name}=, which it does "
+                    f"not take.{known if instead is None else f' {instead}'}"
+                )
+        if self.target_second:
+            _check_target(args[1] if len(args) > 1 else kwargs.get("target"))
+
+
+def _check_target(target: Any) -> None:
+    """Raise TargetError for numbers in the form of inputs: it is a baseline."""
+    if isinstance(target, Mapping):
+        target = tuple(target.values())
+    first = target[0] if isinstance(target, (tuple, list)) and target else target
+    if isinstance(first, Tensor) and first.is_floating_point():
+        raise TargetError(
+            f"target is a tensor of {first.dtype} and shape {tuple(first.shape)}; "
+            "expected an index of a class, or one for each example. A baseline, which "
+            "other attributors take here, is not needed: attribute(inputs, target=...)."
+        )
+
+
+__all__ = ["INSTEAD", "Taken"]
