@@ -174,7 +174,7 @@ class Trace:
         Args:
             what (str): the record's operator.
             how (str): its rule.
-            received (float): what arrived, a part of :attr:`relevance`.
+            received (float): what arrived, a part of ``relevance``.
             passed (float): what it counts for.
             constant (float): what of it belongs to nothing that is explained.
         """
