@@ -27,14 +27,16 @@ if TYPE_CHECKING:
     from .visualization.states import KeptMap, KeptTable
 
 PROGRAM = "captum-transformer-lrp"
+#: no file has a longer name
+_LONGEST_PATH = 4096
 
 _EPILOG = """\
 examples:
-  %(prog)s explain --text "A warm and funny film."
-  %(prog)s explain --text "A dull film." --target positive --output report.html
-  %(prog)s explain --image ship.jpg --model vit_small_patch16_224 --output ship.png
-  %(prog)s explain --text @sentences.txt --model ./my-model --output all.json
-  %(prog)s explain --image ship.jpg --method chefer --output ship.html
+  %(prog)s explain "A warm and funny film."
+  %(prog)s explain "A dull film." --target positive --output report.html
+  %(prog)s explain ship.jpg --model vit_small_patch16_224 --output ship.png
+  %(prog)s explain reviews.csv --model ./my-model --output all.json
+  %(prog)s explain pictures/ --method chefer --output pictures.html
   %(prog)s compare --text "A dull film." --methods attnlrp,saliency --output c.html
   %(prog)s check ./my-model --text "A warm and funny film."
   %(prog)s diffmask fit --data sentences.txt --output masks
@@ -67,6 +69,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         *int*: The exit code.
     """
     parser = _parser()
+    if not (sys.argv[1:] if arguments is None else arguments):
+        parser.print_help()
+        return 0
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal without, say, Chinese
     try:
@@ -144,20 +149,26 @@ def _parser() -> argparse.ArgumentParser:
         description="Explain a prediction for texts or a picture.",
     )
     explain.set_defaults(run=_explain)
-    given = explain.add_mutually_exclusive_group(required=True)
+    explain.add_argument(
+        "given",
+        nargs="*",
+        metavar="INPUT",
+        help="a text; a file of texts: one per line, or .csv, .tsv, .jsonl, .parquet; "
+        "a picture; or a folder of pictures",
+    )
+    given = explain.add_mutually_exclusive_group()
     given.add_argument(
         "--text",
         action="append",
-        help="the text; may be repeated; @FILE reads the texts of a file: one per "
-        "line, or .csv, .tsv, .jsonl, .parquet; @@ stands for a text that starts "
-        "with @",
+        help="the text; may be repeated; @FILE reads the texts of a file, and @@ "
+        "stands for a text that starts with @",
     )
     given.add_argument(
         "--image",
         type=Path,
         action="append",
         metavar="FILE",
-        help="the picture; may be repeated",
+        help="the picture, or a folder of pictures; may be repeated",
     )
     _add_text_column(explain)
     explain.add_argument(
@@ -214,7 +225,7 @@ def _add_common(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--model",
         metavar="NAME_OR_FOLDER",
-        help="a Hugging Face or timm name, or a local folder (default: built-in model)",
+        help="a Hugging Face or timm name, a local folder, or 'built-in' (the default)",
     )
     command.add_argument(
         "--target",
@@ -269,7 +280,7 @@ def _add_check(commands: Any) -> None:
     check.add_argument(
         "model",
         metavar="MODEL",
-        help="a Hugging Face or timm name, or a local folder",
+        help="a Hugging Face or timm name, a local folder, or 'built-in'",
     )
     check.add_argument("--text", help="what the model reads (default: a sentence)")
     check.add_argument(
@@ -398,7 +409,7 @@ def _add_diffmask(commands: Any) -> None:
     fit.add_argument(
         "--model",
         metavar="NAME_OR_FOLDER",
-        help="a Hugging Face name or a local folder (default: built-in model)",
+        help="a Hugging Face name, a local folder, or 'built-in' (the default)",
     )
     fit.add_argument(
         "--data",
@@ -601,19 +612,17 @@ def _explain(options: argparse.Namespace) -> None:
     if options.output is not None:
         check_suffix(options.output)
         _check_folder(options.output)
-    if options.text is None and options.text_column is not None:
-        raise InputError("--text-column belongs to a table: --text @FILE")
+    texts, images = _inputs(options)
     console = _console(color=not options.no_color)
-    common: dict[str, Any] = {
-        "model": options.model,
-        "method": options.method,
-        "target": _target(options.target),
-        "device": options.device,
-    }
-    found: list[Explanation] = (
-        list(explain(image=options.image, **common))
-        if options.text is None
-        else list(explain(_texts(options.text, options.text_column), **common))
+    given: dict[str, Any] = {"image": images} if images else {"text": texts}
+    found: list[Explanation] = list(
+        explain(
+            **given,
+            model=options.model,
+            method=options.method,
+            target=_target(options.target),
+            device=options.device,
+        )
     )
     for number, explanation in enumerate(found):
         if number:
@@ -733,6 +742,32 @@ def _demo(options: argparse.Namespace) -> None:
     print(f"Open  {folder / 'index.html'}")
 
 
+def _inputs(options: argparse.Namespace) -> tuple[list[str], list[Path]]:
+    """Return the texts or the pictures that ``explain`` was given."""
+    from .models.pictures import is_picture, pictures_in
+
+    texts: list[str] = list(options.text or ())
+    images: list[Path] = list(options.image or ())
+    for given in options.given:
+        path = Path(given)
+        named = len(given) <= _LONGEST_PATH and path.exists()
+        if named and (path.is_dir() or is_picture(path)):
+            images.append(path)
+        else:
+            texts.append(f"@{given}" if named else given)
+    if texts and images:
+        raise InputError("explain takes texts or pictures, and was given both")
+    if not texts and not images:
+        raise InputError(
+            'expected a text, a file of texts or a picture, got none: explain "A warm '
+            'and funny film."'
+        )
+    if images and options.text_column is not None:
+        raise InputError("--text-column belongs to a table of texts")
+    expanded = [pictures_in(p) if p.is_dir() else [p] for p in images]
+    return _texts(texts, options.text_column), [p for each in expanded for p in each]
+
+
 def _texts(given: Sequence[str], column: str | None = None) -> list[str]:
     """Return the texts that ``--text`` names, reading ``@FILE``."""
     texts: list[str] = []
@@ -746,7 +781,7 @@ def _texts(given: Sequence[str], column: str | None = None) -> list[str]:
         else:
             texts.append(text)
     if column is not None and not read:
-        raise InputError("--text-column belongs to a table: --text @FILE")
+        raise InputError("--text-column belongs to a table of texts")
     return texts
 
 
@@ -776,9 +811,14 @@ def _one_text(given: str) -> str:
 
 
 def _check_folder(path: Path) -> None:
-    """Raise unless a file can stand at this path."""
-    if not path.resolve().parent.is_dir():
+    """Raise unless a file can be written at this path; now, not after the work."""
+    folder = path.resolve().parent
+    if not folder.is_dir():
         raise InputError(f"there is no folder {str(path.parent)!r}")
+    if path.is_dir():
+        raise InputError(f"{str(path)!r} is a folder; expected a file")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"nothing can be written into the folder {str(folder)!r}")
 
 
 def _target(given: str | None) -> int | str | None:

@@ -96,6 +96,56 @@ def test_texts_from_a_table(capsys, text_folder, tmp_path):
     assert "belongs to a table" in fails(capsys, *plain)
 
 
+def test_explain_what_is_given_without_an_option(
+    capsys, text_folder, image_folder, tmp_path
+):
+    pytest.importorskip("rich")
+    report = tmp_path / "a.json"
+    model = ["--model", text_folder, "--output", str(report)]
+    lines = tmp_path / "texts.txt"
+    lines.write_text("dull\n")
+    assert main(["explain", "a warm film", str(lines), "@@you", *model]) == 0
+    found = json.loads(report.read_text("utf-8"))
+    assert [e["text"] for e in found] == ["a warm film", "dull", "@you"]
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("b.png", "a.PNG"):
+        draw_ship(32).save(folder / name)
+    (folder / "notes.txt").write_text("no picture")
+    model = ["--model", image_folder, "--output", str(report)]
+    for given in ([str(folder)], ["--image", str(folder)], [str(folder / "b.png")] * 2):
+        assert main(["explain", *given, *model]) == 0
+        assert len(json.loads(report.read_text("utf-8"))) == 2
+    capsys.readouterr()
+    (tmp_path / "empty").mkdir()
+    nothing = fails(capsys, "explain", str(tmp_path / "empty"), *model)
+    assert "holds no picture" in nothing
+    (tmp_path / "a.png").mkdir()
+    output = ["--output", str(tmp_path / "a.png")]
+    assert "is a folder; expected a file" in fails(capsys, "explain", "a", *output)
+
+
+@pytest.mark.parametrize("command", ["explain", "compare", "check"])
+def test_the_built_in_models_have_a_name(capsys, tmp_path, command):
+    pytest.importorskip("rich")
+    pytest.importorskip("transformers")
+    pytest.importorskip("timm")
+    text = "A warm film."
+    if command == "check":
+        assert main(["check", "built-in", "--text", text]) == 0
+        return
+    assert main([command, "--text", text, "--model", "built-in"]) == 0
+    draw_ship(32).save(tmp_path / "ship.png")
+    picture = ["--image", str(tmp_path / "ship.png")]
+    assert main([command, *picture, "--model", "built-in"]) == 0
+    assert "ship" in capsys.readouterr().out
+
+
+def test_no_command_prints_the_help(capsys):
+    assert main([]) == 0
+    assert "examples:" in capsys.readouterr().out
+
+
 def test_compare_reads_the_file_and_not_its_name(capsys, text_folder, tmp_path):
     pytest.importorskip("rich")
     file = tmp_path / "texts.txt"
@@ -229,12 +279,13 @@ def save_convolutional_network(folder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the following arguments are required: command"),
         (["explane"], "invalid choice: 'explane'. Did you mean 'explain'? (see"),
         (["nothing-like-it"], "(choose from 'explain', 'compare'"),
-        (["explain", "--text", "a", "--modle", "b"], "--modle b. Did you mean '--mo"),
+        (["explain", "--text", "a", "--modle", "b"], "--modle. Did you mean '--mo"),
         (["diffmask", "fti"], "Did you mean 'fit'? (see captum-transformer-lrp dif"),
-        (["explain"], "one of the arguments --text --image is required"),
+        (["explain"], "expected a text, a file of texts or a picture, got none"),
+        (["explain", "a", "--image", "b"], "texts or pictures, and was given both"),
+        (["explain", "a", "--text-column", "text"], "belongs to a table of texts"),
         (["explain", "--text", "a", "--image", "b"], "not allowed with argument"),
         (["explain", "--text", "a", "--top", "-1"], "argument --top: expected 0 or"),
         (["explain", "--text", "a", "--top", "x"], "argument --top: invalid"),

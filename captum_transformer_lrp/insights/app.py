@@ -24,8 +24,6 @@ from .predictions import Predictions
 from .server import HOST, PORT, Server
 from .view import LABEL, PREDICTION, Reader
 
-BUILT_IN = "built-in"
-
 
 class App:
     """A browser of a model's predictions on a data set, with their explanations.
@@ -299,8 +297,7 @@ def _load(
         raise InputError(
             f"the data are of kind {kind!r}, and the model is a {type(model).__name__}"
         )
-    named = None if isinstance(model, str) and model == BUILT_IN else model
     explainer = Explainer(
-        named, tokenizer=tokenizer, transform=transform, device=device
+        model, tokenizer=tokenizer, transform=transform, device=device
     )
     return explainer.text_model if of_text else explainer.image_model

@@ -14,16 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InputError
+from ..models.pictures import is_picture, no_picture_in
 from ..models.texts import Texts, is_table, read_texts
 from .uploads import open_bounded
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-#: what a folder of pictures is searched for, as torchvision's ImageFolder does
-PICTURE_SUFFIXES = frozenset(
-    ".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split()
-)
 #: how many examples are looked at, if nothing else is said
 LIMIT = 2000
 
@@ -185,17 +182,14 @@ def _read_folder(folder: Path, limit: int) -> Data:
                 outside += 1  # os.walk does not follow it
         for name in files:
             path = Path(place) / name
-            if name.startswith(".") or path.suffix.lower() not in PICTURE_SUFFIXES:
+            if name.startswith(".") or not is_picture(path):
                 continue
             if _is_inside(path, root):
                 found.append(path)
             else:
                 outside += 1
     if not found:
-        raise InputError(
-            f"the folder {str(folder)!r} holds no picture "
-            f"({', '.join(sorted(PICTURE_SUFFIXES))})"
-        )
+        raise no_picture_in(folder)
     examples = [
         Example(
             number=number,
@@ -219,7 +213,7 @@ def _is_inside(path: Path, root: Path) -> bool:
 def _read_file(
     path: Path, text_column: str | None, label_column: str | None, limit: int
 ) -> Data:
-    if path.suffix.lower() in PICTURE_SUFFIXES:
+    if is_picture(path):
         raise InputError(
             f"{path.name!r} is one picture; expected a folder of pictures, or a file "
             "of texts"

@@ -61,7 +61,7 @@ def load_any_model(
 
     Args:
         name (str or Path): a folder written by ``save_pretrained`` or timm, a timm
-            name, or a name on the Hugging Face hub.
+            name, a name on the Hugging Face hub, or ``"built-in"``.
         text (str, optional): what a model of texts reads. Default: a sentence
         image (str or Path, optional): what a model of pictures sees. Default: a ship,
             drawn
@@ -75,7 +75,8 @@ def load_any_model(
         LoadingError: nothing is found, or the model takes neither texts nor pictures.
         InputError: a picture is given to a model of texts, or the other way round.
     """
-    shown, source = _resolve(name, built_in="")
+    kind = "text" if image is None else "image"
+    shown, source = _resolve(name, built_in=f"{kind}-classifier")
     if _is_timm(source):
         if text is not None:
             raise InputError(

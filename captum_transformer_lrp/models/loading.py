@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from ..errors import LRPError
 from .packages import require
 
+#: the name of the models that come with the package
+BUILT_IN = "built-in"
 _BUILT_IN = Path(__file__).parent / "built_in"
 
 Task = Literal["sequence-classification", "causal-language-model"]
@@ -104,8 +106,8 @@ def load_text_model(
     Args:
         name (str, optional): A name on the Hugging Face hub
             (``"distilbert-base-uncased-finetuned-sst-2-english"``), or a folder written
-            by ``save_pretrained``. None is the built-in classifier of sentiment.
-            Default: None
+            by ``save_pretrained``. ``"built-in"`` or None is the built-in classifier
+            of sentiment. Default: None
         device (str, optional): Where to put the model. Default: None, the CPU
 
     Returns:
@@ -149,7 +151,8 @@ def load_image_model(
             Hugging Face hub (``"google/vit-base-patch16-224"``; ``"timm/..."`` and
             ``"hf-hub:..."`` go through timm), a folder written by ``save_pretrained``,
             or a timm folder (``config.json`` with ``"architecture"``, also as
-            ``"local-dir:..."``). None is the built-in classifier. Default: None
+            ``"local-dir:..."``). ``"built-in"`` or None is the built-in classifier.
+            Default: None
         device (str, optional): Where to put the model. Default: None, the CPU
 
     Returns:
@@ -279,7 +282,7 @@ def image_model(
 
 def _resolve(name: str | Path | None, *, built_in: str) -> tuple[str, str]:
     """Return the name to show and the name or folder to load from."""
-    if name is None:
+    if name is None or str(name) == BUILT_IN:
         if not (_BUILT_IN / built_in / "config.json").is_file():
             raise LoadingError(
                 f"this installation lacks the built-in {built_in}: reinstall "

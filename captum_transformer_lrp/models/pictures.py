@@ -1,11 +1,44 @@
-"""A picture for the demo, drawn here so that it belongs to nobody."""
+"""Which files are pictures; and one for the demo, drawn so that it is nobody's."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from ..errors import InputError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+#: what a folder of pictures is searched for, as torchvision's ImageFolder does
+PICTURE_SUFFIXES = frozenset(
+    ".bmp .gif .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split()
+)
+
+
+def is_picture(path: Path) -> bool:
+    """Whether a file is a picture, by its name."""
+    return path.suffix.lower() in PICTURE_SUFFIXES
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Return the pictures in a folder, by name; not those in folders within it.
+
+    Raises:
+        InputError: There is none.
+    """
+    found = sorted(path for path in folder.iterdir() if is_picture(path))
+    if not found:
+        raise no_picture_in(folder)
+    return found
+
+
+def no_picture_in(folder: Path) -> InputError:
+    """Return the error for a folder without pictures."""
+    return InputError(
+        f"the folder {str(folder)!r} holds no picture "
+        f"({', '.join(sorted(PICTURE_SUFFIXES))})"
+    )
 
 
 def draw_ship(size: int = 256) -> Image:
