@@ -42,6 +42,7 @@ from .models.loading import (
 from .models.prediction import (
     class_target,
     image_score,
+    note_on_spelling,
     select_logits,
     text_score,
     token_target,
@@ -355,12 +356,15 @@ class Explainer:
             for row, (text, encoding) in enumerate(zip(chosen, encoded, strict=True)):
                 values = found.scores[row, : len(encoding.pieces)].numpy()
                 delta = None if found.delta is None else float(found.delta[row])
+                notes = encoding.notes
+                if generates:
+                    notes += note_on_spelling(source, target, indices[row], logits[row])
                 yield TextExplanation(
                     model=source.name,
                     prediction=text_score(source, logits[row], best[row]),
                     target=text_score(source, logits[row], indices[row]),
                     scores=_finite(values, attributor),
-                    notes=encoding.notes + notes_on(attributor, values, delta),
+                    notes=notes + notes_on(attributor, values, delta),
                     **meaning_of(attributor, source.module),
                     convergence_delta=delta,
                     text=text,

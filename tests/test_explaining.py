@@ -215,6 +215,24 @@ def test_a_token_as_target(language_source):
         explain("the best", model=language_source, target=10**6)
 
 
+def test_the_likelier_spelling_of_a_target_is_named(language_source):
+    encoded = language_source.tokenizer("the best", return_tensors="pt")
+    logits = language_source.module(**encoded).logits[0, -1].detach()
+    encode = language_source.tokenizer.encode
+    words = [w for w in ("the", "was", "mo", "be") if len(encode(w)) == 1]
+    pairs = [(w, f" {w}") for w in words if len(encode(f" {w}")) == 1]
+    assert pairs
+    for pair in pairs:
+        less, more = sorted(pair, key=lambda w: logits[encode(w)[0]])
+        with pytest.warns(
+            UserWarning, match=f"{less!r} is the token .*{more!r} is ano"
+        ):
+            found = explain("the best", model=language_source, target=less)
+        assert found.target.index == encode(less)[0]
+        assert f"which target={more!r} explains." in found.notes[-1]
+        assert not explain("the best", model=language_source, target=more).notes
+
+
 def test_a_batch_of_a_language_model_without_padding_token(language_source):
     texts = ["the", "the best movie was"]
     for text, one in zip(texts, explain(texts, model=language_source), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -114,6 +115,32 @@ def token_target(
             "often starts with a space."
         )
     return int(ids[0])
+
+
+def note_on_spelling(
+    source: TextModel, target: int | str | None, index: int, logits: Tensor
+) -> tuple[str, ...]:
+    """Say so where the same word with, or without, a space in front is likelier.
+
+    Args:
+        source (TextModel): a language model.
+        target (int, str or None): as a user wrote it.
+        index (int): the token that it means.
+        logits (Tensor): of the next token, shape ``(vocabulary,)``.
+    """
+    if not isinstance(target, str):
+        return ()
+    other = target[1:] if target.startswith(" ") else f" {target}"
+    ids = source.tokenizer.encode(other, add_special_tokens=False)
+    if len(ids) != 1 or not other.strip() or logits[ids[0]] <= logits[index]:
+        return ()
+    chosen, likelier = (text_score(source, logits, i) for i in (index, int(ids[0])))
+    note = (
+        f"{target!r} is the token {chosen}; {other!r} is another one, {likelier}, "
+        f"which target={other!r} explains."
+    )
+    warnings.warn(note, UserWarning, stacklevel=2)
+    return (note,)
 
 
 def text_score(source: TextModel, logits: Tensor, index: int) -> ClassScore:
