@@ -322,6 +322,7 @@ def compare(
     model: str | Path | nn.Module | TextModel | ImageModel | None = None,
     tokenizer: Any = None,
     transform: Callable[[Any], Tensor] | None = None,
+    class_names: Sequence[str] | None = None,
     target: int | str | None = None,
     device: str | torch.device | None = None,
     options: Mapping[str, Mapping[str, Any]] | None = None,
@@ -341,6 +342,8 @@ def compare(
         tokenizer (Any, optional): As for :class:`~captum_transformer_lrp.Explainer`.
             Default: None
         transform (Callable, optional): As for
+            :class:`~captum_transformer_lrp.Explainer`. Default: None
+        class_names (sequence of str, optional): As for
             :class:`~captum_transformer_lrp.Explainer`. Default: None
         target (int or str, optional): The class, or next token, that all explain.
             Default: None, the prediction
@@ -379,7 +382,12 @@ def compare(
     if text is not None and not isinstance(text, str):
         raise InputError(f"compare explains one text, got {type(text).__name__}")
     explainer = Explainer(
-        model, methods[0], tokenizer=tokenizer, transform=transform, device=device
+        model,
+        methods[0],
+        tokenizer=tokenizer,
+        transform=transform,
+        class_names=class_names,
+        device=device,
     )
     explainers = [
         explainer.with_method(m, (options or {}).get(m) if isinstance(m, str) else None)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
@@ -80,6 +81,8 @@ class Explainer:
         transform (Callable, optional): From a PIL image to ``(3, height, width)``, or a
             Hugging Face image processor, where ``model`` is a loaded model of images
             that does not bring its own, as timm models do. Default: None
+        class_names (sequence of str, optional): Names of the classes, in the order of
+            the logits. Default: None, those that the model knows
         device (str, optional): Where to put a model that is loaded by name.
             Default: None, the CPU
         options (Mapping, optional): Further keyword arguments for ``attribute`` of the
@@ -120,10 +123,15 @@ class Explainer:
         *,
         tokenizer: Any = None,
         transform: Callable[[Any], Tensor] | None = None,
+        class_names: Sequence[str] | None = None,
         device: str | torch.device | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
         check_method(method)
+        if isinstance(class_names, str):  # its letters would be names
+            raise InputError(
+                f"expected class_names= to be a list of names, got {class_names!r}"
+            )
         if tokenizer is not None and transform is not None:
             raise InputError(
                 "tokenizer= belongs to a model of texts and transform= to one of "
@@ -133,6 +141,7 @@ class Explainer:
         self.method = method
         self.tokenizer = tokenizer
         self.transform = transform
+        self.class_names = None if class_names is None else tuple(class_names)
         self.device = device
         self.options = dict(options or {})
         self._sources: dict[type, Any] = {}
@@ -256,9 +265,12 @@ class Explainer:
         with self._lock:
             if record not in self._sources:
                 companion = getattr(self, keyword)
-                self._sources[record] = _source(
+                source = _source(
                     self.model, companion, self.device, keyword, record, *how
                 )
+                if self.class_names is not None:
+                    source = replace(source, class_names=self.class_names)
+                self._sources[record] = source
         found: Source = self._sources[record]
         return found
 
@@ -277,6 +289,18 @@ class Explainer:
             else {"baseline": _black(source)}
         )
         return methods[self.method].make(source.module, **known)
+
+    def _class_names(
+        self, source: TextModel | ImageModel, logits: Tensor
+    ) -> tuple[str, ...]:
+        """Return the names of the classes, for logits ``(batch, classes)``."""
+        given = self.class_names
+        if given is not None and len(given) != logits.shape[-1]:
+            raise InputError(
+                f"class_names= has {len(given)} names, and the model "
+                f"{logits.shape[-1]} classes"
+            )
+        return source.class_names
 
     def with_method(
         self, method: Method, options: Mapping[str, Any] | None = None
@@ -329,6 +353,8 @@ class Explainer:
         if source.pad_id is None:
             batch_size = 1
         generates = source.task == "causal-language-model"
+        if generates and self.class_names is not None:
+            raise InputError("class_names= belongs to a classifier")
         for chosen in _batches(texts, batch_size, progress):
             encoded = [encode(source, text) for text in chosen]
             batch = pad(source, [e.ids for e in encoded])
@@ -339,7 +365,7 @@ class Explainer:
                 logits = logits[torch.arange(len(chosen)), last]
                 index = token_target(source, target, logits.shape[-1])
             else:
-                index = class_target(source.class_names, target, logits)
+                index = class_target(self._class_names(source, logits), target, logits)
             best = logits.argmax(-1).tolist()
             indices = best if index is None else [index] * len(chosen)
             selected: Any = torch.tensor(indices, device=logits.device)
@@ -404,7 +430,7 @@ class Explainer:
         """Yield one explanation for each picture ``(channels, height, width)``."""
         with torch.no_grad():
             logits = select_logits(source.module(batch))
-        index = class_target(source.class_names, target, logits)
+        index = class_target(self._class_names(source, logits), target, logits)
         best = logits.argmax(-1).tolist()
         indices = best if index is None else [index] * len(batch)
         patch_grid, patch_size = source.patch_grid, _patch_size(source, batch)
@@ -454,6 +480,7 @@ def explain(  # type: ignore[overload-overlap]
     *,
     model: str | Path | nn.Module | TextModel | None = None,
     tokenizer: Any = None,
+    class_names: Sequence[str] | None = None,
     method: Method = "attnlrp",
     target: int | str | None = None,
     device: str | torch.device | None = None,
@@ -468,6 +495,7 @@ def explain(
     *,
     model: str | Path | nn.Module | TextModel | None = None,
     tokenizer: Any = None,
+    class_names: Sequence[str] | None = None,
     method: Method = "attnlrp",
     target: int | str | None = None,
     device: str | torch.device | None = None,
@@ -484,6 +512,7 @@ def explain(
     *,
     model: str | Path | nn.Module | ImageModel | None = None,
     transform: Callable[[Any], Tensor] | None = None,
+    class_names: Sequence[str] | None = None,
     method: Method = "attnlrp",
     target: int | str | None = None,
     device: str | torch.device | None = None,
@@ -498,6 +527,7 @@ def explain(
     *,
     model: str | Path | nn.Module | ImageModel | None = None,
     transform: Callable[[Any], Tensor] | None = None,
+    class_names: Sequence[str] | None = None,
     method: Method = "attnlrp",
     target: int | str | None = None,
     device: str | torch.device | None = None,
@@ -514,6 +544,7 @@ def explain(
     model: str | Path | nn.Module | TextModel | ImageModel | None = None,
     tokenizer: Any = None,
     transform: Callable[[Any], Tensor] | None = None,
+    class_names: Sequence[str] | None = None,
     method: Method = "attnlrp",
     target: int | str | None = None,
     device: str | torch.device | None = None,
@@ -536,6 +567,8 @@ def explain(
             :class:`Explainer`. Default: None, the built-in model
         tokenizer (Any, optional): As for :class:`Explainer`. Default: None
         transform (Callable, optional): As for :class:`Explainer`. Default: None
+        class_names (sequence of str, optional): As for :class:`Explainer`.
+            Default: None
         method (str, Attribution or type, optional): As for :class:`Explainer`.
             Default: ``"attnlrp"``
         target (int or str, optional): The class to explain by index or name; for a
@@ -575,6 +608,7 @@ def explain(
         method,
         tokenizer=tokenizer,
         transform=transform,
+        class_names=class_names,
         device=device,
         options=options,
     )

@@ -78,6 +78,41 @@ def test_texts_of_files_tables_and_iterators(text_source, tmp_path):
         assert np.array_equal(found[0].scores, expected[0].scores)
 
 
+def test_names_of_classes_and_what_a_transform_normalises(
+    text_source, image_source, language_source
+):
+    transforms = pytest.importorskip("torchvision.transforms")
+    names = ("cat", "dog", "ship")
+    normalize = transforms.Normalize([0.5, 0.4, 0.3], [0.2, 0.3, 0.4])
+    steps = [transforms.Resize((16, 16)), transforms.ToTensor(), normalize]
+    plain = torch.nn.Sequential(
+        image_source.module
+    )  # knows neither names nor a transform
+    plain.eval()
+    explainer = Explainer(
+        plain, transform=transforms.Compose(steps), class_names=list(names)
+    )
+    found = explainer(image=picture(), target="dog")
+    assert found.target.name == "dog" and found.prediction.name in names
+    assert explainer.image_model.mean == pytest.approx((0.5, 0.4, 0.3))
+    assert explainer.image_model.std == pytest.approx((0.2, 0.3, 0.4))
+    other = Explainer(plain, transform=transforms.Compose([*steps, lambda x: 2 * x]))
+    assert other.image_model.mean is None and other(image=picture()).target.name[-1:]
+    assert explain("funny", model=text_source, class_names=names).target.name in names
+    comparison = compare(
+        "funny", model=text_source, class_names=names, methods=["attnlrp"]
+    )
+    assert comparison.explanations[0].target.name in names
+    for given, message in (
+        (names[:2], "class_names= has 2 names, and the model 3 classes"),
+        ("cat", "to be a list of names, got 'cat'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            explain("funny", model=text_source, class_names=given)
+    with pytest.raises(InputError, match="belongs to a classifier"):
+        explain("the best", model=language_source, class_names=names)
+
+
 def test_the_name_of_a_file_is_no_text(text_source, tmp_path):
     file = tmp_path / "reviews.csv"
     file.write_text("text\na warm film\n")

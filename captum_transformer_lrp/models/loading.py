@@ -265,6 +265,8 @@ def image_model(
         if processor.image_mean is not None and processor.do_normalize:
             mean, std = processor.image_mean, processor.image_std
         transform = _processor_transform(processor)
+    else:
+        mean, std = _normalisation(transform)
     class_names = () if config is None else _config_names(config)
     if not class_names and isinstance(cfg, Mapping):
         class_names = _timm_names(module, cfg)
@@ -278,6 +280,19 @@ def image_model(
         patch_grid=_patch_grid(module),
         activation="softmax" if config is None else _activation(config),
     )
+
+
+def _normalisation(transform: Any) -> tuple[Any, Any]:
+    """Return mean and standard deviation of a transform of torchvision, if it has one.
+
+    Only where nothing follows on it: then it is what the model sees.
+    """
+    steps = list(getattr(transform, "transforms", ()))
+    last = steps[-1] if steps else transform
+    if type(last).__name__ != "Normalize":
+        return None, None
+    mean, std = (getattr(last, name, None) for name in ("mean", "std"))
+    return (None, None) if mean is None or std is None else (mean, std)
 
 
 def _resolve(name: str | Path | None, *, built_in: str) -> tuple[str, str]:
