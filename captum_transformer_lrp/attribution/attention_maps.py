@@ -53,6 +53,13 @@ class AttentionLayer:
     used: bool
     layout: Layout | None = None
 
+    def __repr__(self) -> str:
+        """Return where it is and how large: the tensors are attributes."""
+        shape = "x".join(map(str, self.attention.shape))
+        relevance = "" if self.relevance is None else ", with relevance"
+        unused = "" if self.used else ", unused"
+        return f"<AttentionLayer {self.module!r} {shape}{relevance}{unused}>"
+
 
 @dataclass(frozen=True)
 class Arrived:

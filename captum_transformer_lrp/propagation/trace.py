@@ -230,6 +230,22 @@ class Trace:
     def __len__(self) -> int:
         return len(self.records)
 
+    def _balance(self) -> str:
+        return (
+            f"{self.method}: score {self.score:.6g} = relevance at the inputs "
+            f"{self.relevance:.6g} + constants {self.constant:.6g} + lost "
+            f"{self.lost:.3g} (conservation error {self.conservation_error:.1e})"
+        )
+
+    def __repr__(self) -> str:
+        """Return the balance, and where the rest is found: what a prompt shows."""
+        cuts = f", and {len(self.cuts)} cut(s)" if self.cuts else ""
+        return (
+            f"<Trace of {len(self)} calls{cuts}. {self._balance()}. print(trace) has a "
+            "line for each call, trace.lost_by_module() and "
+            "trace.absorbed_by_module() have the sums.>"
+        )
+
     def __str__(self) -> str:
         """Print one line per call and the balance."""
         header = ("#", "module", "operator", "rule", "output", "received", "passed")
@@ -255,11 +271,7 @@ class Trace:
             ).rstrip()
             for row in table
         ]
-        lines.append(
-            f"{self.method}: score {self.score:.6g} = relevance at the inputs "
-            f"{self.relevance:.6g} + constants {self.constant:.6g} + lost "
-            f"{self.lost:.3g} (conservation error {self.conservation_error:.1e})"
-        )
+        lines.append(self._balance())
         if self.cuts:
             lines.append("cut off by the model, and counted as constants:")
             lines += [f"  {cut}" for cut in self.cuts]

@@ -349,3 +349,9 @@ def test_the_first_self_attention_of_a_decoder_is_read() -> None:
             for kind in ("self", "encoder")
         ),
     ]
+
+
+def test_what_a_prompt_shows_of_layers_fits_on_a_line() -> None:
+    layers = CheferLRP(Tiny().double()).layers(IDS, target=1)
+    shown = repr(layers[0])
+    assert shown == f"<AttentionLayer {layers[0].module!r} 2x2x5x5, with relevance>"

@@ -541,3 +541,11 @@ def test_a_trace_and_the_map_agree_where_the_model_writes(
     assert trace.score == pytest.approx(float(model(x)[:, 0].sum().detach()))
     assert trace.relevance == pytest.approx(float(found.sum()), rel=1e-12)
     assert trace.conservation_error < 1e-12
+
+
+def test_what_a_prompt_shows_of_a_trace_fits_on_a_screen() -> None:
+    model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(50)))
+    trace = CPLRP(model).trace(torch.ones(1, 4), target=1)
+    shown = repr(trace)
+    assert len(shown) < 400 and "<Trace of 50 calls. CP-LRP: score " in shown
+    assert str(trace).count("\n") > 50 and str(trace).splitlines()[-1] in shown
