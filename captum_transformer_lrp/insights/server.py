@@ -1,13 +1,15 @@
 """Serving an app: a thread, a port, and limits on what visitors can ask for.
 
 Only the websocket carries data, and it is refused to pages of any other origin than the
-host and port of the app. A visitor's page is made when the browser has connected, so
-that a request alone costs little; such sessions end after some seconds.
+host and port of the app; requests for another host are refused altogether. A visitor's
+page is made when the browser has connected, so that a request alone costs little; such
+sessions end after some seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import threading
 import warnings
@@ -151,6 +153,7 @@ class Server:
                 # Base64 takes a third more; what is larger still gets our message.
                 websocket_max_message_size=4 * MAX_BYTES,
             )
+            _refuse_other_hosts(self._server, self.origins, self.url)
             self._server.start()
         except OSError as error:
             self._failure = error
@@ -212,6 +215,30 @@ def _origins(host: str, port: int, further: Sequence[str]) -> list[str]:
                 f"expected an origin such as 'example.org:443', got {origin!r}"
             )
     return [*(f"{name}:{port}" for name in shown), *further]
+
+
+def _refuse_other_hosts(server: Any, origins: Sequence[str], url: str) -> None:
+    """Answer no request for a host that is none of the app's origins.
+
+    A site whose name was made to lead to this machine (DNS rebinding) is its own
+    origin, so that a browser lets it read the answers.
+    """
+    from tornado.web import RequestHandler
+
+    class Refused(RequestHandler):  # type: ignore[misc]
+        """Says under which name the page is."""
+
+        def prepare(self) -> None:
+            """Answer whatever was asked."""
+            self.set_status(403)
+            self.set_header("Content-Type", "text/plain; charset=utf-8")
+            self.finish(
+                f"Insights is served as {url}. To reach it under another name, start "
+                "it with --origin NAME:PORT.\n"
+            )
+
+    names = "|".join(re.escape(origin.rpartition(":")[0].lower()) for origin in origins)
+    server._tornado.add_handlers(rf"(?!(?:{names})$).*", [(r".*", Refused)])
 
 
 def _free_port(host: str, port: int) -> int:

@@ -77,7 +77,7 @@ def test_strange_addresses_are_answered(server):
         assert status == 200 and b"<script>'" not in body, query
 
 
-def websocket(server, origin):
+def websocket(server, origin, **headers):
     return get(
         server,
         "/ws",
@@ -87,6 +87,7 @@ def websocket(server, origin):
         Sec_WebSocket_Version="13",
         Sec_WebSocket_Protocol="bokeh, token",
         Origin=origin,
+        **headers,
     )[0]
 
 
@@ -100,6 +101,19 @@ def test_only_pages_of_the_app_may_connect(server):
         "null",
     ):
         assert websocket(server, origin) == 403, origin
+
+
+def test_a_page_under_another_name_gets_nothing(server):
+    """A site whose name was made to lead here: its host is its origin."""
+    before = server.sessions
+    for host in (f"evil.example:{server.port}", "evil.example", "127.0.0.1.evil", ""):
+        for path in ("/", "/static/js/bokeh.min.js", "/nothing"):
+            status, page = get(server, path, Host=host)
+            assert status == 403 and f"served as {server.url}".encode() in page
+        assert websocket(server, f"http://{host}", Host=host) == 403
+    assert server.sessions == before
+    for host in (f"LOCALHOST:{server.port}", f"127.0.0.1:{server.port}"):
+        assert get(server, Host=host)[0] == 200
 
 
 def test_fifty_requests_at_once_and_what_is_left_of_them(app, server):
