@@ -21,15 +21,27 @@ _UNSPACED_SCRIPTS = ("THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "JAVANESE")
 _APOSTROPHES = "'\u2019"
 
 
+#: control characters, which a terminal would obey, as pictures of themselves
+_CONTROLS = {
+    **{code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n\r"},
+    **dict.fromkeys(range(127, 160), 0x2426),
+}
+
+
+def visible(text: str) -> str:
+    """Return a text without control characters but tabs and line ends."""
+    return text.translate(_CONTROLS)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Piece:
     """One token as the model saw it and as a person reads it.
 
     Args:
         token (str): The vocabulary entry, with its marks.
-        text (str): The readable text, without white space around it. Empty where a
-            byte-level tokenizer cut one character into several pieces: the first of
-            them carries the character.
+        text (str): The readable text, without white space around it, and with pictures
+            of control characters. Empty where a byte-level tokenizer cut one character
+            into several pieces: the first of them carries the character.
         special (bool): Whether the tokenizer added the token (``[CLS]``, ``<s>``)
             rather than found it in the text.
         space_before (bool): Whether white space stood between the previous piece and
@@ -44,6 +56,9 @@ class Piece:
     special: bool = False
     space_before: bool = False
     word: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", visible(self.text))
 
     @property
     def label(self) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..errors import OutputError, TargetError, suggestion
 from .loading import ImageModel, TextModel
-from .pieces import read_pieces
+from .pieces import read_pieces, visible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,5 +177,8 @@ def _class_score(
     elif activation == "sigmoid":
         probability = float(values[index].sigmoid())
     return ClassScore(
-        index=index, name=name, logit=float(values[index]), probability=probability
+        index=index,
+        name=visible(name),
+        logit=float(values[index]),
+        probability=probability,
     )

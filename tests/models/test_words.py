@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from types import SimpleNamespace
 
 import pytest
@@ -10,8 +11,13 @@ import torch
 from captum_transformer_lrp import explain
 from captum_transformer_lrp.models import Piece, read_pieces
 from captum_transformer_lrp.models.inputs import encode
-from captum_transformer_lrp.models.pieces import token_labels, word_groups, word_text
-from tests.models.tiny import word_piece_tokenizer
+from captum_transformer_lrp.models.pieces import (
+    token_labels,
+    visible,
+    word_groups,
+    word_text,
+)
+from tests.models.tiny import byte_level_tokenizer, word_piece_tokenizer
 
 pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
@@ -284,3 +290,17 @@ def test_word_ids_are_one_for_each_token():
             offsets=[(0, 3), (4, 8)],
             word_ids=[0],
         )
+
+
+def test_no_token_commands_a_terminal() -> None:
+    tokenizer = byte_level_tokenizer()
+    text = "a \x1b[31mred\x07 \x9b0m \tb\n"
+    encoded = tokenizer(text, return_offsets_mapping=True)
+    for offsets in (None, encoded["offset_mapping"]):
+        pieces = read_pieces(
+            tokenizer, encoded["input_ids"], text=text, offsets=offsets
+        )
+        shown = "".join(p.text + p.label for p in pieces)
+        assert not {c for c in shown if unicodedata.category(c) == "Cc"} - {"\t", "\n"}
+        assert "␛" in shown and "␇" in shown
+    assert visible("a\tb\r\nc") == "a\tb\r\nc" and visible("\x7f\x00") == "␦␀"
