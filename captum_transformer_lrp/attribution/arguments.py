@@ -97,7 +97,7 @@ def _check_target(target: Any) -> None:
     if isinstance(target, Mapping):
         target = tuple(target.values())
     first = target[0] if isinstance(target, (tuple, list)) and target else target
-    if isinstance(first, Tensor) and first.is_floating_point():
+    if isinstance(first, Tensor) and first.is_floating_point() and first.dim() > 1:
         raise TargetError(
             f"target is a tensor of {first.dtype} and shape {tuple(first.shape)}; "
             "expected an index of a class, or one for each example. A baseline, which "
