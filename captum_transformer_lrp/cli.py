@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from .visualization.states import KeptMap, KeptTable
 
 PROGRAM = "captum-transformer-lrp"
-#: no file has a longer name
-_LONGEST_PATH = 4096
 
 _EPILOG = """\
 examples:
@@ -750,7 +748,7 @@ def _inputs(options: argparse.Namespace) -> tuple[list[str], list[Path]]:
     images: list[Path] = list(options.image or ())
     for given in options.given:
         path = Path(given)
-        named = len(given) <= _LONGEST_PATH and path.exists()
+        named = os.path.exists(given)  # False for what is too long for a name
         if named and (path.is_dir() or is_picture(path)):
             images.append(path)
         else:

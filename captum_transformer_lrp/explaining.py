@@ -9,6 +9,7 @@ the methods of :mod:`captum_transformer_lrp.attribution`, or with any Captum cla
 from __future__ import annotations
 
 import copy
+import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -55,9 +56,6 @@ if TYPE_CHECKING:
 
 Picture: TypeAlias = "str | Path | Image"
 Method: TypeAlias = "str | Attribution | type[Attribution]"
-
-#: no file has a longer one
-_LONGEST_NAME = 255
 
 Source = TypeVar("Source", TextModel, ImageModel)
 Item = TypeVar("Item")
@@ -670,7 +668,7 @@ def check_method(method: Any) -> None:
 
 def _listed(texts: Any) -> list[Any]:
     """Return several texts as a list: of a file or a table those that are not empty."""
-    if isinstance(texts, (list, tuple)):
+    if isinstance(texts, (list, tuple)) and all(isinstance(t, str) for t in texts):
         return list(texts)
     return [row.text for row in read_texts(texts).rows]
 
@@ -679,12 +677,11 @@ def _check_text(text: Any) -> None:
     """Raise InputError for what is no text, and for the name of a file."""
     if not isinstance(text, str) or not text.strip():
         raise InputError(f"expected a text with words in it, got {text!r}")
-    if len(text) > _LONGEST_NAME or not Path(text).suffix or not Path(text).is_file():
-        return
-    raise InputError(
-        f"expected a text, got the name of the file {text!r}. For the texts in a file "
-        f"pass pathlib.Path({text!r}), for a picture image={text!r}."
-    )
+    if Path(text).suffix and os.path.isfile(text):  # False for what is too long
+        raise InputError(
+            f"expected a text, got the name of the file {text!r}. For the texts in a "
+            f"file pass pathlib.Path({text!r}), for a picture image={text!r}."
+        )
 
 
 def _check_mode(model: nn.Module) -> None:

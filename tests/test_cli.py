@@ -107,6 +107,7 @@ def test_explain_what_is_given_without_an_option(
     assert main(["explain", "a warm film", str(lines), "@@you", *model]) == 0
     found = json.loads(report.read_text("utf-8"))
     assert [e["text"] for e in found] == ["a warm film", "dull", "@you"]
+    assert main(["explain", "a" * 300 + " film", *model]) == 0
     folder = tmp_path / "pictures"
     folder.mkdir()
     for name in ("b.png", "a.PNG"):
