@@ -15,14 +15,17 @@ from torch import Tensor
 from ..errors import ArgumentError, TargetError, suggestion
 
 _NO_PATH = (
-    "It needs neither a baseline nor a path from one: leave it out. For a method with "
-    "a path use captum.attr.IntegratedGradients."
+    "Nothing is integrated along a path from a baseline: leave it out. For a method "
+    "with a path use captum.attr.IntegratedGradients; OwenLRP and ErasureLRP, which "
+    "replace parts, take baseline= when they are made."
 )
 _NOISE = (
     "Noise is added by a wrapper: captum.attr.NoiseTunnel(method).attribute(inputs, "
     "nt_samples=..., stdevs=...)."
 )
-_PERTURBED = "It perturbs nothing: leave it out, or use captum.attr.Occlusion."
+_PERTURBED = (
+    "No windows are moved over the input: leave it out, or use captum.attr.Occlusion."
+)
 #: keyword of other attributors -> what to do
 INSTEAD = {
     "baselines": _NO_PATH,
@@ -39,12 +42,12 @@ INSTEAD = {
     "sliding_window_shapes": _PERTURBED,
     "strides": _PERTURBED,
     "show_progress": "It has no progress to show: leave it out.",
-    "abs": "Its scores have signs: take .abs() of what it returns.",
-    "feature_mask": "It scores single elements: sum them over each feature.",
-    "relu_attributions": "Its scores have signs: take .relu() of what it returns.",
-    "grad_kwargs": "The rules decide what goes back: leave it out.",
-    "custom_attribution_func": "The rules decide what goes back: leave it out.",
-    "return_convergence_delta": "Its scores do not add up to the model's score.",
+    "abs": "Take .abs() of what it returns.",
+    "feature_mask": "Sum what it returns over each feature.",
+    "relu_attributions": "Take .relu() of what it returns.",
+    "grad_kwargs": "The method decides what goes back: leave it out.",
+    "custom_attribution_func": "The method decides what goes back: leave it out.",
+    "return_convergence_delta": "It has no delta: attribute of methods of rules has.",
     "create_graph": (
         "What it returns has no graph and cannot be differentiated: parameters are "
         "constants while rules run, and the factors of the rules have no derivative. "

@@ -255,11 +255,14 @@ def test_relevance_that_is_differentiated_is_refused_by_name(way: str) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"baselines": 0}, "needs neither a baseline .* captum.attr.IntegratedGradie"),
+        (
+            {"baselines": 0},
+            "along a path from a baseline.* captum.attr.IntegratedGradie",
+        ),
         ({"n_steps": 50, "target": 1}, "AttnLRP was called with n_steps="),
         ({"nt_samples": 4}, "NoiseTunnel"),
         ({"strides": (2, 2)}, "captum.attr.Occlusion"),
-        ({"abs": True}, r"take \.abs\(\)"),
+        ({"abs": True}, r"Take \.abs\(\) of what it returns"),
         ({"tarjet": 1}, "does not take. Did you mean 'target'"),
     ],
 )
