@@ -424,19 +424,19 @@ def _tokenized(source: TextModel, texts: list[str]) -> list[dict[str, list[int]]
     return found
 
 
-def read_texts(source: Any, column: str | None = None) -> list[str]:
+def read_texts(source: Any, text_column: str | None = None) -> list[str]:
     """Return the texts of a file, or of anything that yields texts.
 
     Args:
         source (str, Path or iterable): As
             :func:`captum_transformer_lrp.models.texts.read_texts` takes it.
-        column (str, optional): Name of the column of texts; in a file without a header
-            its number, from 1. Default: None, ``text`` or ``sentence``
+        text_column (str, optional): Name of the column of texts; in a file without a
+            header its number, from 1. Default: None, ``text`` or ``sentence``
 
     Raises:
         InputError: There is no such file or column, or no text in it.
     """
-    return [row.text for row in texts_of(source, text_column=column).rows]
+    return [row.text for row in texts_of(source, text_column=text_column).rows]
 
 
 def read_groups(path: str | Path) -> dict[str, str]:

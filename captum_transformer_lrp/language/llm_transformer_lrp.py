@@ -396,11 +396,8 @@ class LLMTransformerLRP(Named, GradientAttribution):
         observers: tuple[Observer, ...] = (),
     ) -> Iterator[_Ran]:
         """Run the model; within the block, go back from the scores."""
-        uses: list[PositionUse] = []
-        observers = (*self.observers, *observers)
         encoded = PositionEncodings(len(sequences.starts), sequences.counted)
-        if self.positional is not None:
-            observers = (*observers, encoded)
+        watching = () if self.positional is None else (encoded,)
         model = self.forward_func
         with run_once(
             sequences.call,
@@ -408,7 +405,7 @@ class LLMTransformerLRP(Named, GradientAttribution):
             None,
             composite=self.composite,
             unknown=self.unknown,
-            observers=observers,
+            observers=(*self.observers, *observers, *watching),
             root=model if isinstance(model, nn.Module) else None,
         ) as (engine, inputs, output):
             with DisableTorchFunction():
@@ -419,8 +416,7 @@ class LLMTransformerLRP(Named, GradientAttribution):
                 engine.check(scores.values)
             if not scores.values.requires_grad:
                 raise _disconnected(engine)
-            if self.positional is not None:
-                uses = encoded.uses
+            uses = encoded.uses if watching else []
             yield _Ran(engine, inputs, uses, scores, log_probs)
 
     def _scores(

@@ -21,10 +21,12 @@ _UNSPACED_SCRIPTS = ("THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "JAVANESE")
 _APOSTROPHES = "'\u2019"
 
 
-#: control characters, which a terminal would obey, as pictures of themselves
+#: control characters, which a terminal would obey, as their pictures; those above 127
+#: have none and share one
 _CONTROLS = {
     **{code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n\r"},
-    **dict.fromkeys(range(127, 160), 0x2426),
+    127: 0x2421,
+    **dict.fromkeys(range(128, 160), 0x2426),
 }
 
 

@@ -104,10 +104,10 @@ def read_texts(
         name, read = path.name, _from_file(path, *columns)
     else:
         name, read = "data from Python", _from_python(source, *columns)
-    kept = [(str(text).strip(), label) for text, label in read.rows]
+    kept = [(text.strip(), label) for text, label in read.rows if text.strip()]
     rows = tuple(
         Text(number=number, text=text, label=label)
-        for number, (text, label) in enumerate(((t, x) for t, x in kept if t), 1)
+        for number, (text, label) in enumerate(kept, 1)
     )
     if not rows:
         which = f"the file {str(source)!r}" if isinstance(source, (str, Path)) else name

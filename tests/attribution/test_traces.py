@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import captum_transformer_lrp as package
 from captum_transformer_lrp import METHODS, AttnLRP, LLMTransformerLRP, PositionalLRP
 from captum_transformer_lrp.attribution import BASELINES, ContextLRP
+from captum_transformer_lrp.attribution.positional_lrp import Sign
 from captum_transformer_lrp.errors import LRPError, TraceError
 from captum_transformer_lrp.propagation import gamma_lrp
 from captum_transformer_lrp.propagation.trace import Trace
@@ -139,14 +140,15 @@ def test_a_mean_without_weights_has_no_trace() -> None:
 def test_the_sign_of_positions_closes_the_balance() -> None:
     model = language_model("llama")
     ids = tokens(6)[None]
-    for sign in ("absolute", "signed"):
-        lrp = PositionalLRP(model, sign=sign)  # type: ignore[arg-type]
+    signs: tuple[Sign, ...] = ("absolute", "signed")
+    for sign in signs:
+        lrp = PositionalLRP(model, sign=sign)
         assert compare(lrp, ids, target=(-1, 4))
         last = lrp.trace(ids, target=(-1, 4)).records[-1]
         parts = lrp.parts(ids, target=(-1, 4))
         assert last.operator == "positions" and sign in last.rule
         assert last.received == pytest.approx(float(parts.positions("signed").sum()))
-        assert last.passed == pytest.approx(float(parts.positions(sign).sum()))  # type: ignore[arg-type]
+        assert last.passed == pytest.approx(float(parts.positions(sign).sum()))
         assert last.received < last.passed or sign == "signed"
 
 

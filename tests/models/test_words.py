@@ -303,4 +303,4 @@ def test_no_token_commands_a_terminal() -> None:
         shown = "".join(p.text + p.label for p in pieces)
         assert not {c for c in shown if unicodedata.category(c) == "Cc"} - {"\t", "\n"}
         assert "␛" in shown and "␇" in shown
-    assert visible("a\tb\r\nc") == "a\tb\r\nc" and visible("\x7f\x00") == "␦␀"
+    assert visible("a\tb\r\nc") == "a\tb\r\nc" and visible("\x7f\x9b\x00") == "␡␦␀"

@@ -86,7 +86,8 @@ def test_what_is_heard_at_an_output_is_all_that_comes_to_it() -> None:
     a, b = torch.randn(2, 2, 3, 3, dtype=torch.float64)
 
     class Inputs(Observer):
-        found: list[float] = []  # noqa: RUF012
+        def __init__(self) -> None:
+            self.found: list[float] = []
 
         def apply(self, call: Applied, run: Run) -> Any:
             if call.name == "matmul":
@@ -253,7 +254,8 @@ def test_an_observer_may_change_arguments_and_outputs() -> None:
 
 def test_meeting_sees_what_carries_nothing() -> None:
     class Met(Observer):
-        names: list[str] = []  # noqa: RUF012
+        def __init__(self) -> None:
+            self.names: list[str] = []
 
         def meet(self, operator: Any, args: Any, kwargs: Any, run: Run) -> Any:
             self.names.append(operator.name)
