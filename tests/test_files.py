@@ -56,3 +56,17 @@ def test_a_link_stays_a_link(tmp_path):
 def test_what_is_no_file_is_written_directly(tmp_path):
     write(os.devnull, "nothing")
     assert not os.path.isfile(os.devnull)
+
+
+def test_two_who_write_one_file_do_not_share_a_part(tmp_path):
+    path = tmp_path / "report.html"
+    with written_whole(path) as first, written_whole(path) as second:
+        first.write_text("first")
+        second.write_text("second")
+    assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_name_may_be_as_long_as_the_system_lets_it(tmp_path):
+    path = tmp_path / ("a" * 250 + ".html")
+    write(path, "new")
+    assert path.read_text() == "new"
