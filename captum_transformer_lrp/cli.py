@@ -563,7 +563,7 @@ def _fit_masks(options: argparse.Namespace) -> None:
 def _explain_masks(options: argparse.Namespace) -> None:
     """Run ``diffmask explain``."""
     from .masking import TextMasks, read_groups
-    from .visualization.saving import check_suffix
+    from .report.saving import check_suffix
     from .visualization.states import kept_by_group, save_maps
     from .visualization.states.groups import SUFFIXES as CHART_SUFFIXES
     from .visualization.states.maps import SUFFIXES as MAP_SUFFIXES

@@ -281,8 +281,8 @@ class Comparison:
         elif suffix == ".json":
             write(path, self.to_json() + "\n")
         else:
+            from .report.page import write_figure
             from .visualization.comparison import describe_comparison
-            from .visualization.page import write_figure
 
             picture = write_figure(
                 self.plot,

@@ -16,9 +16,9 @@ from .errors import InputError, UnknownNameError
 from .models.packages import require
 from .models.pieces import Piece, word_groups, word_text
 from .models.prediction import ClassScore
-from .visualization import saving
-from .visualization.colors import scale_limit
-from .visualization.numbers import ScoreFormat
+from .report import saving
+from .report.colors import scale_limit
+from .report.numbers import ScoreFormat
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

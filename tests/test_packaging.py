@@ -74,6 +74,7 @@ BESIDE_THE_ENGINE = (
     "metrics",
     "models",
     "rank_agreement",
+    "report",
     "visualization",
 )
 

@@ -142,7 +142,7 @@ def _pictured(row: InfluentialExample) -> str:
     """Return an example as HTML: a text, a small picture, or its position."""
     if not hasattr(row.example, "thumbnail"):
         return html.escape(_shown(row))
-    from ..visualization.image import data_uri
+    from ..report.image import data_uri
 
     small = row.example.copy()
     small.thumbnail((64, 64))

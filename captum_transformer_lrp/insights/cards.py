@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..explanation import Explanation, ImageExplanation, TextExplanation
 from ..models.prediction import ClassScore, percent
+from ..report.image import data_uri, enlarge, overlay
 from ..visualization.html import render_cards, text_parts
-from ..visualization.image import data_uri, enlarge, overlay
 from .predictions import Prediction
 
 if TYPE_CHECKING:

@@ -12,15 +12,15 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..models.pieces import Piece
+from ..report.colors import scale_limit
 from .arrays import to_array
-from .colors import scale_limit
 from .grid import Axis, GridPicture, Panel, make_grid, token_axis
 from .picture import ColorScale, Picture
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .page import Page
+    from ..report.page import Page
 
 View = Literal["heads", "lines"]
 
@@ -104,7 +104,7 @@ class LinePicture(Picture):
         )
 
     def _page(self, theme: str) -> Page:
-        from .page import Page
+        from ..report.page import Page
 
         page = Page(width=_WIDTH, theme=theme)
         if self.title:
@@ -149,7 +149,7 @@ class LinePicture(Picture):
         def artist(figure: Figure, page_height: float) -> None:
             from matplotlib.collections import LineCollection
 
-            from .page import in_inches
+            from ..report.page import in_inches
 
             inches = in_inches(figure)
             segments = [

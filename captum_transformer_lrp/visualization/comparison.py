@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from .colors import DARK, LIGHT
+from ..report.colors import DARK, LIGHT
+from ..report.image import MIDDLE_GREY, data_uri, enlarge, heat, overlay
+from ..report.numbers import ScoreFormat
+from ..report.page import Page
+from ..report.words_on_page import ScoredWord, draw_words, is_right_to_left
 from .html import render_cards, render_page, text_parts
-from .image import MIDDLE_GREY, data_uri, enlarge, heat, overlay
-from .lines import ScoredWord, draw_words, is_right_to_left
-from .numbers import ScoreFormat
-from .page import Page
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from .image import MIDDLE_GREY, enlarge, heat, overlay
-from .lines import ScoredWord, draw_words, is_right_to_left
-from .page import Page, write_figure
+from ..report.image import MIDDLE_GREY, enlarge, heat, overlay
+from ..report.page import Page, write_figure
+from ..report.words_on_page import ScoredWord, draw_words, is_right_to_left
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

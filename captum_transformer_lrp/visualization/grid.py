@@ -12,20 +12,20 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..models.pieces import Piece, pieces_of_tokens, token_labels, word_groups
-from .arrays import Features, layer_scores, to_array
-from .colors import (
+from ..report.colors import (
     DARK,
     KEPT_DARK,
     KEPT_LIGHT,
     LIGHT,
     scale_limit,
 )
-from .image import data_uri, transparent
+from ..report.image import data_uri, transparent
+from .arrays import Features, layer_scores, to_array
 from .picture import ColorScale, Picture
 from .text import check_limit, check_signed
 
 if TYPE_CHECKING:
-    from .page import Page
+    from ..report.page import Page
 
 # In inches.
 _ROW, _LEAST_CELL, _WIDEST_CELL = 0.25, 0.16, 0.62
@@ -141,7 +141,7 @@ class GridPicture(Picture):
     # ------------------------------------------------------------------------ figure
 
     def _page(self, theme: str) -> Page:
-        from .page import Page
+        from ..report.page import Page
 
         page = Page(theme=theme)
         if self.title:

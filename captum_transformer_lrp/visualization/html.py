@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from ..models.packages import require
-from .colors import (
+from ..report.colors import (
     DARK,
     HEAT_NEGATIVE,
     HEAT_POSITIVE,
@@ -25,14 +25,14 @@ from .colors import (
     scale_limit,
     to_hex,
 )
-from .image import MIDDLE_GREY, data_uri, enlarge, heat, overlay
-from .lines import is_right_to_left
-from .numbers import ScoreFormat
+from ..report.image import MIDDLE_GREY, data_uri, enlarge, heat, overlay
+from ..report.numbers import ScoreFormat
+from ..report.words_on_page import is_right_to_left
 
 if TYPE_CHECKING:
     from ..explanation import Explanation, ImageExplanation, TextExplanation
 
-_TEMPLATES = Path(__file__).parent / "templates"
+_TEMPLATES = Path(__file__).parent.parent / "report" / "templates"
 _TOP = 10
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import InputError
+from ..report.colors import HEAT_NEGATIVE, HEAT_POSITIVE, from_hex, scale_limit
+from ..report.image import MIDDLE_GREY, data_uri, enlarge, heat, overlay, transparent
 from .arrays import Features, reduce_features, to_array
-from .colors import HEAT_NEGATIVE, HEAT_POSITIVE, from_hex, scale_limit
-from .image import MIDDLE_GREY, data_uri, enlarge, heat, overlay, transparent
 from .picture import ColorScale, Picture
 from .text import check_limit, check_signed
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from PIL.Image import Image
 
-    from .page import Page
+    from ..report.page import Page
 
 Style = Literal["overlay", "side-by-side", "contours", "heat"]
 STYLES = ("overlay", "side-by-side", "contours", "heat")
@@ -83,7 +83,7 @@ class ImagePicture(Picture):
     # ------------------------------------------------------------------------ figure
 
     def _page(self, theme: str) -> Page:
-        from .page import Page
+        from ..report.page import Page
 
         ratio = self.image.width / self.image.height
         count = 2 if self.style == "side-by-side" else 1

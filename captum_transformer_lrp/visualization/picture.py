@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .._files import write
-from .numbers import ScoreFormat
-from .saving import check_suffix
+from ..report.numbers import ScoreFormat
+from ..report.saving import check_suffix
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from .colors import Theme
-    from .page import Page
+    from ..report.colors import Theme
+    from ..report.page import Page
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,8 +166,8 @@ class Picture(ABC):
             UnknownNameError: The suffix or the theme is another one.
             MissingPackageError: jinja2, which writes HTML, is not installed.
         """
-        from .colors import find_theme
-        from .page import write_figure
+        from ..report.colors import find_theme
+        from ..report.page import write_figure
 
         path = Path(path)
         suffix = check_suffix(path)

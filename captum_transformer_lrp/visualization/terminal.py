@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from ..models.packages import require
-from .colors import LIGHT, THEMES, scale_limit
+from ..report.colors import LIGHT, THEMES, scale_limit
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType

@@ -10,13 +10,13 @@ import numpy as np
 
 from ..errors import InputError
 from ..models.pieces import Piece, pieces_of_tokens, word_groups, word_text
+from ..report.colors import DARK, LIGHT, scale_limit
+from ..report.words_on_page import ScoredWord, draw_words, is_right_to_left
 from .arrays import Features, to_array, token_scores
-from .colors import DARK, LIGHT, scale_limit
-from .lines import ScoredWord, draw_words, is_right_to_left
 from .picture import ColorScale, Picture
 
 if TYPE_CHECKING:
-    from .page import Page
+    from ..report.page import Page
 
 Merge = Literal["sum", "mean", "largest", "none"]
 Scale = Literal["shared", "each"]
@@ -111,7 +111,7 @@ class TextPicture(Picture):
         return self._heading + " ".join(parts)
 
     def _page(self, theme: str) -> Page:
-        from .page import Page
+        from ..report.page import Page
 
         page = Page(theme=theme)
         if self.title:

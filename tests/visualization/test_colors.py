@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from captum_transformer_lrp.visualization import colors
+from captum_transformer_lrp.report import colors
 
 SCALES = {"light": colors.LIGHT, "dark": colors.DARK}
 scales = pytest.mark.parametrize("scale", SCALES.values(), ids=SCALES)

@@ -17,6 +17,11 @@ from torch import nn
 
 from captum_transformer_lrp.errors import InputError, UnknownNameError
 from captum_transformer_lrp.models import pieces_of_tokens
+from captum_transformer_lrp.report.colors import (
+    THEMES,
+    contrast_ratio,
+    find_theme,
+)
 from captum_transformer_lrp.visualization import (
     draw_attention,
     draw_heads,
@@ -24,11 +29,6 @@ from captum_transformer_lrp.visualization import (
     draw_layers,
     draw_matrix,
     draw_text,
-)
-from captum_transformer_lrp.visualization.colors import (
-    THEMES,
-    contrast_ratio,
-    find_theme,
 )
 from captum_transformer_lrp.visualization.grid import pool_largest
 

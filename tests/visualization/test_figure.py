@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captum_transformer_lrp.visualization.colors import THEMES, to_hex
+from captum_transformer_lrp.report.colors import THEMES, to_hex
 from captum_transformer_lrp.visualization.figure import (
     draw_figure,
     render_figure,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captum_transformer_lrp.visualization.image import (
+from captum_transformer_lrp.report.image import (
     data_uri,
     enlarge,
     heat,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from captum_transformer_lrp.visualization.numbers import ScoreFormat
+from captum_transformer_lrp.report.numbers import ScoreFormat
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from captum_transformer_lrp.visualization.page import Page
+from captum_transformer_lrp.report.page import Page
 
 
 @pytest.mark.parametrize("bbox", [None, "tight"])

@@ -16,7 +16,7 @@ from PIL import Image
 
 from captum_transformer_lrp.errors import InputError, UnknownNameError
 from captum_transformer_lrp.models import Piece
-from captum_transformer_lrp.visualization.colors import (
+from captum_transformer_lrp.report.colors import (
     KEPT_DARK,
     KEPT_LIGHT,
     contrast_ratio,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import InputError
-from ..page import Page, in_inches
+from ...report.page import Page, in_inches
 from .terminal import brief
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import numpy as np
 from ..._files import write
 from ...errors import InputError
 from ...models.pieces import Piece
-from ..saving import check_suffix
+from ...report.saving import check_suffix
 from .maps import KeptMap
 from .names import StateNames, state_names
 
@@ -311,7 +311,7 @@ class KeptTable:
             heading (bool, optional): As for :meth:`plot`. Default: True
             dpi (int, optional): Pixels per inch. Default: 160
         """
-        from ..page import write_figure
+        from ...report.page import write_figure
 
         return write_figure(lambda: self.plot(heading=heading), dpi=dpi)
 
@@ -327,7 +327,7 @@ class KeptTable:
         path = Path(path)
         suffix = check_suffix(path, SUFFIXES)
         if suffix in (".png", ".pdf", ".svg"):
-            from ..page import write_figure
+            from ...report.page import write_figure
 
             write(path, write_figure(self.plot, suffix[1:]))
             return path

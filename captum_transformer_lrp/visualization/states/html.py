@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..colors import KEPT_DARK, KEPT_LIGHT
+from ...report.colors import KEPT_DARK, KEPT_LIGHT
 from ..html import render_cards, render_page
 from .figure import LINES
 from .terminal import brief

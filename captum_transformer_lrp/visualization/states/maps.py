@@ -15,7 +15,7 @@ from ..._files import write
 from ...errors import InputError
 from ...models.pieces import Piece, token_labels, word_groups, word_text
 from ...models.prediction import ClassScore
-from ..saving import check_suffix
+from ...report.saving import check_suffix
 from .names import StateNames, state_names
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ class KeptMap:
             heading (bool, optional): As for :meth:`plot`. Default: True
             dpi (int, optional): Pixels per inch. Default: 160
         """
-        from ..page import write_figure
+        from ...report.page import write_figure
 
         return write_figure(lambda: self.plot(heading=heading), dpi=dpi)
 
@@ -362,7 +362,7 @@ def save_maps(
         text = json.dumps(written, indent=2, ensure_ascii=False, allow_nan=False)
         write(path, text + "\n")
     else:
-        from ..page import write_figure
+        from ...report.page import write_figure
         from .figure import draw_maps
 
         write(path, write_figure(lambda: draw_maps(maps, table), suffix[1:]))

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...errors import InputError
-from ..colors import find_theme
-from ..image import enlarge
+from ...report.colors import find_theme
+from ...report.image import enlarge
 from .names import state_names
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..colors import KEPT_LIGHT
+from ...report.colors import KEPT_LIGHT
 from ..terminal import rendered
 
 if TYPE_CHECKING:

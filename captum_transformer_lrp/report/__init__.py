@@ -1,0 +1,1 @@
+"""How results are shown: blocks, and three renderers that know blocks only."""
