@@ -564,10 +564,10 @@ def _explain_masks(options: argparse.Namespace) -> None:
     """Run ``diffmask explain``."""
     from .masking import TextMasks, read_groups
     from .report.saving import check_suffix
+    from .report.terminal import print_blocks
     from .visualization.states import kept_by_group, save_maps
     from .visualization.states.groups import SUFFIXES as CHART_SUFFIXES
     from .visualization.states.maps import SUFFIXES as MAP_SUFFIXES
-    from .visualization.states.terminal import print_map
 
     for path, suffixes in (
         (options.output, MAP_SUFFIXES),
@@ -590,7 +590,7 @@ def _explain_masks(options: argparse.Namespace) -> None:
     for number, one in enumerate(maps[: options.show]):
         if number:
             console.rule(style="dim")
-        print_map(one, console)
+        print_blocks(one.blocks(), console)
     if len(maps) > options.show:
         print(f"{options.show} of {len(maps)} maps are printed; see --show")
     if table is not None:
@@ -605,7 +605,7 @@ def _explain(options: argparse.Namespace) -> None:
     """Run ``explain``."""
     from .explaining import explain
     from .explanation import check_suffix, save_explanations
-    from .visualization.terminal import print_explanation
+    from .report.terminal import print_blocks
 
     if options.output is not None:
         check_suffix(options.output)
@@ -625,7 +625,7 @@ def _explain(options: argparse.Namespace) -> None:
     for number, explanation in enumerate(found):
         if number:
             console.rule(style="dim")
-        print_explanation(explanation, console, top=options.top)
+        print_blocks(explanation.blocks(top=options.top), console)
     if options.output is not None:
         written = save_explanations(found, options.output)
         print(f"Wrote {written}")
@@ -635,7 +635,7 @@ def _compare(options: argparse.Namespace) -> None:
     """Run ``compare``."""
     from .comparison import DEFAULT_METHODS, compare
     from .explanation import check_suffix
-    from .visualization.comparison import print_comparison
+    from .report.terminal import print_blocks
 
     if options.output is not None:
         check_suffix(options.output)
@@ -652,7 +652,7 @@ def _compare(options: argparse.Namespace) -> None:
         target=_target(options.target),
         device=options.device,
     )
-    print_comparison(found, console)
+    print_blocks(found.blocks(), console)
     if options.output is not None:
         print(f"Wrote {found.save(options.output)}")
 
@@ -712,7 +712,7 @@ def _demo(options: argparse.Namespace) -> None:
     from .explaining import explain
     from .explanation import save_explanations
     from .models.pictures import draw_ship
-    from .visualization.terminal import print_explanation
+    from .report.terminal import print_blocks
 
     folder: Path = options.output_dir
     folder.mkdir(parents=True, exist_ok=True)
@@ -723,7 +723,7 @@ def _demo(options: argparse.Namespace) -> None:
     image = explain(image=picture)
     found: list[Explanation] = [*texts, image]
     for explanation in found:
-        print_explanation(explanation, console, top=5)
+        print_blocks(explanation.blocks(top=5), console)
         console.rule(style="dim")
     save_explanations(
         found,
@@ -852,7 +852,7 @@ def _positive(given: str) -> float:
 
 def _console(*, color: bool) -> Console:
     """Return a console on stdout; colour needs a terminal and no ``NO_COLOR``."""
-    from .models.packages import require
+    from ._packages import require
 
     require("rich")
     from rich.console import Console

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ._files import write
+from ._packages import require
 from .description import describe
 from .errors import InputError, TraceError, UnknownNameError
 from .explaining import Explainer, Method, Picture
@@ -27,17 +28,49 @@ from .explanation import (
     pool,
 )
 from .models.loading import ImageModel, TextModel
-from .models.packages import require
 from .rank_agreement import kendall, spearman
+from .report import shown
+from .report.blocks import (
+    Block,
+    Cell,
+    ColorScale,
+    Heading,
+    Heat,
+    Legend,
+    Paragraph,
+    Pictures,
+    Table,
+)
+from .report.numbers import ScoreFormat
+from .report.shown import Shown
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from pandas import DataFrame
 
 JSON_SCHEMA = "captum_transformer_lrp.comparison/1"
 
 #: what :func:`compare` takes where no methods are named
 DEFAULT_METHODS = ("attnlrp", "cp-lrp", "integrated-gradients", "saliency", "occlusion")
+
+
+_NOTHING = "–"
+_MEANING = (
+    "Colour has a scale of its own for each method, from its largest magnitude among "
+    "the {parts} down; its ends are beside it."
+)
+_AGREEMENT = (
+    "1 is the same order, 0 none, −1 the reverse. Signed methods are ranked by their "
+    "scores; where one of the two has no sign, both by their magnitudes."
+)
+_TEXT_ONLY = " Tokens that the tokenizer added are left out."
+_SUMS = (
+    "Absorbed is what constants, above all biases, kept of the logit, and for methods "
+    "that do not conserve what their rules changed. The conservation error is the part "
+    "of the logit that neither arrived nor was kept by constants: next to 0 where the "
+    "method conserves, and a check of the propagation there. The convergence delta of "
+    "methods with a baseline is their sum less what it should be, the logit less that "
+    "of the baseline."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +94,7 @@ class Conservation:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Comparison:
+class Comparison(Shown):
     """Explanations of one prediction by several methods.
 
     Args:
@@ -70,6 +103,8 @@ class Comparison:
         conservation (tuple[Conservation or None, ...]): The trace of each, where the
             method propagates relevance.
     """
+
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
     explanations: tuple[Explanation, ...]
     conservation: tuple[Conservation | None, ...] = field(repr=False)
@@ -230,73 +265,194 @@ class Comparison:
             self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False
         )
 
-    def to_html(self, *, title: str | None = None) -> str:
-        """Return a self-contained HTML page, readable in light and in dark."""
-        from .visualization.comparison import render_comparison
-
-        return render_comparison(self, title=title)
-
-    def to_text(self, *, color: bool = False, width: int = 88) -> str:
-        """Return text for a terminal, which needs the package rich.
-
-        Args:
-            color (bool, optional): Whether to colour it with ANSI codes.
-                Default: False
-            width (int, optional): Columns of the terminal. Default: 88
-
-        Raises:
-            MissingPackageError: rich is not installed.
-        """
-        from .visualization.comparison import print_comparison
-        from .visualization.terminal import rendered
-
-        return rendered(
-            lambda console: print_comparison(self, console), color=color, width=width
-        )
-
-    def plot(self, *, theme: Literal["light", "dark"] = "light") -> Figure:
-        """Return a matplotlib figure of all methods and their agreement.
-
-        Args:
-            theme (str, optional): ``"light"`` or ``"dark"``. Default: ``"light"``
-        """
-        from .visualization.comparison import draw_comparison
-
-        return draw_comparison(self, theme=theme)
-
-    def save(self, path: str | Path) -> Path:
+    def save(
+        self, path: str | Path, *, theme: shown.Theme = "light", dpi: int = 160
+    ) -> Path:
         """Write it by the suffix of ``path``: .html, .json, .png, .pdf or .svg.
+
+        Args:
+            path (str or Path): The file.
+            theme (str, optional): ``"light"`` or ``"dark"`` of a picture.
+                Default: ``"light"``
+            dpi (int, optional): Pixels per inch of a PNG. Default: 160
 
         Returns:
             *Path*: The file that was written.
 
         Raises:
-            UnknownNameError: The suffix is another one.
+            UnknownNameError: The suffix or the theme is another one.
         """
         path = Path(path)
-        suffix = check_suffix(path)
-        assert suffix in SUFFIXES
-        if suffix == ".html":
-            write(path, self.to_html())
-        elif suffix == ".json":
-            write(path, self.to_json() + "\n")
-        else:
-            from .report.page import write_figure
-            from .visualization.comparison import describe_comparison
-
-            picture = write_figure(
-                self.plot,
-                suffix.removeprefix("."),
-                title=self.question,
-                alt=describe_comparison(self),
-            )
-            write(path, picture)
+        if check_suffix(path) != ".json":
+            return shown.save([self], path, theme=theme, dpi=dpi)
+        write(path, self.to_json() + "\n")
         return path
 
-    def _repr_html_(self) -> str:
-        from .visualization.comparison import render_comparison_fragment
+    # ------------------------------------------------------------------ what is shown
 
-        return render_comparison_fragment(self)
+    def blocks(self) -> Iterator[Block]:
+        """Yield what is shown: each method's map, their agreement, their sums."""
+        first = self.explanations[0]
+        is_text = first.kind == "text"
+        yield Heading(text=self.question)
+        yield Paragraph(text=first.answer, kind="answer")
+        yield from self._texts() if is_text else self._pictures()
+        parts = first.parts if not is_text else f"{first.parts} of the text"
+        yield Paragraph(text=_MEANING.format(parts=parts), kind="meaning")
+        yield self._largest()
+        if len(self.methods) > 1:
+            yield self._agreement_table()
+            about = _AGREEMENT + (_TEXT_ONLY if is_text else "")
+            yield Paragraph(text=about, kind="meaning")
+        yield self._sums()
+        yield Paragraph(text=_SUMS, kind="meaning")
+        for note in self._notes():
+            yield Paragraph(text=note)
+        yield self._numbers()
+
+    @property
+    def alt(self) -> str:
+        """The comparison in words, for those who do not see its picture."""
+        said = [
+            f"{name}: {', '.join(part for part, _ in one.top_parts(3)) or 'nothing'}"
+            for name, one in zip(self.methods, self.explanations, strict=True)
+        ]
+        first = self.explanations[0]
+        return (
+            f"{self.question} {first.answer} {first.parts.capitalize()} of largest "
+            f"magnitude by method: {'; '.join(said)}."
+        )
+
+    def _texts(self) -> Iterator[Block]:
+        for name, one in zip(self.methods, self.explanations, strict=True):
+            yield Heading(text=name, level=2)
+            yield from one.map()
+            yield Legend(scale=one.scale)
+
+    def _pictures(self) -> Iterator[Block]:
+        """Yield the picture, and a heat map of it by each method."""
+        images = [cast("ImageExplanation", one) for one in self.explanations]
+        size = f"{images[0].image.width} by {images[0].image.height} pixels"
+        found = [
+            Heat(
+                image=images[0].image,
+                caption="What the model saw",
+                alt=f"The picture as the model saw it, {size}",
+            )
+        ]
+        for name, one in zip(self.methods, images, strict=True):
+            low, high = one.scale.ends
+            found.append(replace(one.heat(name), under=f"{low} … {high}"))
+        yield Pictures(pictures=tuple(found))
+        signed = any(one.signed for one in images)
+        yield Legend(
+            scale=ColorScale(
+                limit=1.0,
+                signed=signed,
+                palette="picture",
+                unit="each on its scale",
+                names=("against", "for") if signed else ("0", "most"),
+                meaning="Colour scale: each method has its own, with its ends below it",
+            )
+        )
+
+    def _largest(self) -> Table:
+        """Return the parts of largest magnitude by each method."""
+        rows = []
+        for name, one in zip(self.methods, self.explanations, strict=True):
+            write = one.scale.write
+            top = ", ".join(f"{part} {write(s)}" for part, s in one.top_parts(5))
+            rows.append((name, top or "nothing"))
+        first = self.explanations[0]
+        heads = ("", f"{first.parts.capitalize()} of largest magnitude")
+        return Table(heads=heads, rows=tuple(rows), texts=2)
+
+    def _agreement_table(self) -> Table:
+        rho, tau = self.agreement("spearman"), self.agreement("kendall")
+        part = "token" if self.explanations[0].kind == "text" else None
+        parts = f"{part}s" if part else self.explanations[0].parts
+        return Table(
+            title="Rank agreement: Spearman's ρ (and Kendall's τ) over "
+            f"{len(self.ranked[0])} {parts}",
+            heads=("", *self.methods),
+            rows=tuple(
+                (name, *(_correlation(r, t) for r, t in zip(*rows, strict=True)))
+                for name, rows in zip(
+                    self.methods, zip(rho, tau, strict=True), strict=True
+                )
+            ),
+        )
+
+    def _sums(self) -> Table:
+        first = self.explanations[0]
+        logit = ScoreFormat(limit=abs(first.logit))(first.logit)
+        rows = []
+        for name, one, trace in zip(
+            self.methods, self.explanations, self.conservation, strict=True
+        ):
+            total = one.relevance_sum
+            limit = max(abs(first.logit), abs(total or 0.0))
+            write = ScoreFormat(limit=limit)
+            delta = one.convergence_delta if trace is None else None
+            rows.append(
+                (
+                    name,
+                    _NOTHING if total is None else write(total),
+                    _NOTHING if trace is None else write(trace.absorbed),
+                    _NOTHING if trace is None else f"{trace.error:.1e}",
+                    _NOTHING if delta is None else _delta(delta, write),
+                )
+            )
+        heads = ("", "Sum", "Absorbed", "Conservation error", "Convergence delta")
+        return Table(
+            title=f"What the scores sum to, in units of the logit ({logit})",
+            heads=heads,
+            rows=tuple(rows),
+        )
+
+    def _notes(self) -> list[str]:
+        """Return what a reader should know, beginning with the method it concerns."""
+        shared = set.intersection(*(set(one.notes) for one in self.explanations))
+        notes = [n for n in self.explanations[0].notes if n in shared]
+        if len(self.explanations) == 1:
+            return notes
+        of_methods: dict[str, list[str]] = {}
+        for name, one in zip(self.methods, self.explanations, strict=True):
+            for note in one.notes:
+                if note not in shared:
+                    of_methods.setdefault(note, []).append(name)
+        return notes + [f"{', '.join(n)}: {note}" for note, n in of_methods.items()]
+
+    def _numbers(self) -> Table:
+        """Return all numbers, one row per token or cell."""
+        first = self.explanations[0]
+        columns = []
+        for one, ranked in zip(self.explanations, self.ranked, strict=True):
+            values = one.scores if one.kind == "text" else ranked
+            columns.append([one.scale.write(float(v)) for v in values])
+        if first.kind == "text":
+            names = [piece.label for piece in cast("TextExplanation", first).pieces]
+        else:
+            wide = min(
+                cast("ImageExplanation", one).cells.shape[1]
+                for one in self.explanations
+            )
+            names = [
+                f"row {i // wide + 1}, column {i % wide + 1}"
+                for i in range(len(columns[0]))
+            ]
+        part = "Token" if first.kind == "text" else first.unit.capitalize()
+        return Table(
+            heads=("#", part, *self.methods),
+            rows=tuple(
+                (str(number), name, *scores)
+                for number, (name, *scores) in enumerate(
+                    zip(names, *columns, strict=True), 1
+                )
+            ),
+            texts=2,
+            folded=True,
+        )
 
     def __str__(self) -> str:
         width = max(map(len, self.methods))
@@ -305,6 +461,24 @@ class Comparison:
             top = ", ".join(part for part, _ in one.top_parts(5))
             rows.append(f"{name:<{width}}  {top}")
         return "\n".join([f"{self.question} {self.explanations[0].answer}", *rows])
+
+
+def _correlation(rho: float, tau: float) -> Cell:
+    if np.isnan(rho):
+        return Cell(text=_NOTHING, share=0.0)
+    return Cell(text=_short(rho), small=f"({_short(tau)})", share=float(rho))
+
+
+def _short(value: float) -> str:
+    return f"{value:.2f}".replace("-0.00", "0.00").replace("-", "−")
+
+
+def _delta(delta: float, write: ScoreFormat) -> str:
+    """Return a delta as text; one that would be written as 0 by its power of ten."""
+    written = write(delta)
+    if delta and not any(digit in written for digit in "123456789"):
+        return f"{delta:+.0e}".replace("-", "−")
+    return written
 
 
 def _input_of(explanation: Explanation) -> object:

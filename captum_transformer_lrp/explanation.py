@@ -3,25 +3,41 @@
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
 from ._files import write
+from ._packages import require
 from .errors import InputError, UnknownNameError
-from .models.packages import require
-from .models.pieces import Piece, word_groups, word_text
+from .models.pieces import Piece, word_groups
 from .models.prediction import ClassScore
-from .report import saving
+from .models.words import own_scores, scored_words
+from .report import saving, shown
+from .report.blocks import (
+    Bars,
+    Block,
+    ColorScale,
+    Facts,
+    Heading,
+    Heat,
+    Legend,
+    Paragraph,
+    Pictures,
+    Table,
+    Word,
+    Words,
+)
 from .report.colors import scale_limit
 from .report.numbers import ScoreFormat
+from .report.shown import Shown
+from .report.words_on_page import is_right_to_left
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from pandas import DataFrame
     from PIL.Image import Image
 
@@ -37,17 +53,8 @@ _ABOUT_RELEVANCE = (
 )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Word:
-    """A word of the tokenizer: its text and the sum of the scores of its pieces."""
-
-    text: str
-    score: float
-    special: bool = False
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Explanation(ABC):
+class Explanation(Shown):
     """Which parts of an input count for one class.
 
     What the scores are is said by ``measure``:
@@ -82,6 +89,7 @@ class Explanation(ABC):
     """
 
     kind: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
     model: str
     method: str
@@ -116,26 +124,37 @@ class Explanation(ABC):
         return float(self.scores.sum()) if self.signed else None
 
     @property
+    @abstractmethod
     def limit(self) -> float:
-        """The score at the end of the colour scale: the largest magnitude."""
-        return scale_limit(self.scores)
+        """The score at the end of the colour scale."""
 
     def number_format(self, limit: float) -> ScoreFormat:
         """Return what writes scores up to ``limit``, with a sign if they have one."""
         return ScoreFormat(limit=limit, signed=self.signed)
 
     @property
-    def scale_start(self) -> float:
-        """Where the colour scale starts, as a share of :attr:`limit`: -1 or 0."""
-        return -1.0 if self.signed else 0.0
+    @abstractmethod
+    def scale(self) -> ColorScale:
+        """From a score to a colour: up to :attr:`limit`, its ends in words."""
 
-    @property
-    def scale_ends(self) -> tuple[str, str]:
-        """What stands beside the ends of the colour scale."""
-        write = self.number_format(self.limit)
+    def _scale(self, limit: float, palette: Literal["words", "picture"]) -> ColorScale:
+        write = self.number_format(limit)
+        low, high = f"{self.quantity} 0", write(limit)
+        meaning = f"Colour scale: from {low}, neutral, to {high}, orange"
         if self.signed:
-            return f"against {write(-self.limit)}", f"{write(self.limit)} for"
-        return f"{self.quantity} 0", write(self.limit)
+            meaning = (
+                f"Colour scale: from {write(-limit)}, against {self.target.name}, "
+                f"blue, over 0, neutral, to {high}, for {self.target.name}, orange; "
+                "in units of the logit"
+            )
+            low, high = f"against {write(-limit)}", f"{high} for"
+        return ColorScale(
+            limit=limit,
+            signed=self.signed,
+            palette=palette,
+            names=(low, high),
+            meaning=meaning,
+        )
 
     @property
     def target_name(self) -> str:
@@ -257,22 +276,6 @@ class Explanation(ABC):
         """
         return normalize(self.scores, how)
 
-    def plot(self, *, theme: Literal["light", "dark"] = "light") -> Figure:
-        """Return a matplotlib figure, as :meth:`save` writes it.
-
-        The figure belongs to no pyplot state; a notebook shows it, ``savefig`` of it
-        writes it.
-
-        Args:
-            theme (str, optional): ``"light"`` or ``"dark"``. Default: ``"light"``
-
-        Raises:
-            UnknownNameError: There is no such theme.
-        """
-        from .visualization.figure import draw_figure
-
-        return draw_figure([self], theme=theme)
-
     def to_pandas(self, normalization: Normalization | None = None) -> DataFrame:
         """Return a table of the scores, which needs the package pandas.
 
@@ -340,11 +343,48 @@ class Explanation(ABC):
             self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False
         )
 
-    def to_html(self, *, title: str | None = None) -> str:
-        """Return a self-contained HTML page, readable in light and in dark."""
-        from .visualization.html import render_report
+    def blocks(self, *, top: int = 10) -> Iterator[Block]:
+        """Yield what is shown: the input with its scores, the largest, the facts.
 
-        return render_report([self], title=title)
+        Args:
+            top (int, optional): How many words or patches to list. Default: 10
+        """
+        yield Heading(text=self.question)
+        yield Paragraph(text=self.answer, kind="answer")
+        yield from self.map()
+        yield Legend(scale=self.scale)
+        if rows := self.top_parts(top):
+            limit = scale_limit([score for _, score in rows])
+            yield Bars(
+                title=self.top_title,
+                head=self.part.capitalize(),
+                rows=tuple(rows),
+                scale=ColorScale(
+                    limit=limit, signed=self.signed, unit=self.quantity.capitalize()
+                ),
+                repeats=True,
+            )
+        yield Facts(pairs=self.facts, brief=("Logit", "Sum of relevance", "Method"))
+        yield Paragraph(text=self.summary, kind="meaning")
+        for note in self.notes:
+            yield Paragraph(text=note)
+        yield self._numbers()
+
+    @abstractmethod
+    def map(self) -> Iterator[Block]:
+        """Yield the input with its scores."""
+
+    @abstractmethod
+    def _numbers(self) -> Table:
+        """Return all numbers."""
+
+    @property
+    def alt(self) -> str:
+        """The explanation in words, for those who do not see its picture."""
+        write = self.number_format(self.limit)
+        top = ", ".join(f"{name} {write(s)}" for name, s in self.top_parts(3))
+        found = f"{self.question} {self.answer}"
+        return f"{found} {self.top_title}: {top}." if top else found
 
     def to_text(self, *, color: bool = False, top: int = 10, width: int = 88) -> str:
         """Return text for a terminal, which needs the package rich.
@@ -358,31 +398,28 @@ class Explanation(ABC):
         Raises:
             MissingPackageError: rich is not installed.
         """
-        from .visualization.terminal import render_text
+        from .report.terminal import to_text
 
-        return render_text(self, color=color, top=top, width=width)
+        return to_text([tuple(self.blocks(top=top))], color=color, width=width)
 
-    def save(self, path: str | Path) -> Path:
+    def save(
+        self, path: str | Path, *, theme: shown.Theme = "light", dpi: int = 160
+    ) -> Path:
         """Write it by the suffix of ``path``: .html, .json, .png, .pdf or .svg.
+
+        Args:
+            path (str or Path): The file.
+            theme (str, optional): ``"light"`` or ``"dark"`` of a picture.
+                Default: ``"light"``
+            dpi (int, optional): Pixels per inch of a PNG. Default: 160
 
         Returns:
             *Path*: The file that was written.
 
         Raises:
-            UnknownNameError: The suffix is another one.
+            UnknownNameError: The suffix or the theme is another one.
         """
-        return save_explanations([self], path)
-
-    def _repr_html_(self) -> str:
-        from .visualization.html import render_fragment
-
-        return render_fragment(self)
-
-    def __str__(self) -> str:
-        top = self.top_parts(10)
-        write = self.number_format(scale_limit([score for _, score in top]))
-        rows = [f"{write(score):>10}  {name}" for name, score in top]
-        return "\n".join([f"{self.question} {self.answer}", *rows])
+        return save_explanations([self], path, theme=theme, dpi=dpi)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -394,6 +431,8 @@ class TextExplanation(Explanation):
         pieces (tuple[Piece, ...]): The tokens that the model saw, in their order.
         next_token (bool): Whether the target is the next token of a language model.
             Default: False
+        joined (bool): Whether tokens are joined to words, each with one colour and the
+            sum of its tokens' scores, where the explanation is shown. Default: True
     """
 
     kind: ClassVar[str] = "text"
@@ -401,6 +440,7 @@ class TextExplanation(Explanation):
     text: str
     pieces: tuple[Piece, ...] = field(repr=False)
     next_token: bool = False
+    joined: bool = True
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -415,27 +455,29 @@ class TextExplanation(Explanation):
         others, and of those that take a text for one word, are joined by their letters.
         White space ends a word and is none of its own: its score goes to the word
         behind it. Tokens that the tokenizer added are words of their own, marked
-        ``special``.
+        ``special``. Each token is a word where they are not ``joined``.
         """
-        return tuple(
-            Word(
-                text=word_text([self.pieces[i] for i in group]),
-                score=float(self.scores[group].sum()),
-                special=self.pieces[group[0]].special,
-            )
-            for group in word_groups(self.pieces)
-        )
+        merge: Literal["sum", "none"] = "sum" if self.joined else "none"
+        return scored_words(self.pieces, self.scores, merge)
+
+    def by_token(self) -> TextExplanation:
+        """Return the same explanation, shown token by token instead of by words."""
+        return replace(self, joined=False)
 
     @property
     def limit(self) -> float:
         """The score at the end of the colour scale.
 
-        The largest magnitude among the tokens of the text itself. The tokens that the
+        The largest magnitude among the words of the text itself. The tokens that the
         tokenizer added may go beyond it: they often collect much relevance, and would
         leave the words without colour.
         """
-        own = [not piece.special for piece in self.pieces]
-        return scale_limit(self.scores[own] if any(own) else self.scores)
+        return scale_limit(own_scores(self.words))
+
+    @property
+    def scale(self) -> ColorScale:
+        """From the score of a word to its colour."""
+        return self._scale(self.limit, "words")
 
     @property
     def target_name(self) -> str:
@@ -451,7 +493,42 @@ class TextExplanation(Explanation):
     @property
     def part(self) -> str:
         """What :meth:`top_parts` lists."""
-        return "word"
+        return "word" if self.joined else "token"
+
+    def map(self) -> Iterator[Block]:
+        """Yield the text with its scores."""
+        yield Words(
+            words=self.words,
+            scale=self.scale,
+            right_to_left=is_right_to_left(self.text),
+        )
+
+    def _numbers(self) -> Table:
+        write = self.number_format(self.limit)
+        return Table(
+            heads=("#", "Token", "In the vocabulary", self.quantity.capitalize()),
+            rows=tuple(
+                (str(number), piece.label, piece.token, write(float(score)))
+                for number, (piece, score) in enumerate(
+                    zip(self.pieces, self.scores, strict=True), 1
+                )
+            ),
+            texts=3,
+            folded=True,
+        )
+
+    @property
+    def summary(self) -> str:
+        """What the numbers mean, in plain words."""
+        found = super().summary
+        words = self.words
+        beyond = [w for w in words if w.special and abs(w.score) > self.limit]
+        if not beyond:
+            return found
+        return (
+            f"{found} The colours follow the words; an added token such as "
+            f"{beyond[0].text} may lie beyond the scale."
+        )
 
     def _columns(self) -> dict[str, Any]:
         groups = word_groups(self.pieces)
@@ -544,6 +621,11 @@ class ImageExplanation(Explanation):
         return scale_limit(self.cells)
 
     @property
+    def scale(self) -> ColorScale:
+        """From the score of a patch to its colour."""
+        return self._scale(self.limit, "picture")
+
+    @property
     def unit(self) -> str:
         """What one number belongs to."""
         return "square" if self.patch_grid is None else "patch"
@@ -552,6 +634,60 @@ class ImageExplanation(Explanation):
     def part(self) -> str:
         """What :meth:`top_parts` lists."""
         return self.unit
+
+    def map(self) -> Iterator[Block]:
+        """Yield the picture, and its scores over it."""
+        name = self.quantity.capitalize()
+        found = [
+            Heat(
+                image=self.image,
+                caption="What the model saw",
+                alt="The picture as the model saw it, "
+                f"{self.image.width} by {self.image.height} pixels",
+            ),
+            self.heat(f"{name} of each {self.unit}"),
+        ]
+        if self.has_pixels:
+            found.append(
+                Heat(
+                    image=self.image,
+                    scores=self.scores,
+                    scale=self._scale(scale_limit(self.scores), "picture"),
+                    caption=f"{name} of each pixel, own scale",
+                    alt=f"The same picture in grey with the {self.quantity} of each "
+                    "pixel",
+                )
+            )
+        yield Pictures(pictures=tuple(found))
+
+    def heat(self, caption: str) -> Heat:
+        """Return the picture in grey with the scores of its patches."""
+        ((strongest, score),) = self.top_parts(1)
+        meaning = (
+            f"orange {self.parts} speak for {self.target_name}, blue ones against it"
+            if self.signed
+            else f"the more orange a {self.unit}, the more weight it has"
+        )
+        return Heat(
+            image=self.image,
+            scores=self.cells,
+            scale=self.scale,
+            caption=caption,
+            alt=f"The same picture in grey; {meaning}; strongest at {strongest}, "
+            f"{self.scale.write(score)}",
+        )
+
+    def _numbers(self) -> Table:
+        cells = self.cells
+        write = self.scale.write
+        return Table(
+            heads=("", *(str(i + 1) for i in range(cells.shape[1]))),
+            rows=tuple(
+                (str(number), *(write(float(score)) for score in row))
+                for number, row in enumerate(cells, 1)
+            ),
+            folded=True,
+        )
 
     def _columns(self) -> dict[str, Any]:
         row, column = np.indices(self.cells.shape)
@@ -585,6 +721,8 @@ def save_explanations(
     *,
     title: str | None = None,
     lead: str | None = None,
+    theme: shown.Theme = "light",
+    dpi: int = 160,
 ) -> Path:
     """Write explanations into one file: .html, .json, .png, .pdf or .svg.
 
@@ -596,6 +734,9 @@ def save_explanations(
         path (str or Path): The file.
         title (str, optional): Heading of an HTML page. Default: None
         lead (str, optional): A paragraph below that heading. Default: None
+        theme (str, optional): ``"light"`` or ``"dark"`` of a picture.
+            Default: ``"light"``
+        dpi (int, optional): Pixels per inch of a PNG. Default: 160
 
     Returns:
         *Path*: The file that was written.
@@ -607,21 +748,15 @@ def save_explanations(
     path = Path(path)
     if not explanations:
         raise InputError("expected at least one explanation to save, got none")
-    suffix = check_suffix(path)
-    if suffix == ".html":
-        from .visualization.html import render_report
-
-        page = render_report(explanations, title=title, lead=lead)
-        write(path, page)
-    elif suffix == ".json":
-        found = [e.to_dict() for e in explanations]
-        written = found[0] if len(found) == 1 else found
-        text = json.dumps(written, indent=2, ensure_ascii=False, allow_nan=False)
-        write(path, text + "\n")
-    else:
-        from .visualization.figure import render_figure
-
-        write(path, render_figure(explanations, suffix.removeprefix(".")))
+    if check_suffix(path) != ".json":
+        heading = title or ("Explanations" if len(explanations) > 1 else None)
+        return shown.save(
+            explanations, path, title=heading, lead=lead, theme=theme, dpi=dpi
+        )
+    found = [e.to_dict() for e in explanations]
+    written = found[0] if len(found) == 1 else found
+    text = json.dumps(written, indent=2, ensure_ascii=False, allow_nan=False)
+    write(path, text + "\n")
     return path
 
 

@@ -24,11 +24,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ._files import write
+from ._packages import require
 from .diffmask import DiffMask
 from .errors import InputError
 from .models.inputs import encode, pad
 from .models.loading import TextModel, load_text_model
-from .models.packages import require
 from .models.prediction import select_logits, text_score
 from .models.special_tokens import special_ids
 from .models.texts import read_texts as texts_of

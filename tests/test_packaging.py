@@ -23,7 +23,18 @@ PROJECT = PACKAGE.parent
 # Imports run from a later row to an earlier one, or within a row; a row names modules
 # and whole folders.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "_captum", "_copied", "_files", "_named", "_torch", "description"),
+    (
+        "errors",
+        "_captum",
+        "_copied",
+        "_files",
+        "_named",
+        "_packages",
+        "_torch",
+        "_visible",
+        "description",
+        "report",
+    ),
     (
         "propagation.call",
         "propagation.gates",
@@ -74,7 +85,6 @@ BESIDE_THE_ENGINE = (
     "metrics",
     "models",
     "rank_agreement",
-    "report",
     "visualization",
 )
 
@@ -164,7 +174,7 @@ def objection(module: str, imported: str) -> str | None:
     attribution = row("attribution")
     assert attribution is not None
     if beside(module):
-        if beside(imported) or imported in LAYERS[0]:
+        if beside(imported) or row(imported) == 0:
             return None
         return f"{module} stands beside the engine and imports {imported or NAME!r}"
     assert own is not None

@@ -33,6 +33,8 @@ from ..errors import (
     suggestion,
 )
 from ..propagation import Composite
+from ..report.blocks import Block, Heading, Table
+from ..report.shown import Shown
 from .calling import make_method
 from .transformer_lrp import TransformerLRP
 
@@ -120,7 +122,7 @@ class NamedMethod:
         return made
 
 
-class NamedMethods:
+class NamedMethods(Shown):
     """The methods by name, in the order in which they were registered."""
 
     def __init__(self) -> None:
@@ -196,9 +198,20 @@ class NamedMethods:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __repr__(self) -> str:
-        """Print the table."""
-        rows = [("name", "scores", "of each", "sum", "cost", "needs", "what it is")]
+    def blocks(self) -> Iterator[Block]:
+        """Yield what is shown: a table."""
+        yield Heading(text="Methods by name")
+        head, *rows = self._table()
+        yield Table(heads=head, rows=tuple(rows), texts=len(head))
+
+    @property
+    def alt(self) -> str:
+        """The names."""
+        return f"Methods: {', '.join(self)}."
+
+    def _table(self) -> list[tuple[str, ...]]:
+        head = ("name", "scores", "of each", "sum", "cost", "needs", "what it is")
+        rows: list[tuple[str, ...]] = [head]
         for row in self._rows.values():
             about = row.description
             rows.append(
@@ -212,7 +225,14 @@ class NamedMethods:
                     row.summary,
                 )
             )
+        return rows
+
+    def __repr__(self) -> str:
+        """Print the table."""
+        rows = self._table()
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         return "\n".join(
             "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows
         )
+
+    __str__ = __repr__

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from ..errors import UnknownNameError
 from ..propagation.trace import Trace
+from ..report.blocks import Block, Heading, Paragraph, Table
+from ..report.shown import Shown
 
 Outcome = Literal["pass", "fail", "not applicable"]
 
@@ -34,7 +37,7 @@ class Check:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CheckReport:
+class CheckReport(Shown):
     """What :func:`check` found; prints itself.
 
     Attributes:
@@ -78,6 +81,32 @@ class CheckReport:
         """Return the checks as dictionaries, for pandas or JSON."""
         return [asdict(one) for one in self.checks]
 
+    def blocks(self) -> Iterator[Block]:
+        """Yield what is shown: the verdict and a row for each check."""
+        badge = "passed" if self.passed else "wrong"
+        yield Heading(text=f"Do the rules hold for {self.model}?", badge=badge)
+        yield Paragraph(
+            text=f"{self.verdict} The model is in {self.dtype}, measured in "
+            f"{self.measured_in}.",
+            kind="answer",
+        )
+        yield Table(
+            heads=("Check", "Outcome", "What was found", "Error", "Tolerated"),
+            rows=tuple(
+                (c.name, c.outcome, c.sentence, _size(c.measured), _size(c.tolerance))
+                for c in self.checks
+            ),
+            texts=3,
+        )
+        for one in self.checks:
+            for line in one.details:
+                yield Paragraph(text=f"{one.name}: {line}")
+
+    @property
+    def alt(self) -> str:
+        """The verdict."""
+        return f"{self.model}: {self.verdict}"
+
     def __str__(self) -> str:
         """Print one line per check, and a verdict."""
         marks = {"pass": "pass", "fail": "FAIL", "not applicable": "n/a "}
@@ -105,3 +134,7 @@ class CheckReport:
             return "Passed: the rules hold for this model."
         names = ", ".join(c.name for c in self.failed)
         return f"Failed: {names}. The lines above say where and what to write."
+
+
+def _size(error: float | None) -> str:
+    return "" if error is None else f"{error:.1e}"

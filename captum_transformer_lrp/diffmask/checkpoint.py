@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from .._files import written_whole
+from .._packages import require
 from ..errors import InputError
-from ..models.packages import require
 
 
 def write_checkpoint(

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from .._files import write, written_whole
+from .._packages import require
 from ..errors import InputError
 from ..models.discovery import Place
-from ..models.packages import require
 from .divergence import (
     DIVERGENCES,
     Divergence,

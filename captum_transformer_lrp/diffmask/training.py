@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer, RMSprop
 
+from .._packages import require
 from ..errors import InputError
-from ..models.packages import require
 from .batches import Batches, seeded
 from .checkpoint import read_checkpoint, write_checkpoint
 from .divergence import Divergence, Outputs

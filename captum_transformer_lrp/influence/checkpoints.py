@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._packages import require
 from ..errors import InputError
 from ..models.loading import LoadingError
-from ..models.packages import require
 
 Checkpoint = str | Path | Mapping[str, Tensor] | nn.Module
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,9 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .._packages import require
 from ..errors import InputError
 from ..models.loading import ImageModel, TextModel
-from ..models.packages import require
+from ..report.blocks import Block, Heading, Heat, Paragraph, Pictures, Table
+from ..report.shown import Shown
 from .reading import Reader, collect, run
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class InfluentialExample:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class InfluentialExamples(Sequence[InfluentialExample]):
+class InfluentialExamples(Shown, Sequence[InfluentialExample]):
     """Training examples, the most important one first. Prints, and shows in notebooks.
 
     Args:
@@ -110,25 +111,37 @@ class InfluentialExamples(Sequence[InfluentialExample]):
         ]
         return "\n".join([self.title, self.question, *lines, f"({self.measure})"])
 
-    def _repr_html_(self) -> str:
-        """Return a table for a notebook; all that comes from outside is escaped."""
-        cell = 'style="text-align:left;padding:.15em .8em .15em 0"'
-        number = 'style="text-align:right;padding:.15em .8em .15em 0"'
-        body = "".join(
-            f"<tr><td {number}>{row.score:+.4g}</td>"
-            f"<td {cell}>{html.escape(row.label)}</td>"
-            f"<td {cell}>{_pictured(row)}</td></tr>"
-            for row in self.rows
+    def blocks(self) -> Iterator[Block]:
+        """Yield what is shown: the examples with their scores."""
+        yield Heading(text=self.title)
+        yield Paragraph(text=self.question, kind="answer")
+        pictures = [row for row in self.rows if hasattr(row.example, "thumbnail")]
+        if pictures:
+            yield Pictures(
+                pictures=tuple(
+                    Heat(
+                        image=row.example,
+                        caption=f"{row.score:+.4g}  {row.label}",
+                        alt=f"{_shown(row)}, {row.label}",
+                    )
+                    for row in pictures
+                )
+            )
+        yield Table(
+            heads=("Training example", "Label", "Score"),
+            rows=tuple(
+                (_shown(row), row.label, f"{row.score:+.4g}") for row in self.rows
+            ),
+            texts=2,
+            repeats=bool(pictures),
         )
-        return (
-            '<table style="border-collapse:collapse">'
-            f'<caption style="text-align:left;caption-side:top">'
-            f"<b>{html.escape(self.title)}</b><br>{html.escape(self.question)}</caption>"
-            f"<thead><tr><th {number}>score</th><th {cell}>label</th>"
-            f"<th {cell}>training example</th></tr></thead>"
-            f"<tbody>{body}</tbody></table>"
-            f"<p><small>{html.escape(self.measure)}</small></p>"
-        )
+        yield Paragraph(text=self.measure, kind="caption")
+
+    @property
+    def alt(self) -> str:
+        """The strongest of them in words."""
+        top = "; ".join(f"{_shown(r)} {r.score:+.4g}" for r in self.rows[:3])
+        return f"{self.title}. {self.question} Strongest: {top}."
 
 
 def _shown(row: InfluentialExample) -> str:
@@ -136,18 +149,6 @@ def _shown(row: InfluentialExample) -> str:
     if isinstance(row.example, str):
         return row.example
     return f"training example {row.index}"
-
-
-def _pictured(row: InfluentialExample) -> str:
-    """Return an example as HTML: a text, a small picture, or its position."""
-    if not hasattr(row.example, "thumbnail"):
-        return html.escape(_shown(row))
-    from ..report.image import data_uri
-
-    small = row.example.copy()
-    small.thumbnail((64, 64))
-    alt = html.escape(f"{_shown(row)}, {row.label}")
-    return f'<img src="{data_uri(small)}" alt="{alt}">'
 
 
 class TrainingInfluence(ABC):

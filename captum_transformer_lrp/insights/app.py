@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from .. import attribution
+from .._packages import require
 from ..errors import InputError
 from ..explaining import Explainer
 from ..explanation import Explanation
 from ..models.loading import ImageModel, TextModel
-from ..models.packages import require
 from .data import LIMIT, Data, Kind, read_data
 from .explanations import Explanations
 from .page import Page

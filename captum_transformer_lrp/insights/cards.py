@@ -5,12 +5,23 @@ Everything that comes from outside is escaped by Jinja2, as in all our HTML.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from ..explanation import Explanation, ImageExplanation, TextExplanation
+from ..explanation import Explanation
 from ..models.prediction import ClassScore, percent
-from ..report.image import data_uri, enlarge, overlay
-from ..visualization.html import render_cards, text_parts
+from ..report.blocks import (
+    Bars,
+    Block,
+    Card,
+    ColorScale,
+    Heading,
+    Heat,
+    Legend,
+    Paragraph,
+    Pictures,
+)
+from ..report.html import to_fragment
 from .predictions import Prediction
 
 if TYPE_CHECKING:
@@ -46,86 +57,64 @@ def render_example(
     Raises:
         MissingPackageError: jinja2 is not installed.
     """
-    card: dict[str, Any] = {
-        "template": "example.html",
-        "title": title,
-        "verdict": "",
-        "answer": "",
-        "failure": failure,
-        "tokens": [],
-        "plain": "",
-        "picture": "",
-        "heat": "",
-        "legend": "",
-        "classes": [],
-    }
+    verdict, said = "", ""
     if prediction is not None:
-        card |= _said(prediction, given_label, classes)
+        verdict = {True: "correct", False: "wrong", None: ""}[prediction.right]
+        said = _said(prediction, given_label)
+        if prediction.best is None:
+            failure = prediction.failure
+    blocks: list[Block] = [
+        Heading(text=title, badge=verdict),
+        Paragraph(text=said, kind="answer"),
+    ]
+    if failure:
+        blocks.append(Paragraph(text=failure))
     if explanation is not None:
-        low, high = explanation.scale_ends
-        card |= {
-            "low": low,
-            "high": high,
-            "signed": explanation.signed,
-            "legend": f"Colour scale: from {low}, blue or neutral, to {high}, orange",
-        }
-        card |= (
-            text_parts(explanation)
-            if isinstance(explanation, TextExplanation)
-            else _picture_map(explanation)
-        )
-    elif isinstance(value, str):
-        card["plain"] = value
+        blocks += [*explanation.map(), Legend(scale=explanation.scale)]
     elif value is not None:
-        small = value.copy()
-        small.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
-        card |= {"picture": data_uri(small), "picture_alt": "The picture as it is"}
-    return render_cards([card])
+        blocks.append(_as_it_is(value))
+    if prediction is not None and prediction.best is not None and classes:
+        blocks += _classes(prediction, classes)
+    return to_fragment([Card(blocks=tuple(blocks), compact=True)])
 
 
-def _said(
-    prediction: Prediction, given_label: str | int | None, classes: int
-) -> dict[str, Any]:
+def _said(prediction: Prediction, given_label: str | int | None) -> str:
     best, label = prediction.best, prediction.label
     if best is None:
-        return {"failure": prediction.failure, "answer": "There is no prediction."}
+        return "There is no prediction."
+    right = " That is right." if prediction.right else ""
     true = ""
     if label is not None:
         true = f" The true class is {label}." if label.index != best.index else ""
     elif given_label is not None:
         true = f" The label in the data, “{given_label}”, is no class of the model."
-    right = " That is right." if prediction.right else ""
-    rows = list(prediction.top[:classes])
-    if classes and label is not None and label.index not in {c.index for c in rows}:
+    return f"The model predicts {best}.{right}{true}"
+
+
+def _as_it_is(value: str | Image) -> Block:
+    if isinstance(value, str):
+        return Paragraph(text=value, kind="input")
+    small = value.copy()
+    small.thumbnail((_LONGEST_SIDE, _LONGEST_SIDE))
+    return Pictures(pictures=(Heat(image=small, alt="The picture as it is"),))
+
+
+def _classes(prediction: Prediction, count: int) -> Iterator[Block]:
+    """Yield the likeliest classes and the true one, if there are several."""
+    label = prediction.label
+    rows = list(prediction.top[:count])
+    if label is not None and label.index not in {c.index for c in rows}:
         rows.append(label)
-    known = [c for c in rows if c.probability is not None]
-    return {
-        "verdict": {True: "correct", False: "wrong", None: ""}[prediction.right],
-        "answer": f"The model predicts {best}.{right}{true}",
-        "classes_title": "Probabilities",
-        "classes": [_class_row(c, label) for c in known] if len(known) > 1 else [],
-    }
+    known = [(c, c.probability) for c in rows if c.probability is not None]
+    if len(known) > 1:
+        yield Bars(
+            title="Probabilities",
+            rows=tuple((c.name, p) for c, p in known),
+            scale=ColorScale(limit=1.0, signed=False),
+            numbers=tuple(percent(p) for _, p in known),
+            marks=tuple(_mark(c, label) for c, _ in known),
+        )
 
 
-def _class_row(score: ClassScore, label: ClassScore | None) -> dict[str, Any]:
-    assert score.probability is not None
-    return {
-        "name": score.name,
-        "mark": "true" if label is not None and label.index == score.index else "",
-        "share": round(100 * score.probability, 2),
-        "value": percent(score.probability),
-    }
-
-
-def _picture_map(explanation: Explanation) -> dict[str, Any]:
-    assert isinstance(explanation, ImageExplanation)
-    large = enlarge(explanation.image)
-    ((place, score),) = explanation.top_parts(1)
-    write = explanation.number_format(explanation.limit)
-    return {
-        "picture": data_uri(large),
-        "picture_alt": "The picture as the model saw it",
-        "heat": data_uri(overlay(large, explanation.cells)),
-        "heat_alt": f"The same picture in grey with the {explanation.quantity} of each "
-        f"{explanation.unit}; strongest at {place}, {write(score)}",
-    }
+def _mark(score: ClassScore, label: ClassScore | None) -> str:
+    return "true" if label is not None and label.index == score.index else ""

@@ -16,9 +16,9 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._packages import require
 from ..errors import InputError, LRPError
 from ..models.loading import TextModel
-from ..models.packages import require
 from ..models.prediction import token_target
 from .cards import render_example
 from .uploads import MAX_BYTES, MAX_CHARACTERS, MAX_PIXELS, check_text, open_upload

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .._packages import require
 from ..errors import InputError
-from ..models.packages import require
 from .page import Page
 from .uploads import MAX_BYTES
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from .._packages import require
 from ..errors import InputError
-from ..models.packages import require
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .._copied import copied
+from .._packages import require
 from ..errors import InputError, ModelStateError, OutputError, TargetError
-from ..models.packages import require
 from ..models.prediction import select_logits
 from .measurement import Measurement
 from .ranking import RankBy, checked_fractions, checked_valid, counts, ranks, units_of

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from .._packages import require
 from ..errors import InputError
-from ..models.packages import require
 from .agreement import rank_agreement
 from .measurement import Measurement
 

@@ -5,6 +5,7 @@ Importing this package loads neither transformers nor timm; loading a model does
 
 from __future__ import annotations
 
+from .._packages import MissingPackageError
 from .loading import (
     ImageModel,
     LoadingError,
@@ -12,7 +13,6 @@ from .loading import (
     load_image_model,
     load_text_model,
 )
-from .packages import MissingPackageError
 from .pieces import Piece, pieces_of_tokens, read_pieces
 
 __all__ = [

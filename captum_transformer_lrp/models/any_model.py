@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .._packages import require
 from ..errors import InputError
 from .inputs import open_picture
 from .loading import (
@@ -22,7 +23,6 @@ from .loading import (
     _resolve,
     load_image_model,
 )
-from .packages import require
 from .pictures import draw_ship
 
 #: read by models of texts for which no text is given

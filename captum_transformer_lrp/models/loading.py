@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from .._packages import require
 from ..errors import LRPError
-from .packages import require
 
 #: the name of the models that come with the package
 BUILT_IN = "built-in"

@@ -15,24 +15,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from .._visible import visible
 from .special_tokens import special_ids
 
 _UNSPACED_SCRIPTS = ("THAI", "LAO", "KHMER", "MYANMAR", "TIBETAN", "JAVANESE")
 _APOSTROPHES = "'\u2019"
-
-
-#: control characters, which a terminal would obey, as their pictures; those above 127
-#: have none and share one
-_CONTROLS = {
-    **{code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n\r"},
-    127: 0x2421,
-    **dict.fromkeys(range(128, 160), 0x2426),
-}
-
-
-def visible(text: str) -> str:
-    """Return a text without control characters but tabs and line ends."""
-    return text.translate(_CONTROLS)
 
 
 @dataclass(frozen=True, kw_only=True)

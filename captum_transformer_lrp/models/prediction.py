@@ -9,9 +9,10 @@ from typing import Any
 
 from torch import Tensor
 
+from .._visible import visible
 from ..errors import OutputError, TargetError, suggestion
 from .loading import ImageModel, TextModel
-from .pieces import read_pieces, visible
+from .pieces import read_pieces
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from .._packages import require
 from ..errors import InputError, suggestion
-from .packages import require
 
 #: the column of the texts, if none is named
 TEXT_COLUMNS = ("text", "sentence")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ..report.blocks import Block, Heading, Paragraph, Table
+from ..report.shown import Shown
 from .operators import PASSING
 from .registry import RMS_NORM, Key, Row, check_key, check_row, key_name, registry
 from .rules import (
@@ -35,7 +37,7 @@ from .rules import (
 
 
 @dataclass(frozen=True)
-class Composite:
+class Composite(Shown):
     """A named table from kinds, operators and modules to rules.
 
     Args:
@@ -107,6 +109,22 @@ class Composite:
                 self.converts,
             )
         )
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield what is shown: the table."""
+        yield Heading(text=self.name)
+        if self.source:
+            yield Paragraph(text=self.source, kind="answer")
+        if not self.rows:
+            yield Paragraph(text="No rows: torch's own gradient everywhere.")
+        else:
+            rows = tuple((key_name(k), repr(r)) for k, r in self.rows.items())
+            yield Table(heads=("Operator or kind", "Rule"), rows=rows, texts=2)
+
+    @property
+    def alt(self) -> str:
+        """What the table is."""
+        return f"Rules of {self.name}."
 
     def __str__(self) -> str:
         """Print the table, one row a line."""

@@ -26,6 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from .._torch import DisableTorchFunction
+from ..report.blocks import Block, Facts, Heading, Paragraph, Table
+from ..report.shown import Shown
 from .call import map_tensors, tensors_in
 from .composites import Composite
 from .constants import constant_part, written_by_constants
@@ -36,6 +38,9 @@ from .gradients import part_of_zero
 from .observers import Applied, ObservedEngine, Observer, Run, copied, relevant
 from .rules import Identity, PlainGradient
 from .table import Operator, table_for
+
+_AMOUNTS = ("Received", "Passed", "Absorbed")
+_LARGEST = 10  # sums of modules that are shown
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,7 @@ class Record:
 
 
 @dataclass(frozen=True)
-class Trace:
+class Trace(Shown):
     """The records of one explanation and its balance.
 
     ``score = relevance + constant + lost + unseen``, see the module;
@@ -230,6 +235,57 @@ class Trace:
     def __len__(self) -> int:
         return len(self.records)
 
+    def blocks(self) -> Iterator[Block]:
+        """Yield what is shown: the balance, where relevance was lost, every call."""
+        yield Heading(text=f"What became of the score under {self.method}")
+        yield Paragraph(text=f"{self._balance()}.", kind="answer")
+        names = ("Score", "Relevance at the inputs", "Constants", "Lost by rules")
+        amounts = (self.score, self.relevance, self.constant, self.lost)
+        pairs = [(n, f"{a:.6g}") for n, a in zip(names, amounts, strict=True)]
+        pairs.append(("Conservation error", f"{self.conservation_error:.1e}"))
+        yield Facts(pairs=(*pairs, ("Calls", f"{len(self):,}")))
+        lost = [(*key, f"{a:.3g}") for key, a in self.lost_by_module().items() if a]
+        if lost:
+            title = "Lost by rules, in units of the score; the largest"
+            heads = ("Module", "Operator", "Lost")
+            yield Table(title=title, heads=heads, rows=tuple(lost[:_LARGEST]), texts=2)
+        absorbed = self.absorbed_by_module().items()
+        kept = [(module or "–", f"{a:.5g}") for module, a in absorbed if a]
+        if kept:
+            yield Table(
+                title="Absorbed, in units of the score; the largest",
+                heads=("Module", "Absorbed"),
+                rows=tuple(kept[:_LARGEST]),
+            )
+        for cut in self.cuts:
+            note = f"Cut off by the model, and counted as a constant: {cut}"
+            yield Paragraph(text=note)
+        yield Table(
+            title=f"All {len(self):,} calls",
+            heads=("#", "Module", "Operator", "Rule", "Output", *_AMOUNTS),
+            rows=tuple(self._row(record) for record in self.records),
+            texts=5,
+            folded=True,
+        )
+
+    @property
+    def alt(self) -> str:
+        """The balance in one sentence."""
+        return f"{self._balance()}."
+
+    @staticmethod
+    def _row(r: Record) -> tuple[str, ...]:
+        return (
+            str(r.index),
+            r.module,
+            r.operator,
+            r.rule,
+            "x".join(map(str, r.output_shape)),
+            f"{r.received:.5g}",
+            f"{r.passed:.5g}",
+            f"{r.absorbed:.3g}" if abs(r.absorbed) > 1e-9 else "",
+        )
+
     def _balance(self) -> str:
         return (
             f"{self.method}: score {self.score:.6g} = relevance at the inputs "
@@ -248,21 +304,9 @@ class Trace:
 
     def __str__(self) -> str:
         """Print one line per call and the balance."""
-        header = ("#", "module", "operator", "rule", "output", "received", "passed")
-        rows = [
-            (
-                str(r.index),
-                r.module,
-                r.operator,
-                r.rule,
-                "x".join(map(str, r.output_shape)),
-                f"{r.received:.5g}",
-                f"{r.passed:.5g}",
-                f"{r.absorbed:.3g}" if abs(r.absorbed) > 1e-9 else "",
-            )
-            for r in self.records
-        ]
-        table = [(*header, "absorbed"), *rows]
+        header = ("#", "module", "operator", "rule", "output")
+        amounts = (name.lower() for name in _AMOUNTS)
+        table = [(*header, *amounts), *(self._row(r) for r in self.records)]
         widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
         lines = [
             "  ".join(

@@ -268,3 +268,9 @@ def scale_limit(scores: Sequence[float] | np.ndarray) -> float:
     if not np.isfinite(largest):
         raise ValueError("scores must be finite numbers, got NaN or infinity")
     return largest or 1.0
+
+
+# Of several lines in one chart: Okabe and Ito (2008), told apart with every form of
+# colour blindness. Yellow is left out, which is too pale on white; the last is the
+# ink of the page.
+LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#1a1d21")

@@ -204,10 +204,11 @@ class Page:
         size: float = 10,
         weight: str = "normal",
         color: str | None = None,
-    ) -> None:
+    ) -> float:
         """Write text from the left margin, wrapped, and move below it.
 
-        Lines break at spaces, and within words that are wider than the page.
+        Lines break at spaces, and within words that are wider than the page. Returns
+        the width of the last line, in inches.
         """
         room = self.room
         written = ""
@@ -223,6 +224,7 @@ class Page:
                 longer = word
             written = longer
         self._write(written, size, weight, color)
+        return self.measure(written, size=size, weight=weight)
 
     def broken(
         self, word: str, *, size: float, weight: str = "normal", room: float
@@ -319,10 +321,11 @@ class Page:
         x += 1.7
         self.text(x, baseline, high, size=8.5, color=soft)
         x += self.measure(high, size=8.5) + 0.2
+        right = self.margin + self.room
         if beside:
-            right = self.width - self.margin
             self.text(right, baseline, beside, size=8.5, color=soft, align="right")
-        if unit and x + self.measure(unit, size=8.5) <= self.margin + self.room:
+            right -= self.measure(beside, size=8.5) + 0.2
+        if unit and x + self.measure(unit, size=8.5) <= right:
             self.text(x, baseline, unit, size=8.5, color=soft)
             unit = ""
         self.y += 0.3

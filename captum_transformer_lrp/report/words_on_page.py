@@ -6,34 +6,18 @@ import itertools
 import unicodedata
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from .blocks import ColorScale, Word
 from .page import Page
 
 _SIZE, _SPECIAL_SIZE, _LEADING = 13.5, 9.0, 0.4
 _PADDING = 0.04  # inches, of the box around a word
 
 
-@dataclass(frozen=True, kw_only=True)
-class ScoredWord:
-    """A token or a word on the colour of its score.
-
-    Args:
-        label (str): What is written.
-        share (float): Its score as a share of the limit of the colour scale.
-        special (bool): Whether the tokenizer added it. Default: False
-        space_before (bool): Whether white space stands before it. Default: True
-    """
-
-    label: str
-    share: float
-    special: bool = False
-    space_before: bool = True
-
-
 @dataclass(frozen=True)
 class _Placed:
-    word: ScoredWord
+    word: Word
     width: float
     right_to_left: bool
 
@@ -60,7 +44,8 @@ def is_right_to_left(text: str) -> bool:
 
 def draw_words(
     page: Page,
-    words: Iterable[ScoredWord],
+    words: Iterable[Word],
+    scale: ColorScale,
     *,
     right_to_left: bool = False,
 ) -> None:
@@ -73,7 +58,8 @@ def draw_words(
 
     Args:
         page (Page): Where; its ``y`` moves below the text.
-        words (iterable of ScoredWord): The text.
+        words (iterable of Word): The text.
+        scale (ColorScale): Its colours.
         right_to_left (bool, optional): The direction of the whole. Default: False
     """
     space = page.measure("n n", size=_SIZE) - page.measure("nn", size=_SIZE)
@@ -94,7 +80,7 @@ def draw_words(
         for number in reversed(order) if right_to_left else order:
             if not right_to_left:
                 x += gaps[number]
-            _draw_run(page, x, runs[number], space)
+            _draw_run(page, x, runs[number], space, scale)
             x += widths[number]
             if right_to_left:
                 x += gaps[number]
@@ -117,7 +103,7 @@ def _warn_of_unshaped_letters() -> None:
 
 
 def _measured(
-    page: Page, words: Iterable[ScoredWord], right_to_left: bool
+    page: Page, words: Iterable[Word], right_to_left: bool
 ) -> Iterable[_Placed]:
     """Yield words with their widths; those wider than the page come in parts.
 
@@ -125,7 +111,7 @@ def _measured(
     next one agrees, else that of the text.
     """
     found = list(words)
-    sides = [None if word.special else direction(word.label) for word in found]
+    sides = [None if word.special else direction(word.text) for word in found]
     base = "right" if right_to_left else "left"
     before: str = base
     for i, side in enumerate(sides):
@@ -138,14 +124,10 @@ def _measured(
     for word, side in zip(found, sides, strict=True):
         size = _SPECIAL_SIZE if word.special else _SIZE
         for n, part in enumerate(
-            page.broken(word.label, size=size, room=page.room - _PADDING)
+            page.broken(word.text, size=size, room=page.room - _PADDING)
         ):
-            piece = ScoredWord(
-                label=part,
-                share=word.share,
-                special=word.special,
-                space_before=word.space_before and n == 0,
-            )
+            gap = word.space_before and n == 0
+            piece = replace(word, text=part, space_before=gap)
             width = page.measure(part, size=size) + _PADDING
             yield _Placed(piece, width, side == "right")
 
@@ -183,6 +165,7 @@ def _draw_run(
     x: float,
     run: Sequence[_Placed],
     space: float,
+    scale: ColorScale,
 ) -> None:
     """Draw words of one direction, from ``x`` at their left."""
     backwards = run[0].right_to_left
@@ -193,15 +176,17 @@ def _draw_run(
     for item, gap in zip(run, gaps, strict=True):
         x += -gap - item.width if backwards else gap
         word = item.word
-        color = page.theme.ground(word.share)
+        share = word.score / scale.limit
+        color = page.theme.ground(share, signed=scale.diverging)
         page.box(x, page.y, item.width, 0.29, color=color, rounding=0.04)
-        faint = word.special and abs(word.share) < 0.1
+        faint = word.special and abs(share) < 0.1
+        ink = page.theme.ink_on(share, signed=scale.diverging)
         page.text(
             x + _PADDING / 2,
             page.y + 0.21,
-            word.label,
+            word.text,
             size=_SPECIAL_SIZE if word.special else _SIZE,
-            color=page.theme.soft if faint else page.theme.ink,
+            color=page.theme.soft if faint else ink,
         )
         if not backwards:
             x += item.width

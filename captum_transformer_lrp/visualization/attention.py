@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, overload, runtime_checkable
+from typing import Any, Literal, Protocol, overload, runtime_checkable
 
 import numpy as np
 from torch import Tensor
 
 from ..errors import InputError
 from ..models.pieces import Piece
+from ..report.blocks import Axis, Block, ColorScale, Pairs, Panel, largest
 from ..report.colors import scale_limit
 from .arrays import to_array
-from .grid import Axis, GridPicture, Panel, make_grid, token_axis
-from .picture import ColorScale, Picture
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from ..report.page import Page
+from .grid import GridPicture, make_grid, token_axis
+from .picture import Picture
 
 View = Literal["heads", "lines"]
 
-_WIDTH, _LINES_WIDTH = 6.6, 2.6  # inches, of the page and of what lies between tokens
-_ROW, _TALLEST = 0.22, 18.0  # inches
-_LABEL = 9.0  # points
-_SPACING = 0.135  # inches between labels, at least
 _LINES_PER_TOKEN = 8
-_HTML_ROW, _HTML_ACROSS = 20, 320  # CSS pixels
 _FAINTEST = 0.06  # share of the largest weight below which no line is drawn
 
 
@@ -103,109 +93,13 @@ class LinePicture(Picture):
             f"stronger a line, the larger its {self.scale.unit}. Largest: {top}."
         )
 
-    def _page(self, theme: str) -> Page:
-        from ..report.page import Page
+    def _scores(self) -> Iterator[Block]:
+        yield Pairs(
+            lines=self.lines, left=self.left, right=self.right, scale=self.scale
+        )
 
-        page = Page(width=_WIDTH, theme=theme)
-        if self.title:
-            page.line(self.title, size=14, weight="bold")
-            page.y += 0.1
-        most = max(len(self.left), len(self.right))
-        row = min(_ROW, _TALLEST / most)
-        side = (page.room - _LINES_WIDTH) / 2
-        x0 = page.margin + side
-        x1 = x0 + _LINES_WIDTH
-        page.y += 0.12
-        for x, text, align in (
-            (x0, self.left.name, "right"),
-            (x1, self.right.name, "left"),
-        ):
-            page.text(x, page.y, text, size=8.5, color=page.theme.soft, align=align)
-        page.y += 0.1
-        step = max(1, math.ceil(_SPACING / row))
-        size = min(_LABEL, 60 * row * step)
-        for axis, x, align in (
-            (self.left, x0 - 0.08, "right"),
-            (self.right, x1 + 0.08, "left"),
-        ):
-            for i in range(0, len(axis), step):
-                label = page.shortened(axis.labels[i], size=size, longest=side - 0.1)
-                y = page.y + (i + 0.5) * row + 0.36 * size / 72
-                color = page.theme.soft if axis.is_special(i) else page.theme.ink
-                page.text(x, y, label, size=size, color=color, align=align)
-        self._draw_lines(page, x0, x1, page.y, row)
-        page.y += most * row + 0.12
-        unit = f"strongest line: {self.scale.write(self.scale.limit)} {self.scale.unit}"
-        page.line(unit, size=8.5, color=page.theme.soft)
-        return page
-
-    def _draw_lines(
-        self, page: Page, x0: float, x1: float, top: float, row: float
-    ) -> None:
-        colors = page.theme.positive_line, page.theme.negative_line
-        if not self.lines:
-            return
-
-        def artist(figure: Figure, page_height: float) -> None:
-            from matplotlib.collections import LineCollection
-
-            from ..report.page import in_inches
-
-            inches = in_inches(figure)
-            segments = [
-                [(x0, top + (a + 0.5) * row), (x1, top + (b + 0.5) * row)]
-                for a, b, _ in self.lines
-            ]
-            figure.add_artist(
-                LineCollection(
-                    segments,
-                    colors=[colors[share < 0] for *_, share in self.lines],
-                    alpha=[abs(share) for *_, share in self.lines],
-                    linewidths=[0.6 + 1.9 * abs(share) for *_, share in self.lines],
-                    transform=inches,
-                    zorder=-1,
-                )
-            )
-
-        page.artists.append(artist)
-
-    def _card(self) -> dict[str, Any]:
-        most = max(len(self.left), len(self.right))
-        return {
-            "template": "lines.html",
-            "left": _column(self.left),
-            "right": _column(self.right),
-            "left_name": self.left.name,
-            "right_name": self.right.name,
-            "lines": [
-                {
-                    "from": (a + 0.5) * _HTML_ROW,
-                    "to": (b + 0.5) * _HTML_ROW,
-                    "share": round(abs(share), 3),
-                    "width": round(0.8 + 2.6 * abs(share), 2),
-                    "against": share < 0,
-                    "name": f"{self.left.labels[a]} → {self.right.labels[b]}: "
-                    f"{self.scale.write(float(self.weights[a, b]))}",
-                }
-                for a, b, share in self.lines
-            ],
-            "height": most * _HTML_ROW,
-            "row": _HTML_ROW,
-            "across": _HTML_ACROSS,
-            "unit": f"{self.scale.write(self.scale.limit)} {self.scale.unit}",
-            "top": [
-                {"name": name, "score": self.scale.write(weight)}
-                for name, weight in self._strongest(10)
-            ],
-        }
-
-    def __str__(self) -> str:
-        head = [self.title] if self.title else []
-        rows = [
-            f"{self.scale.write(weight):>10}  {name}"
-            for name, weight in self._strongest(10)
-        ]
-        return "\n".join([*head, *rows, *self.notes])
+    def _numbers(self) -> Iterator[Block]:
+        yield largest(self._strongest(10), self.scale, "Tokens")
 
 
 @overload
@@ -406,10 +300,3 @@ def _heads(heads: int | Sequence[int] | None, count: int) -> list[int]:
             f"heads={heads!r} of {count}; expected numbers from 0 to {count - 1}."
         )
     return [head % count for head in chosen]
-
-
-def _column(axis: Axis) -> list[dict[str, Any]]:
-    return [
-        {"label": label, "special": axis.is_special(i), "y": (i + 0.5) * _HTML_ROW + 4}
-        for i, label in enumerate(axis.labels)
-    ]

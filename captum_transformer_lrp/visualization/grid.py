@@ -2,92 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from ..errors import InputError
 from ..models.pieces import Piece, pieces_of_tokens, token_labels, word_groups
-from ..report.colors import (
-    DARK,
-    KEPT_DARK,
-    KEPT_LIGHT,
-    LIGHT,
-    scale_limit,
-)
-from ..report.image import data_uri, transparent
+from ..report.blocks import Axis, Block, ColorScale, Grid, Legend, Panel, largest
+from ..report.colors import scale_limit
 from .arrays import Features, layer_scores, to_array
-from .picture import ColorScale, Picture
+from .picture import Picture
 from .text import check_limit, check_signed
 
-if TYPE_CHECKING:
-    from ..report.page import Page
-
-# In inches.
-_ROW, _LEAST_CELL, _WIDEST_CELL = 0.25, 0.16, 0.62
-_SPACING, _TURNED_SPACING = 0.125, 0.16  # of labels, at least
-_LONGEST = 1.4  # of a label
-_TALLEST = 7.5  # of a grid whose columns are not cut into panels
-_GAP = 0.16
-# In points.
-_LABEL, _SMALL, _NUMBER = 9.0, 7.0, 7.0
-_ANGLE = 60  # of column labels, in degrees
-_FEW_ROWS = 40  # up to which columns are cut into panels
-_COLUMNS = 40  # of a table in HTML, side by side
-_TABLE_CELLS = 8000  # beyond which HTML shows pixels
-_PER_ROW = 4  # panels side by side
-_THINNED = 12  # labels on a small panel in HTML
-_PER_INCH = 100  # cells of a figure, at most; of more the largest is shown
-_SMALL_PIXELS = 200  # cells along a side of a small panel in HTML, likewise
-
-
-@dataclass(frozen=True, kw_only=True)
-class Axis:
-    """What stands along one side of a grid.
-
-    Args:
-        name (str): What the labels are, such as ``"token"``.
-        labels (tuple of str): One for each row or column.
-        special (tuple of bool): Which of them the tokenizer added; ``()`` for none.
-        breaks (tuple of bool): Before which of them a line may break; ``()`` for all.
-    """
-
-    name: str
-    labels: tuple[str, ...]
-    special: tuple[bool, ...] = ()
-    breaks: tuple[bool, ...] = ()
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def is_special(self, number: int) -> bool:
-        """Return whether the tokenizer added this one."""
-        return bool(self.special) and self.special[number]
-
-    def runs(self, most: int) -> Iterator[slice]:
-        """Cut into runs of at most ``most``, before a word where possible."""
-        start, count = 0, len(self)
-        while start < count:
-            left = count - start
-            # Runs of about equal length, so that none is left with two.
-            stop = start + -(-left // -(-left // most))
-            if stop < count and self.breaks:
-                inside = range(stop, start + most // 2, -1)
-                stop = next((i for i in inside if self.breaks[i]), stop)
-            yield slice(start, stop)
-            start = stop
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Panel:
-    """One grid of scores, shape ``(rows, columns)``, with its name."""
-
-    values: np.ndarray = field(repr=False)
-    name: str = ""
+_MANY = 200  # cells along a side of a small panel, of which the largest are shown
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -114,7 +44,7 @@ class GridPicture(Picture):
     @property
     def alt(self) -> str:
         """The picture in full words."""
-        size = f"{_count(self.rows)} and {_count(self.columns)}"
+        size = f"{self.rows.count} and {self.columns.count}"
         what = f"Heat map of {size}"
         if len(self.panels) > 1:
             names = f"{self.panels[0].name} to {self.panels[-1].name}"
@@ -126,224 +56,23 @@ class GridPicture(Picture):
         largest = f"Largest magnitudes: {top}." if top else "All scores are zero."
         return f"{self._heading}{what}. {largest} {self.scale.words}."
 
+    @property
+    def grid(self) -> Grid:
+        """The scores as a block."""
+        return Grid(
+            panels=self.panels, rows=self.rows, columns=self.columns, scale=self.scale
+        )
+
     def strongest(self, count: int) -> list[tuple[str, float]]:
         """Return names and scores of the cells of largest magnitude."""
-        values = np.stack([panel.values for panel in self.panels])
-        order = np.argsort(-np.abs(values), axis=None, kind="stable")[:count]
-        found = []
-        for p, r, c in zip(*np.unravel_index(order, values.shape), strict=True):
-            place = f"{_place(self.rows, int(r))}, {_place(self.columns, int(c))}"
-            if len(self.panels) > 1:
-                place = f"{self.panels[int(p)].name}, {place}"
-            found.append((place, float(values[p, r, c])))
-        return found
+        return self.grid.strongest(count)
 
-    # ------------------------------------------------------------------------ figure
+    def _scores(self) -> Iterator[Block]:
+        yield self.grid
+        yield Legend(scale=self.scale)
 
-    def _page(self, theme: str) -> Page:
-        from ..report.page import Page
-
-        page = Page(theme=theme)
-        if self.title:
-            page.line(self.title, size=16, weight="bold")
-            page.y += 0.1
-        if len(self.panels) > 1:
-            self._draw_several(page)
-        elif len(self.rows) <= _FEW_ROWS:
-            self._draw_runs(page)
-        else:
-            self._draw_fitted(page)
-        page.y += 0.12
-        low, high = self.scale.ends
-        page.legend(low, high, self.scale.colors(page.theme), unit=self.scale.unit)
-        axes = f"rows: {self.rows.name}; columns: {self.columns.name}"
-        page.line(axes, size=8.5, color=page.theme.soft)
-        return page
-
-    def _draw_runs(self, page: Page) -> None:
-        """Draw the grid in panels of as many columns as the page is wide."""
-        (panel,) = self.panels
-        left = _label_width(page, self.rows, _LABEL)
-        runs = list(self.columns.runs(int((page.room - left) / _LEAST_CELL)))
-        most = max(run.stop - run.start for run in runs)
-        labels = _shortened(page, self.columns, _LABEL)
-        widest = max(page.measure(label, size=_LABEL) for label in labels) + 0.1
-        cell = min(_WIDEST_CELL, (page.room - left) / most)
-        turned = widest > cell
-        if turned:
-            cell = min(cell, 0.42)
-        for number, run in enumerate(runs):
-            page.y += 0.2 * bool(number)
-            x = page.margin + left
-            _draw_columns(page, x, cell, self.columns, labels, run, _LABEL, turned)
-            _draw_rows(page, x, _ROW, self.rows, _LABEL)
-            self._draw_cells(page, x, panel.values[:, run], (cell, _ROW))
-            page.y += len(self.rows) * _ROW
-
-    def _draw_fitted(self, page: Page) -> None:
-        """Draw the grid as large as the page, with as many labels as have room."""
-        (panel,) = self.panels
-        left = _label_width(page, self.rows, _SMALL)
-        # Turned labels lean out to the right.
-        room = page.room - left - _LONGEST * math.cos(math.radians(_ANGLE))
-        cell = min(0.3, room / len(self.columns)), min(0.3, _TALLEST / len(self.rows))
-        side = min(cell) if max(cell) < 3 * min(cell) else 0
-        width, height = (side, side) if side else cell
-        x = page.margin + left
-        labels = _shortened(page, self.columns, _SMALL)
-        every = slice(0, len(self.columns))
-        _draw_columns(page, x, width, self.columns, labels, every, _SMALL, True)
-        _draw_rows(page, x, height, self.rows, _SMALL)
-        self._draw_cells(page, x, panel.values, (width, height))
-        page.y += height * len(self.rows)
-
-    def _draw_several(self, page: Page) -> None:
-        """Draw small grids beside each other, labelled on the left and on top."""
-        left = _label_width(page, self.rows, _SMALL, longest=0.8)
-        across = 2 if len(self.panels) <= _PER_ROW else _PER_ROW
-        room = (page.room - left - (across - 1) * _GAP) / across
-        width = min(0.3, room / len(self.columns))
-        height = min(width, 2 * room / len(self.rows))
-        labels = _shortened(page, self.columns, _SMALL, 0.8)
-        every = slice(0, len(self.columns))
-        for start in range(0, len(self.panels), across):
-            row = self.panels[start : start + across]
-            top = page.y
-            for number, panel in enumerate(row):
-                page.y = top
-                x = page.margin + left + number * (width * len(self.columns) + _GAP)
-                if not start:
-                    _draw_columns(
-                        page, x, width, self.columns, labels, every, _SMALL, True
-                    )
-                if not number:
-                    _draw_rows(page, x, height, self.rows, _SMALL, longest=0.8)
-                self._draw_cells(page, x, panel.values, (width, height))
-                page.y += height * len(self.rows) + 0.17
-                page.text(x, page.y, panel.name, size=8.5, color=page.theme.soft)
-            page.y += 0.16
-
-    def _draw_cells(
-        self, page: Page, x: float, values: np.ndarray, cell: tuple[float, float]
-    ) -> None:
-        """Fill cells from the page's ``y`` down; those with room have their number."""
-        theme, signed = page.theme, self.scale.signed
-        shares = values / self.scale.limit
-        width, height = cell
-        if values.size > 4000:
-            size = width * values.shape[1], height * values.shape[0]
-            most = (
-                max(1, round(_PER_INCH * size[1])),
-                max(1, round(_PER_INCH * size[0])),
-            )
-            pixels = self._pixels(pool_largest(shares, most), page)
-            page.box(
-                x - 0.01,
-                page.y - 0.01,
-                size[0] + 0.02,
-                size[1] + 0.02,
-                color=theme.line,
-            )
-            page.picture(x, page.y, *size, pixels)
-            return
-        page.cells(x, page.y, cell, theme.rgb(shares, signed=signed))
-        if height < 0.15 or len(self.panels) > 1:
-            return
-        written = [[brief(float(v), self.scale) for v in row] for row in values]
-        longest = max((text for row in written for text in row), key=len)
-        if page.measure(longest, size=_NUMBER) + 0.06 > width:
-            return
-        for (row, column), share in np.ndenumerate(shares):
-            page.text(
-                x + (column + 0.5) * width,
-                page.y + (row + 0.5) * height + 0.36 * _NUMBER / 72,
-                written[row][column],
-                size=_NUMBER,
-                color=theme.ink_on(float(share), signed=signed),
-                align="center",
-            )
-
-    def _pixels(self, shares: np.ndarray, page: Page) -> np.ndarray:
-        """Return the colours of many cells, shape ``shares.shape + (3,)``."""
-        colors = self.scale.colors(page.theme)
-        start = self.scale.start
-        place = (np.clip(shares, start, 1) - start) / (1 - start) * (len(colors) - 1)
-        return np.asarray(colors[place.round().astype(int)])
-
-    # -------------------------------------------------------------------------- HTML
-
-    def _card(self) -> dict[str, Any]:
-        cells = sum(panel.values.size for panel in self.panels)
-        several = len(self.panels) > 1
-        card = {
-            "template": "grid.html",
-            "scale": self.scale,
-            "rows": self.rows.name,
-            "columns": self.columns.name,
-            "tables": [],
-            "matrices": [],
-            "small": several,
-            "top": [
-                {"name": name, "score": self.scale.write(score)}
-                for name, score in self.strongest(10)
-            ],
-        }
-        if cells <= _TABLE_CELLS and not several:
-            return card | {"tables": list(self._tables())}
-        matrices = [self._matrix(panel, thin=several) for panel in self.panels]
-        return card | {"matrices": matrices}
-
-    def _tables(self) -> Iterator[dict[str, Any]]:
-        (panel,) = self.panels
-        runs = list(self.columns.runs(_COLUMNS))
-        for run in runs:
-            caption = f"Rows: {self.rows.name}; columns: {self.columns.name}"
-            if len(runs) > 1:
-                caption += f", {run.start + 1} to {run.stop} of {len(self.columns)}"
-            yield {
-                "caption": caption,
-                "heads": [
-                    {
-                        "label": self.columns.labels[i],
-                        "special": self.columns.is_special(i),
-                    }
-                    for i in range(run.start, run.stop)
-                ],
-                "rows": [
-                    {
-                        "label": label,
-                        "special": self.rows.is_special(number),
-                        "cells": [_cell(float(v), self.scale) for v in values[run]],
-                    }
-                    for number, (label, values) in enumerate(
-                        zip(self.rows.labels, panel.values, strict=True)
-                    )
-                ],
-            }
-
-    def _matrix(self, panel: Panel, *, thin: bool) -> dict[str, Any]:
-        shares = panel.values / self.scale.limit
-        if thin:
-            shares = pool_largest(shares, (_SMALL_PIXELS, _SMALL_PIXELS))
-        return {
-            "name": panel.name,
-            "picture": data_uri(transparent(shares)),
-            "row_labels": list(_spread(self.rows, _THINNED if thin else None)),
-            "column_labels": list(_spread(self.columns, _THINNED if thin else None)),
-            "width": len(self.columns),
-            "height": len(self.rows),
-        }
-
-    def __str__(self) -> str:
-        head = [self.title] if self.title else []
-        shown = "; ".join(_count(axis) for axis in (self.rows, self.columns))
-        if len(self.panels) > 1:
-            shown = f"{len(self.panels)} grids of {shown}"
-        rows = [
-            f"{self.scale.write(score):>10}  {name}"
-            for name, score in self.strongest(10)
-        ]
-        return "\n".join([*head, f"{shown}; {self.scale.unit}", *rows, *self.notes])
+    def _numbers(self) -> Iterator[Block]:
+        yield largest(self.strongest(10), self.scale, "Place")
 
 
 # -------------------------------------------------------------------------- functions
@@ -555,19 +284,6 @@ def token_axis(
     )
 
 
-def brief(value: float, scale: ColorScale) -> str:
-    """Return a score in few characters: two digits for the largest of the scale."""
-    magnitude = math.floor(math.log10(scale.limit))
-    if not -3 <= magnitude <= 3:
-        return scale.write(value)
-    decimals = max(0, 1 - magnitude)
-    written = f"{value:.{decimals}f}"
-    if float(written) == 0:
-        return "0"
-    sign = "+" if scale.signed and value > 0 else ""
-    return sign + written.replace("-", "−").replace("0.", ".", 1)
-
-
 def make_grid(
     panels: Sequence[Panel],
     rows: Axis,
@@ -598,7 +314,7 @@ def make_grid(
         )
     if not values.any():
         notes.append("All scores are zero.")
-    if len(panels) > 1 and max(values.shape[1:]) > _SMALL_PIXELS:
+    if len(panels) > 1 and max(values.shape[1:]) > _MANY:
         notes.append(
             "Where there are more cells than room, the largest of neighbours is shown."
         )
@@ -630,8 +346,8 @@ def _matrix(scores: Any, name: str) -> np.ndarray:
 def _check_shape(values: np.ndarray, rows: Axis, columns: Axis) -> None:
     if values.shape != (len(rows), len(columns)):
         raise InputError(
-            f"scores have shape {values.shape} for {_count(rows)} and "
-            f"{_count(columns)}; expected one number for each pair."
+            f"scores have shape {values.shape} for {rows.count} and "
+            f"{columns.count}; expected one number for each pair."
         )
 
 
@@ -656,129 +372,3 @@ def _tokens_or_numbers(
 
 def _numbers(count: int) -> tuple[str, ...]:
     return tuple(str(i) for i in range(count))
-
-
-def _count(axis: Axis) -> str:
-    kind = axis.name.partition(",")[0]
-    head, of, rest = kind.partition(" of ")
-    return f"{len(axis)} {head}{'s' * (len(axis) != 1)}{of}{rest}"
-
-
-def _place(axis: Axis, number: int) -> str:
-    label = axis.labels[number]
-    if axis.special:
-        return f"“{label}”"
-    return f"{axis.name.partition(',')[0]} {label}" if label.isdigit() else label
-
-
-def _shortened(
-    page: Page, axis: Axis, size: float, longest: float = _LONGEST
-) -> list[str]:
-    return [page.shortened(x, size=size, longest=longest) for x in axis.labels]
-
-
-def _label_width(
-    page: Page, axis: Axis, size: float, longest: float = _LONGEST
-) -> float:
-    labels = _shortened(page, axis, size, longest)
-    return max(page.measure(label, size=size) for label in labels) + 0.1
-
-
-def pool_largest(values: np.ndarray, most: tuple[int, int]) -> np.ndarray:
-    """Return a grid of at most ``most`` rows and columns.
-
-    Of the cells that share one, it has the value of largest magnitude: a single strong
-    cell among many stays visible, which it would not in a picture that is shrunk.
-    """
-    for axis in (0, 1):
-        count = values.shape[axis]
-        if count <= most[axis]:
-            continue
-        starts = np.arange(most[axis]) * count // most[axis]
-        high = np.maximum.reduceat(values, starts, axis=axis)
-        low = np.minimum.reduceat(values, starts, axis=axis)
-        values = np.where(high >= -low, high, low)
-    return values
-
-
-def _step(spacing: float, least: float = _SPACING) -> int:
-    """Return at which distance labels have room, in rows or columns."""
-    return max(1, math.ceil(least / spacing))
-
-
-def _draw_columns(
-    page: Page,
-    x0: float,
-    cell: float,
-    axis: Axis,
-    labels: Sequence[str],
-    run: slice,
-    size: float,
-    turned: bool,
-) -> None:
-    """Write the labels of columns above a grid; ``page.y`` moves to its top."""
-    least = _TURNED_SPACING if turned and cell < _LEAST_CELL else _SPACING
-    chosen = range(run.start, run.stop, _step(cell, least))
-    longest = max(page.measure(labels[i], size=size) for i in chosen)
-    if turned:
-        angle = math.radians(_ANGLE)
-        page.y += longest * math.sin(angle) + size / 72 * math.cos(angle) + 0.04
-    else:
-        page.y += 1.4 * size / 72
-    for i in chosen:
-        x = x0 + (i - run.start + 0.5) * cell
-        color = page.theme.soft if axis.is_special(i) else page.theme.ink
-        page.text(
-            x + 0.35 * size / 72 * turned,
-            page.y - 0.06,
-            labels[i],
-            size=size,
-            color=color,
-            align="left" if turned else "center",
-            rotation=_ANGLE * turned,
-        )
-
-
-def _draw_rows(
-    page: Page,
-    x0: float,
-    cell: float,
-    axis: Axis,
-    size: float,
-    *,
-    longest: float = _LONGEST,
-) -> None:
-    """Write the labels of rows to the left of a grid, from the page's ``y`` down."""
-    labels = _shortened(page, axis, size, longest)
-    for i in range(0, len(axis), _step(cell)):
-        y = page.y + (i + 0.5) * cell + 0.36 * size / 72
-        color = page.theme.soft if axis.is_special(i) else page.theme.ink
-        page.text(x0 - 0.08, y, labels[i], size=size, color=color, align="right")
-
-
-def _cell(value: float, scale: ColorScale) -> dict[str, str]:
-    """Return what the template shows of a cell: its number and its colours."""
-    share = value / scale.limit
-    light, dark = (LIGHT, DARK) if scale.signed else (KEPT_LIGHT, KEPT_DARK)
-    cell = {
-        "short": brief(value, scale),
-        "exact": scale.write(value),
-        "light": light.hex(share),
-        "dark": dark.hex(share),
-        "light_ink": LIGHT.ink,
-        "dark_ink": DARK.ink,
-    }
-    if not scale.signed:
-        cell |= {"light_ink": KEPT_LIGHT.ink(share), "dark_ink": KEPT_DARK.ink(share)}
-    return cell
-
-
-def _spread(axis: Axis, most: int | None) -> Iterator[dict[str, Any]]:
-    """Yield labels and where they stand, in per cent; at most ``most`` of them."""
-    step = 1 if most is None else -(-len(axis) // most)
-    for i in range(0, len(axis), step):
-        yield {
-            "label": axis.labels[i],
-            "special": axis.is_special(i),
-            "place": round(100 * (i + 0.5) / len(axis), 3),
-        }

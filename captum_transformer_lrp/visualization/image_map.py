@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,24 +10,17 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import InputError
-from ..report.colors import HEAT_NEGATIVE, HEAT_POSITIVE, from_hex, scale_limit
-from ..report.image import MIDDLE_GREY, data_uri, enlarge, heat, overlay, transparent
+from ..report.blocks import Block, ColorScale, Heat, Legend, Pictures, largest
+from ..report.colors import scale_limit
 from .arrays import Features, reduce_features, to_array
-from .picture import ColorScale, Picture
+from .picture import Picture
 from .text import check_limit, check_signed
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from PIL.Image import Image
-
-    from ..report.page import Page
 
 Style = Literal["overlay", "side-by-side", "contours", "heat"]
 STYLES = ("overlay", "side-by-side", "contours", "heat")
-LEVELS = (0.25, 0.5, 0.75)  # of contours, as shares of the limit
-_SIDE, _TALLEST, _GAP = 3.9, 7.0, 0.25  # inches
-_HOVER_CELLS = 1024  # with numbers under the mouse in HTML
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -66,200 +59,43 @@ class ImagePicture(Picture):
             "contours": "as contour lines over the image, which is turned to grey",
             "heat": "in colours",
         }[self.style]
-        top = "; ".join(f"{place} {score}" for place, score in self._strongest(3))
+        write = self.scale.write
+        top = "; ".join(f"{place} {write(s)}" for place, s in self._strongest(3))
         return (
             f"{self._heading}Scores of {rows} by {columns} {parts}, {how}. "
             f"Largest magnitudes: {top}. {self.scale.words}."
         )
 
-    def _strongest(self, count: int) -> list[tuple[str, str]]:
+    def _strongest(self, count: int) -> list[tuple[str, float]]:
         order = np.argsort(-np.abs(self.scores), axis=None, kind="stable")[:count]
         places = np.stack(np.unravel_index(order, self.scores.shape), axis=1)
         return [
-            (f"row {r + 1}, column {c + 1}", self.scale.write(float(self.scores[r, c])))
+            (f"row {r + 1}, column {c + 1}", float(self.scores[r, c]))
             for r, c in places.tolist()
         ]
 
-    # ------------------------------------------------------------------------ figure
-
-    def _page(self, theme: str) -> Page:
-        from ..report.page import Page
-
-        ratio = self.image.width / self.image.height
-        count = 2 if self.style == "side-by-side" else 1
-        beside = count == 2 and ratio < 2
-        wide = 8.1 if ratio >= 2 else _SIDE
-        width = min(wide, _TALLEST * ratio)
-        height = width / ratio
-        # As far apart as the caption of the first is long.
-        apart = max(width, 0.75) + _GAP
-        across = apart + max(width, 1.3) if beside else width
-        page = Page(width=max(across, 4.4) + 0.7, margin=0.35, theme=theme)
-        if self.title:
-            page.line(self.title, size=14, weight="bold")
-            page.y += 0.1
-        pictures = self._pictures(page)
-        x = page.margin
-        for number, (pixels, caption) in enumerate(pictures):
-            page.picture(x, page.y, width, height, pixels)
-            if self.style == "contours":
-                self._draw_contours(page, x, width, height)
-            if caption:
-                y = page.y + height + 0.17
-                page.text(x, y, caption, size=8.5, color=page.theme.soft)
-            if beside and not number:
-                x += apart
-            else:
-                page.y += height + (0.32 if caption else 0.12)
-        low, high = self.scale.ends
-        colors = self._bar(page)
-        page.legend(low, high, colors, unit=self.scale.unit)
-        if self.style == "contours":
-            page.line(_CONTOURS, size=8.5, color=page.theme.soft)
-        return page
-
-    def _bar(self, page: Page) -> np.ndarray:
-        shares = np.linspace(self.scale.start, 1, 201)
-        under = from_hex(page.theme.paper) if self.style == "heat" else MIDDLE_GREY
-        return heat(shares, under)
-
-    def _pictures(self, page: Page) -> list[tuple[np.ndarray, str]]:
-        large = enlarge(self.image)
-        if self.style == "heat":
-            shares = np.clip(self.scores / self.scale.limit, -1, 1)
-            return [(heat(shares, from_hex(page.theme.paper)), "")]
-        if self.style == "contours":
-            return [(np.asarray(_pale(large)), "")]
-        mixed = np.asarray(overlay(large, self.scores, limit=self.scale.limit))
-        if self.style == "overlay":
-            return [(mixed, "")]
-        name = "pixel" if self.of_pixels else "patch"
-        return [
-            (np.asarray(large.convert("RGB")), "The image"),
-            (mixed, f"Score of each {name}"),
-        ]
-
-    def _draw_contours(self, page: Page, x: float, width: float, height: float) -> None:
-        y = page.y
-
-        def artist(figure: Figure, page_height: float) -> None:
-            axes = figure.add_axes(
-                (
-                    x / page.width,
-                    1 - (y + height) / page_height,
-                    width / page.width,
-                    height / page_height,
-                )
-            )
-            self._add_contours(axes)
-
-        page.artists.append(artist)
-
-    def _add_contours(self, axes: Axes) -> None:
-        """Draw lines of equal score on axes that the image fills."""
-        import matplotlib.patheffects
-
-        rows, columns = self.scores.shape
-        axes.set_axis_off()
-        axes.set_xlim(0, columns)
-        axes.set_ylim(rows, 0)
-        axes.patch.set_alpha(0)
-        if min(rows, columns) < 2:
-            return
-        # A cell's score is that of its middle; the edges of the image repeat it.
-        x = np.r_[0, np.arange(columns) + 0.5, columns]
-        y = np.r_[0, np.arange(rows) + 0.5, rows]
-        values = np.pad(self.scores / self.scale.limit, 1, mode="edge")
-        casing = matplotlib.patheffects.withStroke(linewidth=2.8, foreground="white")
-        for sign, color, dash in (
-            (1, HEAT_POSITIVE, "solid"),
-            (-1, HEAT_NEGATIVE, "dashed"),
-        ):
-            levels = [level for level in LEVELS if level < (sign * values).max()]
-            if levels:
-                lines = axes.contour(
-                    x,
-                    y,
-                    sign * values,
-                    levels=levels,
-                    colors=[color],
-                    linewidths=[0.8 + 1.2 * level for level in levels],
-                    linestyles=dash,
-                )
-                lines.set_path_effects([casing])
-
-    # -------------------------------------------------------------------------- HTML
-
-    def _card(self) -> dict[str, Any]:
-        large = enlarge(self.image)
-        shown = []
-        cells = self.scores.size <= _HOVER_CELLS
-        if self.style == "side-by-side":
-            shown.append(
-                {
-                    "picture": data_uri(large.convert("RGB")),
-                    "caption": "The image",
-                    "cells": False,
-                }
-            )
-        if self.style == "heat":
-            picture = data_uri(enlarge(transparent(self.scores / self.scale.limit)))
-        elif self.style == "contours":
-            picture = data_uri(self._contoured(_pale(large)))
-        else:
-            picture = data_uri(overlay(large, self.scores, limit=self.scale.limit))
-        name = "pixel" if self.of_pixels else "patch"
-        caption = f"Score of each {name}" if shown else ""
-        if self.style == "contours":
-            caption = _CONTOURS
-        shown.append({"picture": picture, "caption": caption, "cells": cells})
-        return {
-            "template": "image.html",
-            "images": shown,
-            "style": self.style,
-            "wide": self.image.width >= 2 * self.image.height,
-            "ratio": self.image.width / self.image.height,
-            "scale": self.scale,
-            "columns": self.scores.shape[1],
-            "grid": [[self.scale.write(float(v)) for v in row] for row in self.scores]
-            if cells
-            else [],
-            "top": [
-                {"name": place, "score": score} for place, score in self._strongest(10)
-            ],
-        }
-
-    def _contoured(self, image: Image) -> Image:
-        """Return the image with contour lines, as pixels."""
-        import io
-
-        import PIL.Image
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        factor = max(1.0, 640 / max(image.size))
-        size = (
-            max(1, round(factor * image.width)),
-            max(1, round(factor * image.height)),
+    def _scores(self) -> Iterator[Block]:
+        style: Literal["overlay", "contours", "heat"] = "overlay"
+        if self.style in ("contours", "heat"):
+            style = self.style
+        beside = self.style == "side-by-side"
+        caption = _CONTOURS if style == "contours" else ""
+        if beside:
+            caption = f"Score of each {'pixel' if self.of_pixels else 'patch'}"
+        shown = Heat(
+            image=self.image,
+            scores=self.scores,
+            scale=self.scale,
+            style=style,
+            caption=caption,
+            alt=caption or self.alt,
         )
-        image = image.resize(size)
-        figure = Figure(figsize=(size[0] / 120, size[1] / 120), dpi=120)
-        FigureCanvasAgg(figure)
-        under = figure.add_axes((0, 0, 1, 1))
-        under.imshow(np.asarray(image), aspect="auto")
-        under.set_axis_off()
-        self._add_contours(figure.add_axes((0, 0, 1, 1)))
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=120)
-        return PIL.Image.open(buffer).convert("RGB")
+        plain = (Heat(image=self.image, caption="The image"),) if beside else ()
+        yield Pictures(pictures=(*plain, shown), size="large")
+        yield Legend(scale=self.scale)
 
-    def __str__(self) -> str:
-        head = [self.title] if self.title else []
-        rows, columns = self.scores.shape
-        parts = "pixels" if self.of_pixels else "patches"
-        listed = [f"{score:>10}  {place}" for place, score in self._strongest(10)]
-        shape = f"{rows} x {columns} {parts}; {self.scale.unit}"
-        return "\n".join([*head, shape, *listed, *self.notes])
+    def _numbers(self) -> Iterator[Block]:
+        yield largest(self._strongest(10), self.scale, "Place")
 
 
 _CONTOURS = (
@@ -357,7 +193,12 @@ def draw_image(
         image=picture,
         scores=values,
         style=style,
-        scale=ColorScale(limit=found, signed=check_signed(values, signed), unit=unit),
+        scale=ColorScale(
+            limit=found,
+            signed=check_signed(values, signed),
+            unit=unit,
+            palette="paper" if style == "heat" else "picture",
+        ),
         title=title,
         notes=tuple(notes),
     )
@@ -458,8 +299,3 @@ def _scores(
             "patch_grid=(rows, columns)."
         )
     return array
-
-
-def _pale(image: Image) -> Image:
-    """Return an image in pale grey, on which all colour is score."""
-    return overlay(image, np.zeros((1, 1)))

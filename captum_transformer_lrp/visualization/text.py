@@ -2,42 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import Any, Literal
 
 from ..errors import InputError
-from ..models.pieces import Piece, pieces_of_tokens, word_groups, word_text
-from ..report.colors import DARK, LIGHT, scale_limit
-from ..report.words_on_page import ScoredWord, draw_words, is_right_to_left
+from ..models.pieces import Piece, pieces_of_tokens
+from ..models.words import MERGES, Merge, own_scores, scored_words
+from ..report.blocks import Block, ColorScale, Heading, Legend, Table, Word, Words
+from ..report.colors import scale_limit
+from ..report.words_on_page import is_right_to_left
 from .arrays import Features, to_array, token_scores
-from .picture import ColorScale, Picture
+from .picture import Picture
 
-if TYPE_CHECKING:
-    from ..report.page import Page
-
-Merge = Literal["sum", "mean", "largest", "none"]
 Scale = Literal["shared", "each"]
-
-_RULES = {
-    "sum": "the sum of the scores of its pieces",
-    "mean": "the mean of the scores of its pieces",
-    "largest": "that of its pieces which has the largest magnitude",
-}
-_LISTED = 40  # words in plain text
-
-
-@dataclass(frozen=True, kw_only=True)
-class Word:
-    """A written word, or a token where words are not merged, with its score."""
-
-    label: str
-    tokens: tuple[str, ...]
-    score: float
-    special: bool
-    space_before: bool
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,7 +36,7 @@ class ScoredText:
     def text(self) -> str:
         """The text as a person reads it, without what the tokenizer added."""
         return "".join(
-            (" " if w.space_before else "") + w.label
+            (" " if w.space_before else "") + w.text
             for w in self.words
             if not w.special
         ).strip()
@@ -100,7 +78,7 @@ class TextPicture(Picture):
         parts = []
         for text in self.texts:
             write = text.scale.write
-            top = ", ".join(f"“{w.label}” {write(w.score)}" for w in text.strongest(3))
+            top = ", ".join(f"“{w.text}” {write(w.score)}" for w in text.strongest(3))
             found = (
                 f"Text of {_count(len(text.words), 'word')}, each on the colour of "
                 f"its score. Largest magnitudes: {top}."
@@ -110,85 +88,30 @@ class TextPicture(Picture):
         parts += [f"{scale.words}." for scale in scales]
         return self._heading + " ".join(parts)
 
-    def _page(self, theme: str) -> Page:
-        from ..report.page import Page
-
-        page = Page(theme=theme)
-        if self.title:
-            page.line(self.title, size=16, weight="bold")
-            page.y += 0.1
+    def _scores(self) -> Iterator[Block]:
         for text in self.texts:
             if text.name:
-                page.line(text.name, size=10, color=page.theme.soft)
-                page.y += 0.03
-            self._draw_text(page, text)
-            if not self.shared:
-                _draw_bar(page, text.scale)
-                page.y += 0.12
-        if self.shared:
-            _draw_bar(page, self.texts[0].scale)
-        return page
-
-    def _draw_text(self, page: Page, text: ScoredText) -> None:
-        scale = text.scale
-        words = [
-            ScoredWord(
-                label=word.label,
-                share=word.score / scale.limit,
-                special=word.special,
-                space_before=word.space_before,
+                yield Heading(text=text.name, level=2)
+            yield Words(
+                words=text.words,
+                scale=text.scale,
+                right_to_left=is_right_to_left(text.text),
             )
-            for word in text.words
-        ]
-        draw_words(
-            page,
-            words,
-            right_to_left=is_right_to_left(text.text),
-        )
+            if text is self.texts[-1] or not self.shared:
+                yield Legend(scale=text.scale)
 
-    def _card(self) -> dict[str, Any]:
-        return {
-            "template": "text.html",
-            "shared": self.shared,
-            "texts": [
-                {
-                    "name": text.name,
-                    "words": [_shown(word, text.scale) for word in text.words],
-                    "scale": text.scale,
-                    "direction": "rtl" if is_right_to_left(text.text) else "ltr",
-                }
-                for text in self.texts
-            ],
-        }
-
-    def to_text(self, *, color: bool = False, width: int = 88) -> str:
-        """Return text for a terminal, which needs the package rich.
-
-        Args:
-            color (bool, optional): Whether to colour it with ANSI codes.
-                Default: False
-            width (int, optional): Columns of the terminal. Default: 88
-
-        Raises:
-            MissingPackageError: rich is not installed.
-        """
-        from .terminal import print_texts, rendered
-
-        return rendered(
-            lambda console: print_texts(self, console), color=color, width=width
-        )
-
-    def __str__(self) -> str:
-        lines = [self.title] if self.title else []
+    def _numbers(self) -> Iterator[Block]:
         for text in self.texts:
-            lines += [text.name] if text.name else []
-            lines.append(text.text)
-            listed = list(text.words)
-            if len(listed) > _LISTED:
-                listed = text.strongest(_LISTED)
-                lines.append(f"the {_LISTED} largest of {len(text.words)} words:")
-            lines += [f"{text.scale.write(w.score):>10}  {w.label}" for w in listed]
-        return "\n".join([*lines, *self.notes])
+            yield Table(
+                title=f"All scores of {text.name}" if text.name else "",
+                heads=("#", "Text", "Tokens", "Score"),
+                rows=tuple(
+                    (str(i), w.text, " ".join(w.tokens), text.scale.write(w.score))
+                    for i, w in enumerate(text.words, 1)
+                ),
+                texts=3,
+                folded=True,
+            )
 
 
 def draw_text(
@@ -270,9 +193,9 @@ def draw_text(
     if _are_tokens(scores) and not _are_tokens(tokens):
         scores, tokens = tokens, scores
     texts, given = _texts(tokens, scores)
-    if merge not in ("none", *_RULES):
+    if merge not in ("none", *MERGES):
         raise InputError(
-            f"merge={merge!r}; expected one of {', '.join(_RULES)} or none."
+            f"merge={merge!r}; expected one of {', '.join(MERGES)} or none."
         )
     if scale not in ("shared", "each"):
         raise InputError(f"scale={scale!r}; expected shared or each.")
@@ -283,7 +206,7 @@ def draw_text(
     for text, own in zip(texts, given, strict=True):
         pieces = _pieces(text, special)
         numbers = token_scores(own, len(pieces), features)
-        words = _words(pieces, numbers, merge)
+        words = scored_words(pieces, numbers, merge)
         joined = joined or len(words) < len(pieces)
         worded.append(words)
     groups = worded if scale == "each" else [[w for words in worded for w in words]]
@@ -335,43 +258,14 @@ def _pieces(
     return pieces_of_tokens([str(token) for token in text], special=special)
 
 
-def _words(
-    pieces: Sequence[Piece], scores: np.ndarray, merge: Merge
-) -> tuple[Word, ...]:
-    groups = word_groups(pieces)
-    if merge == "none":
-        groups = [[i] for i in range(len(pieces))]
-    return tuple(
-        Word(
-            label=word_text([pieces[i] for i in group]),
-            tokens=tuple(pieces[i].token for i in group),
-            score=_merged(scores[group], merge),
-            special=pieces[group[0]].special,
-            space_before=pieces[group[0]].space_before
-            or (len(group) > 1 and pieces[group[0]].text.isspace()),
-        )
-        for group in groups
-    )
-
-
-def _merged(scores: np.ndarray, merge: Merge) -> float:
-    if merge == "mean":
-        return float(scores.mean())
-    if merge == "largest":
-        return float(scores[np.abs(scores).argmax()])
-    return float(scores.sum())
-
-
 def _scale(
     words: Sequence[Word], limit: float | None, signed: bool | None, unit: str
 ) -> ColorScale:
-    own = [word.score for word in words if not word.special]
-    every = [word.score for word in words]
     return ColorScale(
-        limit=check_limit(limit) or scale_limit(own or every),
-        signed=check_signed(every, signed),
+        limit=check_limit(limit) or scale_limit(own_scores(words)),
+        signed=check_signed([word.score for word in words], signed),
         unit=unit,
-        pale=True,
+        palette="words",
     )
 
 
@@ -404,38 +298,19 @@ def check_signed(scores: Any, signed: bool | None) -> bool:
 def _notes(texts: Sequence[ScoredText], merge: Merge, joined: bool) -> tuple[str, ...]:
     notes = []
     if joined:
-        notes.append(f"The score of a word is {_RULES[merge]}.")
+        notes.append(f"The score of a word is {MERGES[merge]}.")
     clipped = [text for text in texts if text.clipped]
     if clipped:
         word = max(clipped[0].words, key=lambda w: abs(w.score))
         notes.append(
             f"Scores beyond the colour scale have its strongest colour, such as "
-            f"{word.label} with {clipped[0].scale.write(word.score)}."
+            f"{word.text} with {clipped[0].scale.write(word.score)}."
         )
     zeros = sum(not any(word.score for word in text.words) for text in texts)
     if zeros:
         which = "All scores" if len(texts) == 1 else f"In {zeros} texts all scores"
         notes.append(f"{which} are zero.")
     return tuple(notes)
-
-
-def _shown(word: Word, scale: ColorScale) -> dict[str, Any]:
-    """Return what the template shows of a word."""
-    share = word.score / scale.limit
-    return {
-        "label": word.label,
-        "piece": " ".join(word.tokens),
-        "special": word.special,
-        "space": word.space_before,
-        "score": scale.write(word.score),
-        "light": LIGHT.hex(share),
-        "dark": DARK.hex(share),
-    }
-
-
-def _draw_bar(page: Page, scale: ColorScale) -> None:
-    low, high = scale.ends
-    page.legend(low, high, scale.colors(page.theme), unit=scale.unit)
 
 
 def _count(number: int, what: str) -> str:

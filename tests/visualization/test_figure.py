@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
-
-from captum_transformer_lrp.report.colors import THEMES, to_hex
 from captum_transformer_lrp.visualization.figure import (
     draw_figure,
     render_figure,
 )
+from PIL import Image
+
+from captum_transformer_lrp.report.colors import THEMES, to_hex
 from tests.visualization.samples import (
     image_explanation,
     image_weights,

@@ -6,9 +6,9 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
+from captum_transformer_lrp.visualization.html import render_fragment, render_report
 
 from captum_transformer_lrp.models.prediction import ClassScore
-from captum_transformer_lrp.visualization.html import render_fragment, render_report
 from tests.visualization.samples import (
     BAD,
     image_explanation,

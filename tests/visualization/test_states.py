@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from captum_transformer_lrp.visualization.states.terminal import brief
 from PIL import Image
 
 from captum_transformer_lrp.errors import InputError, UnknownNameError
@@ -31,7 +32,6 @@ from captum_transformer_lrp.visualization.states import (
     state_names,
     token_kind,
 )
-from captum_transformer_lrp.visualization.states.terminal import brief
 from tests.visualization.samples import GOOD
 
 ATTACK = "<script>alert('x')</script>\"><img/src=x/onerror=alert(1)>"

@@ -10,19 +10,27 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from ..._files import write
 from ...errors import InputError
 from ...models.pieces import Piece
+from ...report import shown
+from ...report.blocks import (
+    Axis,
+    Block,
+    Cell,
+    Chart,
+    Heading,
+    Paragraph,
+    Table,
+)
 from ...report.saving import check_suffix
-from .maps import KeptMap
+from ...report.shown import Shown
+from .maps import KEPT, KeptMap
 from .names import StateNames, state_names
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Groups = (
     Callable[[Piece], "str | None"]
@@ -179,7 +187,7 @@ def _short(text: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class KeptTable:
+class KeptTable(Shown):
     """Mean P(kept) of groups of tokens at each hidden state; prints as a table.
 
     Args:
@@ -196,6 +204,8 @@ class KeptTable:
         notes (tuple of str, optional): What a reader should know: the notes that all
             the maps have. Default: ()
     """
+
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
     model: str
     masks: str
@@ -283,65 +293,78 @@ class KeptTable:
         writer.writerows(records)
         return buffer.getvalue()
 
-    def to_html(self, *, title: str | None = None) -> str:
-        """Return a self-contained HTML page with the chart and the table.
+    def blocks(self) -> Iterator[Block]:
+        """Yield what is shown: a line for each group, and the numbers."""
+        names = self.names
+        yield Heading(text=self.title)
+        yield Paragraph(text=self.scope, kind="answer")
+        yield Chart(
+            names=tuple(
+                f"{group} ({count:,})"
+                for group, count in zip(self.groups, self.counts, strict=True)
+            ),
+            values=self.kept,
+            steps=Axis(
+                name="hidden state",
+                labels=names.labels,
+                ticks=names.ticks if names.meaning else (),
+            ),
+            label="mean P(kept)",
+            alt=self.alt,
+        )
+        if names.meaning:
+            yield Paragraph(text=f"{names.meaning}.", kind="caption")
+        yield Table(
+            title=f"Mean {KEPT.unit}",
+            heads=(
+                "",
+                *(
+                    f"{group} ({count:,} tokens)"
+                    for group, count in zip(self.groups, self.counts, strict=True)
+                ),
+            ),
+            rows=tuple(
+                (label, *(Cell(text=f"{p:.3f}", share=float(p)) for p in column))
+                for label, column in zip(names.labels, self.kept.T, strict=True)
+            ),
+            scale=KEPT,
+            repeats=True,
+        )
+        for note in self.notes:
+            yield Paragraph(text=note)
 
-        Raises:
-            MissingPackageError: jinja2 is not installed.
-        """
-        from .html import render_maps
+    @property
+    def alt(self) -> str:
+        """The chart in words."""
+        return (
+            "Line chart of the mean probability that a token is kept, for "
+            f"{len(self.states)} hidden states and {len(self.groups)} groups; all "
+            "numbers stand in the table below"
+        )
 
-        return render_maps([], table=self, title=title)
-
-    def plot(self, *, heading: bool = True) -> Figure:
-        """Return a matplotlib figure with a line for each group.
-
-        Args:
-            heading (bool, optional): Whether the title and the number of texts stand
-                above. Default: True
-        """
-        from .figure import draw_lines
-
-        return draw_lines(self, heading=heading)
-
-    def to_png(self, *, heading: bool = True, dpi: int = 160) -> bytes:
-        """Return the figure as PNG.
-
-        Args:
-            heading (bool, optional): As for :meth:`plot`. Default: True
-            dpi (int, optional): Pixels per inch. Default: 160
-        """
-        from ...report.page import write_figure
-
-        return write_figure(lambda: self.plot(heading=heading), dpi=dpi)
-
-    def save(self, path: str | Path) -> Path:
+    def save(
+        self, path: str | Path, *, theme: shown.Theme = "light", dpi: int = 160
+    ) -> Path:
         """Write the table by suffix: .html, .json, .csv, .png, .pdf or .svg.
+
+        Args:
+            path (str or Path): The file.
+            theme (str, optional): ``"light"`` or ``"dark"`` of a picture.
+                Default: ``"light"``
+            dpi (int, optional): Pixels per inch of a PNG. Default: 160
 
         Returns:
             *Path*: The file that was written.
 
         Raises:
-            UnknownNameError: The suffix is another one.
+            UnknownNameError: The suffix or the theme is another one.
         """
         path = Path(path)
         suffix = check_suffix(path, SUFFIXES)
-        if suffix in (".png", ".pdf", ".svg"):
-            from ...report.page import write_figure
-
-            write(path, write_figure(self.plot, suffix[1:]))
-            return path
-        if suffix == ".html":
-            written = self.to_html()
-        else:
-            written = self.to_csv() if suffix == ".csv" else self.to_json() + "\n"
-        write(path, written)
+        if suffix not in (".json", ".csv"):
+            return shown.save([self], path, theme=theme, dpi=dpi)
+        write(path, self.to_csv() if suffix == ".csv" else self.to_json() + "\n")
         return path
-
-    def _repr_html_(self) -> str:
-        from .html import render_fragment
-
-        return render_fragment([], self)
 
     def __str__(self) -> str:
         rows = [

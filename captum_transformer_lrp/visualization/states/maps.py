@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -15,20 +15,41 @@ from ..._files import write
 from ...errors import InputError
 from ...models.pieces import Piece, token_labels, word_groups, word_text
 from ...models.prediction import ClassScore
+from ...report import shown
+from ...report.blocks import (
+    Axis,
+    Block,
+    ColorScale,
+    Facts,
+    Grid,
+    Heading,
+    Legend,
+    Panel,
+    Paragraph,
+)
 from ...report.saving import check_suffix
+from ...report.shown import Shown
 from .names import StateNames, state_names
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from .groups import KeptTable
 
 JSON_SCHEMA = "captum_transformer_lrp.kept_map/1"
 SUFFIXES = (".html", ".json", ".png", ".pdf", ".svg")
 
+#: from a probability to a colour
+KEPT = ColorScale(
+    limit=1.0,
+    signed=False,
+    unit="probability that the token is kept",
+    names=("0 dropped", "1 kept"),
+    meaning="Colour scale: from 0, dropped, the colour of the page, to 1, kept, "
+    "orange; probability that the token is kept",
+)
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class KeptMap:
+class KeptMap(Shown):
     """P(kept) of each token of a text at each hidden state: the picture of DiffMask.
 
     Rows are hidden states in the order in which the model computes them, the embedding
@@ -54,6 +75,8 @@ class KeptMap:
     Raises:
         InputError: The shapes do not belong together, or a number is no probability.
     """
+
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
     model: str
     text: str
@@ -125,23 +148,6 @@ class KeptMap:
             return np.ones(len(self.states))
         return np.asarray(self.kept[:, self.free].mean(axis=1))
 
-    def panels(self, most: int) -> Iterator[slice]:
-        """Cut the tokens into runs of at most ``most``, before a word where possible.
-
-        Args:
-            most (int): Columns that there is room for.
-        """
-        start, count = 0, len(self.pieces)
-        while start < count:
-            left = count - start
-            # Runs of about equal length, so that none is left with two tokens.
-            stop = start + -(-left // -(-left // most))
-            if stop < count:
-                inside = range(stop, start + most // 2, -1)
-                stop = next((i for i in inside if self.pieces[i].space_before), stop)
-            yield slice(start, stop)
-            start = stop
-
     # ------------------------------------------------------------------- what it says
 
     @property
@@ -178,10 +184,16 @@ class KeptMap:
                 "from state to state; the last shows the tokens that the prediction "
                 "needs."
             )
+        fixed = ""
+        if not self.free.all():
+            fixed = (
+                " Hatched or dashed tokens were always kept; they do not count in the "
+                "mean."
+            )
         return (
             f"Each number is the probability that a token is kept, 0 to 1. {meaning} "
             "The masks were trained to change predictions by at most "
-            f"{self.margin:.3g} nats on average."
+            f"{self.margin:.3g} nats on average.{fixed}"
         )
 
     @property
@@ -249,74 +261,77 @@ class KeptMap:
             self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False
         )
 
-    def to_html(self, *, title: str | None = None) -> str:
-        """Return a self-contained HTML page, readable in light and in dark.
+    def blocks(self) -> Iterator[Block]:
+        """Yield what is shown: the heat map between its words."""
+        yield Heading(text=self.question)
+        yield Paragraph(text=self.answer, kind="answer")
+        yield Paragraph(text=self.text, kind="input")
+        names = self.names
+        yield Grid(
+            panels=(Panel(values=self.kept),),
+            rows=Axis(
+                name="hidden state, from the first to the last",
+                labels=names.labels,
+                ticks=names.ticks,
+            ),
+            columns=Axis(
+                name="token",
+                labels=self.tokens,
+                special=tuple(piece.special for piece in self.pieces),
+                breaks=tuple(piece.space_before for piece in self.pieces),
+            ),
+            scale=KEPT,
+            fixed=() if self.free.all() else tuple((~self.free).tolist()),
+            means=self.kept_fraction,
+        )
+        yield Legend(scale=KEPT)
+        short = names.meaning or "; ".join(
+            f"{tick}: {label}"
+            for tick, label in zip(names.ticks, names.labels, strict=True)
+        )
+        prediction, *facts = self.facts
+        yield Facts(
+            pairs=(prediction, ("Columns", short), *facts),
+            brief=tuple(name for name, _ in facts),
+        )
+        yield Paragraph(text=self.summary, kind="meaning")
+        for note in self.notes:
+            yield Paragraph(text=note)
 
-        Raises:
-            MissingPackageError: jinja2 is not installed.
-        """
-        from .html import render_maps
+    @property
+    def alt(self) -> str:
+        """The map in words: how much is kept, and what longest."""
+        first, last = (f"{float(self.kept_fraction[i]):.0%}" for i in (0, -1))
+        own = np.where(self.free & [not p.special for p in self.pieces])[0]
+        found = (
+            f"Heat map of {len(self.states)} hidden states, from the first to the "
+            f"last, and {len(self.pieces)} tokens. {first} of the tokens are kept at "
+            f"the first state and {last} at the last."
+        )
+        if len(own):
+            sums = self.kept[:, own].sum(axis=0)
+            order = own[np.argsort(-sums, kind="stable")[:3]]
+            found += f" Kept longest: {', '.join(self.tokens[i] for i in order)}."
+        return found
 
-        return render_maps([self], title=title)
-
-    def to_text(self, *, color: bool = False, width: int = 88) -> str:
-        """Return a heat map for a terminal: a line for each token, a column per state.
-
-        Args:
-            color (bool, optional): Whether to colour it with ANSI codes.
-                Default: False
-            width (int, optional): Columns of the terminal. Default: 88
-
-        Raises:
-            MissingPackageError: rich is not installed.
-        """
-        from .terminal import render_text
-
-        return render_text(self, color=color, width=width)
-
-    def plot(self, *, heading: bool = True) -> Figure:
-        """Return a matplotlib figure of the heat map, which pyplot does not know of.
-
-        Args:
-            heading (bool, optional): Whether the question, the prediction and the facts
-                stand around the map. Without them the figure is as narrow as the map,
-                for a paper whose caption says the same. Default: True
-        """
-        from .figure import draw_maps
-
-        return draw_maps([self], heading=heading)
-
-    def to_png(self, *, heading: bool = True, dpi: int = 160) -> bytes:
-        """Return the figure as PNG.
-
-        Args:
-            heading (bool, optional): As for :meth:`plot`. Default: True
-            dpi (int, optional): Pixels per inch. Default: 160
-        """
-        from ...report.page import write_figure
-
-        return write_figure(lambda: self.plot(heading=heading), dpi=dpi)
-
-    def save(self, path: str | Path) -> Path:
+    def save(
+        self, path: str | Path, *, theme: shown.Theme = "light", dpi: int = 160
+    ) -> Path:
         """Write the map by the suffix of ``path``: .html, .json, .png, .pdf or .svg.
+
+        Args:
+            path (str or Path): The file.
+            theme (str, optional): ``"light"`` or ``"dark"`` of a picture.
+                Default: ``"light"``
+            dpi (int, optional): Pixels per inch of a PNG. Default: 160
 
         Returns:
             *Path*: The file that was written.
 
         Raises:
-            UnknownNameError: The suffix is another one.
+            UnknownNameError: The suffix or the theme is another one.
         """
-        return save_maps([self], path)
-
-    def _repr_html_(self) -> str:
-        from .html import render_fragment
-
-        return render_fragment([self])
-
-    def __str__(self) -> str:
-        from .terminal import plain_rows
-
-        return "\n".join([f"{self.question} {self.answer}", *plain_rows(self)])
+        return save_maps([self], path, theme=theme, dpi=dpi)
 
 
 def save_maps(
@@ -326,6 +341,8 @@ def save_maps(
     table: KeptTable | None = None,
     title: str | None = None,
     lead: str | None = None,
+    theme: shown.Theme = "light",
+    dpi: int = 160,
 ) -> Path:
     """Write maps into one file by its suffix: .html, .json, .png, .pdf or .svg.
 
@@ -339,6 +356,9 @@ def save_maps(
             of a page or figure; JSON leaves it out. Default: None
         title (str, optional): Heading of an HTML page. Default: None
         lead (str, optional): A paragraph below that heading. Default: None
+        theme (str, optional): ``"light"`` or ``"dark"`` of a picture.
+            Default: ``"light"``
+        dpi (int, optional): Pixels per inch of a PNG. Default: 160
 
     Returns:
         *Path*: The file that was written.
@@ -350,20 +370,13 @@ def save_maps(
     path = Path(path)
     if not maps:
         raise InputError("expected at least one map to save, got none")
-    suffix = check_suffix(path, SUFFIXES)
-    if suffix == ".html":
-        from .html import render_maps
-
-        page = render_maps(maps, table=table, title=title, lead=lead)
-        write(path, page)
-    elif suffix == ".json":
-        found = [m.to_dict() for m in maps]
-        written = found[0] if len(found) == 1 else found
-        text = json.dumps(written, indent=2, ensure_ascii=False, allow_nan=False)
-        write(path, text + "\n")
-    else:
-        from ...report.page import write_figure
-        from .figure import draw_maps
-
-        write(path, write_figure(lambda: draw_maps(maps, table), suffix[1:]))
+    if check_suffix(path, SUFFIXES) != ".json":
+        results: list[Shown] = [*maps, *([] if table is None else [table])]
+        if title is None and len(results) > 1:
+            title = "What the predictions need, layer by layer"
+        return shown.save(results, path, title=title, lead=lead, theme=theme, dpi=dpi)
+    found = [m.to_dict() for m in maps]
+    written = found[0] if len(found) == 1 else found
+    text = json.dumps(written, indent=2, ensure_ascii=False, allow_nan=False)
+    write(path, text + "\n")
     return path

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...errors import InputError
-from ...report.colors import find_theme
+from ...report.blocks import Heat, Paragraph, Pictures
+from ...report.figure import draw
 from ...report.image import enlarge
 from .names import state_names
 
@@ -17,12 +17,8 @@ if TYPE_CHECKING:
     import PIL.Image
     from matplotlib.figure import Figure
 
-_PANEL = 1.7  # inches
-_PER_ROW = 5
-_HEAD, _FOOT = 0.32, 0.5  # inches
 
-
-def faded(image: PIL.Image.Image, kept: np.ndarray) -> np.ndarray:
+def faded(image: PIL.Image.Image, kept: np.ndarray) -> PIL.Image.Image:
     """Return a picture that fades to white where its patches are dropped.
 
     Args:
@@ -30,14 +26,17 @@ def faded(image: PIL.Image.Image, kept: np.ndarray) -> np.ndarray:
         kept (np.ndarray): probability that a patch is kept, shape ``(rows, columns)``.
 
     Returns:
-        *np.ndarray*: sRGB in [0, 1], shape ``(height, width, 3)``.
+        *PIL.Image.Image*, enlarged where it is small.
     """
+    import PIL.Image
+
     pixels = np.asarray(enlarge(image.convert("RGB"), least=256), dtype=float) / 255
     height, width = pixels.shape[:2]
     row = np.arange(height) * kept.shape[0] // height
     column = np.arange(width) * kept.shape[1] // width
     cover = kept[row][:, column, None]
-    return np.asarray(cover * pixels + (1 - cover))
+    mixed = cover * pixels + (1 - cover)
+    return PIL.Image.fromarray((255 * mixed).round().astype(np.uint8))
 
 
 def draw_kept_image(
@@ -69,10 +68,6 @@ def draw_kept_image(
         >>> kept = mask.attribute(pixels[:1])[0]
         >>> draw_kept_image(image, kept, mask.states, (8, 8)).savefig("kept.png")
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    light = find_theme("light")
     values = np.asarray(kept.tolist() if hasattr(kept, "tolist") else kept, float)
     rows, columns = patch_grid
     patches = rows * columns
@@ -83,35 +78,9 @@ def draw_kept_image(
             "mask.attribute(pixels)[0]."
         )
     maps = values[:, -patches:].reshape(len(values), rows, columns)
-    names = state_names(states)
-    across = min(_PER_ROW, len(maps))
-    down = math.ceil(len(maps) / across)
-    tall = _PANEL * image.height / image.width
-    height = down * (tall + _HEAD) + _FOOT
-    figure = Figure(figsize=(across * (_PANEL + 0.1), height), facecolor=light.paper)
-    FigureCanvasAgg(figure)
-    for number, (one, label) in enumerate(zip(maps, names.labels, strict=True)):
-        row, column = divmod(number, across)
-        top = height - row * (tall + _HEAD) - _HEAD
-        axes = figure.add_axes(
-            (
-                (column + 0.03) / across,
-                (top - tall) / height,
-                0.94 / across,
-                tall / height,
-            )
-        )
-        axes.imshow(faded(image, one), interpolation="nearest")
-        axes.set_title(f"{label}  {one.mean():.2f}", fontsize=9, color=light.ink)
-        axes.set_xticks([])
-        axes.set_yticks([])
-        for spine in axes.spines.values():
-            spine.set_color(light.soft)
-    figure.text(
-        0.01,
-        0.12 / height,
-        "white: dropped; the number is the mean P(kept) of the patches",
-        fontsize=8.5,
-        color=light.soft,
+    shown = tuple(
+        Heat(image=faded(image, one), caption=f"{label}  {one.mean():.2f}")
+        for one, label in zip(maps, state_names(states).labels, strict=True)
     )
-    return figure
+    about = "white: dropped; the number is the mean P(kept) of the patches"
+    return draw([[Pictures(pictures=shown), Paragraph(text=about)]])

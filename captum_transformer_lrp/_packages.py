@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-from ..errors import LRPError
+from .errors import LRPError
 
 _EXTRA = {
     "accelerate": "diffmask",
