@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from .diffmask import DiffMask
     from .explaining import Explainer, explain
     from .explanation import Explanation, ImageExplanation, TextExplanation
+    from .explanations import Explanations
     from .language import LLMRelevance, LLMTransformerLRP
     from .propagation import (
         Composite,
@@ -88,6 +89,7 @@ __all__ = [
     "ErasureLRP",
     "Explainer",
     "Explanation",
+    "Explanations",
     "GenericAttention",
     "GradientXInput",
     "ImageExplanation",
@@ -164,6 +166,7 @@ _HOMES = {
     "diffmask": ("DiffMask",),
     "explaining": ("Explainer", "explain"),
     "explanation": ("Explanation", "ImageExplanation", "TextExplanation"),
+    "explanations": ("Explanations",),
     "language": ("LLMRelevance", "LLMTransformerLRP"),
     "propagation": (
         "Composite",

@@ -32,7 +32,9 @@ from .attribution.calling import (
 from .description import describe
 from .errors import InputError, ModelStateError
 from .explanation import ImageExplanation, TextExplanation
+from .explanations import Explanations
 from .models.inputs import encode, open_picture, pad, seen_picture
+from .models.labels import match_labels
 from .models.loading import (
     ImageModel,
     TextModel,
@@ -49,13 +51,15 @@ from .models.prediction import (
     text_score,
     token_target,
 )
-from .models.texts import read_texts
+from .models.texts import Text, Texts, read_texts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 Picture: TypeAlias = "str | Path | Image"
 Method: TypeAlias = "str | Attribution | type[Attribution]"
+
+_GENERATES = "causal-language-model"
 
 Source = TypeVar("Source", TextModel, ImageModel)
 Item = TypeVar("Item")
@@ -165,7 +169,7 @@ class Explainer:
         target: int | str | None = None,
         batch_size: int = 8,
         progress: bool | None = None,
-    ) -> list[TextExplanation]: ...
+    ) -> Explanations[TextExplanation]: ...
 
     @overload
     def __call__(
@@ -185,7 +189,7 @@ class Explainer:
         target: int | str | None = None,
         batch_size: int = 8,
         progress: bool | None = None,
-    ) -> list[ImageExplanation]: ...
+    ) -> Explanations[ImageExplanation]: ...
 
     def __call__(
         self,
@@ -214,7 +218,9 @@ class Explainer:
                 Default: None, where there are three batches or more
 
         Returns:
-            *TextExplanation* or *ImageExplanation*, or a list of them for a list.
+            *TextExplanation* or *ImageExplanation*; for several
+            :class:`~captum_transformer_lrp.Explanations` of them, a list with a
+            report. Labels of a table are kept (``explanation.label``).
 
         Raises:
             InputError: Not exactly one of ``text`` and ``image``; an empty text, or
@@ -231,17 +237,29 @@ class Explainer:
             raise InputError(f"expected exactly one of text= and image=, got {given}")
         if batch_size < 1:
             raise InputError(f"expected batch_size of at least 1, got {batch_size}")
-        found: list[Any]
+        found: Explanations[Any]
         if text is None:
             one = not isinstance(image, (list, tuple))
             pictures = [image] if one else list(image)
-            found = list(self._explain_images(pictures, target, batch_size, progress))
+            found = Explanations(
+                self._explain_images(pictures, target, batch_size, progress)
+            )
         else:
             one = isinstance(text, str)
-            texts = [text] if one else _listed(text)
-            for given in texts:
-                _check_text(given)
-            found = list(self._explain_texts(texts, target, batch_size, progress))
+            read = _one(text) if one else _listed(text)
+            for row in read.rows:
+                _check_text(row.text)
+            labels = match_labels(
+                [row.label for row in read.rows], self.text_model.class_names
+            )
+            texts = [row.text for row in read.rows]
+            found = Explanations(
+                self._explain_texts(
+                    texts, labels.indices, target, batch_size, progress
+                ),
+                said=read.said,
+                notes=() if self.text_model.task == _GENERATES else labels.notes,
+            )
         return found[0] if one else found
 
     @property
@@ -340,6 +358,7 @@ class Explainer:
     def _explain_texts(
         self,
         texts: Sequence[str],
+        labels: Sequence[int | None],
         target: int | str | None,
         batch_size: int,
         progress: bool | None,
@@ -350,11 +369,12 @@ class Explainer:
         attributor = self.attributor(source)
         if source.pad_id is None:
             batch_size = 1
-        generates = source.task == "causal-language-model"
+        generates = source.task == _GENERATES
         if generates and self.class_names is not None:
             raise InputError("class_names= belongs to a classifier")
-        for chosen in _batches(texts, batch_size, progress):
-            encoded = [encode(source, text) for text in chosen]
+        given = list(zip(texts, labels, strict=True))
+        for chosen in _batches(given, batch_size, progress):
+            encoded = [encode(source, text) for text, _ in chosen]
             batch = pad(source, [e.ids for e in encoded])
             with torch.no_grad():
                 logits = select_logits(source.module(**batch))
@@ -377,7 +397,9 @@ class Explainer:
                 tokenizer=source.tokenizer,
                 options=self.options,
             )
-            for row, (text, encoding) in enumerate(zip(chosen, encoded, strict=True)):
+            for row, ((text, label), encoding) in enumerate(
+                zip(chosen, encoded, strict=True)
+            ):
                 values = found.scores[row, : len(encoding.pieces)].numpy()
                 delta = None if found.delta is None else float(found.delta[row])
                 notes = encoding.notes
@@ -391,6 +413,9 @@ class Explainer:
                     notes=notes + notes_on(attributor, values, delta),
                     **meaning_of(attributor, source.module),
                     convergence_delta=delta,
+                    label=None
+                    if generates or label is None or label >= logits.shape[-1]
+                    else text_score(source, logits[row], label),
                     text=text,
                     pieces=encoding.pieces,
                     next_token=generates,
@@ -500,7 +525,7 @@ def explain(
     batch_size: int = 8,
     options: Mapping[str, Any] | None = None,
     progress: bool | None = None,
-) -> list[TextExplanation]: ...
+) -> Explanations[TextExplanation]: ...
 
 
 @overload
@@ -532,7 +557,7 @@ def explain(
     batch_size: int = 8,
     options: Mapping[str, Any] | None = None,
     progress: bool | None = None,
-) -> list[ImageExplanation]: ...
+) -> Explanations[ImageExplanation]: ...
 
 
 def explain(
@@ -581,7 +606,8 @@ def explain(
             Default: None, where there are three batches or more
 
     Returns:
-        *TextExplanation* or *ImageExplanation*, or a list of them for a list.
+        *TextExplanation* or *ImageExplanation*; for several
+        :class:`~captum_transformer_lrp.Explanations` of them, a list with a report.
 
     Raises:
         InputError, TargetError, UnknownNameError, LoadingError, ModelStateError,
@@ -666,11 +692,18 @@ def check_method(method: Any) -> None:
         make_method(method, None)
 
 
-def _listed(texts: Any) -> list[Any]:
-    """Return several texts as a list: of a file or a table those that are not empty."""
+def _one(text: str) -> Texts:
+    return Texts(name="text", rows=(Text(number=1, text=text),), said="")
+
+
+def _listed(texts: Any) -> Texts:
+    """Return several texts: of a file or a table those that are not empty."""
+    if isinstance(texts, Texts):
+        return texts
     if isinstance(texts, (list, tuple)) and all(isinstance(t, str) for t in texts):
-        return list(texts)
-    return [row.text for row in read_texts(texts).rows]
+        rows = tuple(Text(number=i, text=text) for i, text in enumerate(texts, 1))
+        return Texts(name="texts", rows=rows, said="")
+    return read_texts(texts)
 
 
 def _check_text(text: Any) -> None:

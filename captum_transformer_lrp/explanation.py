@@ -86,6 +86,8 @@ class Explanation(Shown):
             what it should be (Captum's signs). Default: None, the method has none
         about_sum (str, optional): A sentence on what signed scores sum to.
             Default: None, what holds for relevance propagation
+        label (ClassScore, optional): The true class, where the data says it.
+            Default: None
     """
 
     kind: ClassVar[str]
@@ -101,6 +103,14 @@ class Explanation(Shown):
     same_for_every_target: bool = False
     convergence_delta: float | None = None
     about_sum: str | None = None
+    label: ClassScore | None = None
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the prediction is the true class; None where that is not known."""
+        if self.label is None or self.prediction.probability is None:
+            return None
+        return self.label.index == self.prediction.index
 
     @property
     def logit(self) -> float:
@@ -178,6 +188,8 @@ class Explanation(Shown):
     def answer(self) -> str:
         """What the model predicts, in one sentence."""
         predicted = f"The model predicts {self.prediction}"
+        if self.right is False:
+            predicted += f", and the true class is {self.label}"
         if self.same_for_every_target or self.target.index == self.prediction.index:
             return predicted + "."
         return f"{predicted}; explained is {self.target}."
@@ -248,6 +260,8 @@ class Explanation(Shown):
         total = self.relevance_sum
         write = ScoreFormat(limit=max(abs(self.logit), abs(total or 0.0)))
         facts = [("Prediction", str(self.prediction))]
+        if self.label is not None:
+            facts.append(("True class", str(self.label)))
         if self.same_for_every_target:
             facts.append(("Explained", "no target: the attention alone"))
         else:
@@ -749,10 +763,12 @@ def save_explanations(
     if not explanations:
         raise InputError("expected at least one explanation to save, got none")
     if check_suffix(path) != ".json":
-        heading = title or ("Explanations" if len(explanations) > 1 else None)
-        return shown.save(
-            explanations, path, title=heading, lead=lead, theme=theme, dpi=dpi
-        )
+        results: Sequence[Shown] = explanations
+        if isinstance(explanations, Shown):  # a list that shows itself
+            results = [explanations]
+        elif title is None and len(explanations) > 1:
+            title = "Explanations"
+        return shown.save(results, path, title=title, lead=lead, theme=theme, dpi=dpi)
     found = [e.to_dict() for e in explanations]
     written = found[0] if len(found) == 1 else found
     text = json.dumps(written, indent=2, ensure_ascii=False, allow_nan=False)

@@ -81,6 +81,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 BESIDE_THE_ENGINE = (
     "diffmask",
     "explanation",
+    "explanations",
     "influence",
     "metrics",
     "models",

@@ -97,6 +97,10 @@ class ColorScale:
         sign = "+" if self.signed and value > 0 else ""
         return sign + re.sub(r"^(-?)0\.", r"\1.", written).replace("-", "−")
 
+    def exact(self, value: float) -> str:
+        """Return a score with a digit more than :meth:`brief`."""
+        return ScoreFormat(limit=self.limit * (1 - 1e-9), signed=self.signed)(value)
+
     @property
     def words(self) -> str:
         """The scale in words, for those who do not see the colours."""
@@ -250,6 +254,8 @@ class Axis:
         breaks (tuple of bool): Before which of them a line may break; ``()`` for all.
         ticks (tuple of str): Short labels, where there is little room; ``()`` for
             none.
+        hints (tuple of str): What each is in full, where a page has it under the
+            mouse; ``()`` for none.
     """
 
     name: str
@@ -257,6 +263,7 @@ class Axis:
     special: tuple[bool, ...] = ()
     breaks: tuple[bool, ...] = ()
     ticks: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -529,11 +536,14 @@ class Card:
         blocks (tuple of Block): From top to bottom.
         alt (str): The whole in words, for those who do not see it. Default: ``""``
         compact (bool): Whether it is one of many and smaller. Default: False
+        folded (bool): Whether a page shows its first heading alone until one opens it.
+            Default: False
     """
 
     blocks: tuple[Block, ...]
     alt: str = ""
     compact: bool = False
+    folded: bool = False
 
     @property
     def title(self) -> str:

@@ -39,7 +39,6 @@ def to_page(
     title: str,
     heading: str | None = None,
     lead: str | None = None,
-    folded: Sequence[b.Card] = (),
 ) -> str:
     """Return a page with cards, one below the other.
 
@@ -48,16 +47,13 @@ def to_page(
         title (str): Title of the page.
         heading (str, optional): What stands above the cards. Default: None
         lead (str, optional): A paragraph below the heading. Default: None
-        folded (sequence of Card): Cards below them of which only the first heading is
-            seen until one opens them. Default: ()
 
     Raises:
         MissingPackageError: jinja2 is not installed.
     """
     environment = _environment()
     page: str = environment.get_template("report.html").render(
-        items=[_card(card) for card in cards]
-        + [_card(card, folded=True) for card in folded],
+        items=[_card(card) for card in cards],
         title=title,
         heading=heading,
         lead=lead,
@@ -72,7 +68,7 @@ def to_fragment(cards: Sequence[b.Card]) -> str:
     Raises:
         MissingPackageError: jinja2 is not installed.
     """
-    environment = _environment()
+    environment = _environment(inline=True)
     # Three times the class: stronger than any rule of a notebook for its output.
     style = _style(environment).replace(".xlrp", ".xlrp.xlrp.xlrp")
     found: str = environment.get_template("fragment.html").render(
@@ -81,15 +77,23 @@ def to_fragment(cards: Sequence[b.Card]) -> str:
     return found
 
 
-def _environment() -> Any:
+def _environment(*, inline: bool = False) -> Any:
+    """Return what renders templates.
+
+    Args:
+        inline (bool, optional): Whether each word and cell has its colours of light by
+            itself, for where style sheets are taken away. Default: False
+    """
     jinja2 = require("jinja2")
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
+    environment.globals["inline"] = inline
+    return environment
 
 
 def _style(environment: Any) -> Any:
@@ -98,10 +102,10 @@ def _style(environment: Any) -> Any:
     return require("jinja2").utils.markupsafe.Markup(style)
 
 
-def _card(card: b.Card, *, folded: bool = False) -> dict[str, Any]:
+def _card(card: b.Card) -> dict[str, Any]:
     blocks = list(card.blocks)
-    found: dict[str, Any] = {"folded": folded, "alt": card.alt}
-    if folded:
+    found: dict[str, Any] = {"folded": card.folded, "alt": card.alt}
+    if card.folded:
         first = next(x for x in blocks if isinstance(x, b.Heading))
         found |= {"summary": first.text, "badge": first.badge}
         blocks.remove(first)
@@ -115,24 +119,13 @@ def _all(blocks: Sequence[b.Block]) -> list[dict[str, Any]]:
     ]
 
 
-def _colors(share: float, scale: b.ColorScale) -> str:
-    """Return the ground and the ink of a score, in light and in dark, as a style.
-
-    The first two hold where the style sheet does not.
-    """
+def _colors(share: float, scale: b.ColorScale) -> tuple[str, ...]:
+    """Return the ground of a score in light and in dark, and the ink on each."""
     signed = scale.diverging
-    grounds = [theme.ground(share, signed=signed) for theme in (_LIGHT, _DARK)]
-    inks = [theme.ink_on(share, signed=signed) for theme in (_LIGHT, _DARK)]
     return (
-        f"background-color:{grounds[0]};color:{inks[0]};--l:{grounds[0]};"
-        f"--d:{grounds[1]};--li:{inks[0]};--di:{inks[1]}"
+        *(theme.ground(share, signed=signed) for theme in (_LIGHT, _DARK)),
+        *(theme.ink_on(share, signed=signed) for theme in (_LIGHT, _DARK)),
     )
-
-
-def _word_colors(share: float) -> str:
-    """Return the ground of a word, whose ink is that of the page."""
-    light, dark = (theme.ground(share) for theme in (_LIGHT, _DARK))
-    return f"background-color:{light};color:{_LIGHT.ink};--l:{light};--d:{dark}"
 
 
 # ------------------------------------------------------------------------------- views
@@ -164,7 +157,7 @@ def _labels(words: Sequence[b.Word], scale: b.ColorScale) -> list[dict[str, Any]
             "special": word.special,
             "space": word.space_before,
             "score": scale.write(word.score),
-            "style": _word_colors(word.score / scale.limit),
+            "colors": _colors(word.score / scale.limit, scale),
         }
         for word in words
     ]
@@ -261,6 +254,7 @@ def _runs(block: b.Grid) -> Iterator[dict[str, Any]]:
                 {
                     "label": label,
                     "special": rows.is_special(number),
+                    "hint": rows.hints[number] if rows.hints else "",
                     "cells": [
                         _cell(float(values[i]), scale, fixed[i])
                         for i in range(run.start, run.stop)
@@ -279,8 +273,8 @@ def _runs(block: b.Grid) -> Iterator[dict[str, Any]]:
 def _cell(value: float, scale: b.ColorScale, fixed: bool) -> dict[str, Any]:
     return {
         "short": scale.brief(value),
-        "exact": scale.write(value),
-        "style": _colors(value / scale.limit, scale),
+        "exact": scale.exact(value),
+        "colors": _colors(value / scale.limit, scale),
         "fixed": fixed,
     }
 
@@ -392,11 +386,11 @@ def _table(block: b.Table) -> dict[str, Any]:
     }
 
 
-def _table_cell(cell: str | b.Cell, scale: b.ColorScale) -> dict[str, str]:
+def _table_cell(cell: str | b.Cell, scale: b.ColorScale) -> dict[str, Any]:
     if isinstance(cell, str):
-        return {"text": cell, "small": "", "style": ""}
-    style = "" if cell.share is None else _colors(cell.share, scale)
-    return {"text": cell.text, "small": cell.small, "style": style}
+        return {"text": cell, "small": "", "colors": ()}
+    colors = () if cell.share is None else _colors(cell.share, scale)
+    return {"text": cell.text, "small": cell.small, "colors": colors}
 
 
 def _bars(block: b.Bars) -> dict[str, Any]:
