@@ -23,7 +23,16 @@ PROJECT = PACKAGE.parent
 # Imports run from a later row to an earlier one, or within a row; a row names modules
 # and whole folders.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "_captum", "_copied", "_files", "_named", "_torch", "description"),
+    (
+        "errors",
+        "_captum",
+        "_copied",
+        "_files",
+        "_listing",
+        "_named",
+        "_torch",
+        "description",
+    ),
     (
         "propagation.call",
         "propagation.gates",
