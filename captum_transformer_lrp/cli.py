@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ._listing import check_method_names, listed, table
 from .errors import InputError, LRPError, suggestion
 
 if TYPE_CHECKING:
@@ -384,6 +385,7 @@ def _add_insights(commands: Any) -> None:
 
 def _insights(options: argparse.Namespace) -> None:
     """Run ``insights`` until it is interrupted."""
+    check_method_names(options.methods or ())
     from .insights import serve
 
     serve(
@@ -618,6 +620,7 @@ def _explain_masks(options: argparse.Namespace) -> None:
 
 def _explain(options: argparse.Namespace) -> None:
     """Run ``explain``."""
+    check_method_names([options.method])
     from .explaining import explain
     from .explanation import check_suffix
     from .report.terminal import print_blocks
@@ -650,6 +653,9 @@ def _explain(options: argparse.Namespace) -> None:
 
 def _compare(options: argparse.Namespace) -> None:
     """Run ``compare``."""
+    given = (options.methods or "").split(",")
+    methods: Sequence[str] = [name.strip() for name in given if name.strip()]
+    check_method_names(methods)
     from .comparison import DEFAULT_METHODS, compare
     from .explanation import check_suffix
     from .report.terminal import print_blocks
@@ -657,9 +663,8 @@ def _compare(options: argparse.Namespace) -> None:
     if options.output is not None:
         check_suffix(options.output)
         _check_folder(options.output)
-    methods: Sequence[str] = DEFAULT_METHODS
-    if options.methods is not None:
-        methods = [name.strip() for name in options.methods.split(",") if name.strip()]
+    if options.methods is None:
+        methods = DEFAULT_METHODS
     console = _console(color=not options.no_color)
     found = compare(
         None if options.text is None else _one_text(options.text),
@@ -692,13 +697,13 @@ def _check(options: argparse.Namespace) -> int:
 
 def _methods(options: argparse.Namespace) -> None:
     """Run ``methods``."""
-    from .attribution import methods
-
-    print(methods)
+    print(table(listed()))
 
 
 def _rules(options: argparse.Namespace) -> None:
     """Run ``rules``."""
+    if options.method is not None:
+        check_method_names([options.method])
     from .attribution import methods
     from .propagation import Composite
 

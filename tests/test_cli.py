@@ -381,18 +381,55 @@ def test_version(capsys):
     assert capsys.readouterr().out == expected
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["explane"]])
-def test_what_needs_no_model_does_not_wait_for_torch(arguments):
+def without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """What the command answers in an interpreter that has no torch."""
     program = f"""
 import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "captum", "transformers"):
+            raise ModuleNotFoundError(f"waited for {{name}}")
+
+sys.meta_path.insert(0, Blocked())
 from captum_transformer_lrp.cli import main
-main({arguments})
-print("loaded:", sorted({{"torch", "captum", "transformers"}} & set(sys.modules)))
+sys.exit(main({[*arguments]}))
 """
-    completed = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True
     )
-    assert completed.stdout.endswith("loaded: []\n"), completed.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "answer"),
+    [
+        ("--help", 0, "explain a prediction"),
+        ("--version", 0, captum_transformer_lrp.__version__),
+        ("explain --help", 0, "what the command methods lists"),
+        ("rules --help", 0, "only this one"),
+        ("methods", 0, "attnlrp"),
+        ("explane", 2, "Did you mean 'explain'?"),
+        ("explain film --method attnlpr", 2, "Did you mean 'attnlrp'"),
+        ("explain film --method attnlpr --output a.html", 2, "Did you mean 'attnlrp'"),
+        ("compare --text film --methods attnlrp,salincy", 2, "Did you mean 'saliency'"),
+        ("rules --method cplrp", 2, "Did you mean 'cp-lrp'"),
+        ("insights built-in a.csv --methods CP-LRP gama", 2, "Did you mean 'gamma'"),
+    ],
+)
+def test_what_needs_no_model_does_not_wait_for_torch(arguments, code, answer):
+    completed = without_torch(*arguments.split())
+    assert completed.returncode == code, completed.stderr
+    assert answer in (completed.stderr if code else completed.stdout)
+    assert "waited" not in completed.stderr
+
+
+def test_what_explains_does_wait_for_torch():
+    assert "waited for" in without_torch("explain", "film").stderr
+
+
+def test_methods_lists_without_torch_what_the_registry_says():
+    completed = without_torch("methods")
+    assert completed.stdout == f"{methods}\n"
 
 
 def test_module_can_be_run():

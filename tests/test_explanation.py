@@ -152,7 +152,7 @@ def test_wording_of_weights():
     weights = text_weights()
     assert weights.question == "What does the model attend to for “good”?"
     assert "what it does for “good”" in weights.summary
-    assert weights.scale_ends == ("weight 0", "0.500")
+    assert weights.scale.ends == ("weight 0", "0.500")
     assert [name for name, _ in weights.facts] == [
         "Prediction",
         "Explained",
