@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ._files import write
 from ._packages import require
+from ._visible import printed
 from .description import describe
 from .errors import InputError, TraceError, UnknownNameError
 from .explaining import Explainer, Method, Picture
@@ -361,7 +362,7 @@ class Comparison(Shown):
         rows = []
         for name, one in zip(self.methods, self.explanations, strict=True):
             write = one.scale.write
-            top = ", ".join(f"{part} {write(s)}" for part, s in one.top_parts(5))
+            top = "; ".join(f"{part} {write(s)}" for part, s in one.top_parts(5))
             rows.append((name, top or "nothing"))
         first = self.explanations[0]
         heads = ("", f"{first.parts.capitalize()} of largest magnitude")
@@ -460,13 +461,14 @@ class Comparison(Shown):
         for name, one in zip(self.methods, self.explanations, strict=True):
             top = ", ".join(part for part, _ in one.top_parts(5))
             rows.append(f"{name:<{width}}  {top}")
-        return "\n".join([f"{self.question} {self.explanations[0].answer}", *rows])
+        head = f"{self.question} {self.explanations[0].answer}"
+        return printed("\n".join([head, *rows]))
 
 
 def _correlation(rho: float, tau: float) -> Cell:
     if np.isnan(rho):
         return Cell(text=_NOTHING, share=0.0)
-    return Cell(text=_short(rho), small=f"({_short(tau)})", share=float(rho))
+    return Cell(text=_short(rho), small=_short(tau), share=float(rho))
 
 
 def _short(value: float) -> str:

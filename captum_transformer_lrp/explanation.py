@@ -660,6 +660,10 @@ class ImageExplanation(Explanation):
                 f"{self.image.width} by {self.image.height} pixels",
             ),
             self.heat(f"{name} of each {self.unit}"),
+            replace(
+                self.heat(f"{name}, smooth"),
+                style="smooth",
+            ),
         ]
         if self.has_pixels:
             found.append(
@@ -667,7 +671,7 @@ class ImageExplanation(Explanation):
                     image=self.image,
                     scores=self.scores,
                     scale=self._scale(scale_limit(self.scores), "picture"),
-                    caption=f"{name} of each pixel, own scale",
+                    caption="Of each pixel, own scale",
                     alt=f"The same picture in grey with the {self.quantity} of each "
                     "pixel",
                 )

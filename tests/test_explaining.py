@@ -500,6 +500,9 @@ def test_wrong_pictures(image_source, tmp_path):
     (tmp_path / "a.png").write_text("no picture")
     with pytest.raises(InputError, match="is not a picture"):
         explain(image=tmp_path / "a.png", model=image_source)
+    Image.new("1", (10_000, 5_001)).save(tmp_path / "large.png")
+    with pytest.raises(InputError, match=r"has 10,000 x 5,001 pixels; at most 50 mil"):
+        explain(image=tmp_path / "large.png", model=image_source)
     with pytest.raises(InputError, match="a file or a PIL image, got ndarray"):
         anything(image=np.zeros((4, 4)), model=image_source)
 

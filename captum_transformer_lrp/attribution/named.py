@@ -25,6 +25,7 @@ from captum.attr import Attribution
 from torch import nn
 
 from .._listing import Listed, no_method, rows_of, table
+from .._visible import printed
 from ..description import Description, describe
 from ..errors import DuplicateRuleError, InputError, OutputError
 from ..propagation import Composite
@@ -220,6 +221,6 @@ class NamedMethods(Shown):
 
     def __repr__(self) -> str:
         """Print the table."""
-        return table(self.listed())
+        return printed(table(self.listed()))
 
     __str__ = __repr__

@@ -207,8 +207,9 @@ class Heat:
         scores (np.ndarray, optional): Of pixels or patches, shape ``(rows, columns)``.
             Default: None, the picture as it is
         scale (ColorScale, optional): Of the scores.
-        style (str): ``"overlay"`` over the picture in grey, ``"contours"``, lines of
-            equal score, or ``"heat"`` without the picture. Default: ``"overlay"``
+        style (str): ``"overlay"`` over the picture in grey, ``"smooth"``, the same
+            without steps between patches, ``"contours"``, lines of equal score, or
+            ``"heat"`` without the picture. Default: ``"overlay"``
         caption (str): What stands below it. Default: ``""``
         under (str): A second, fainter line there. Default: ``""``
         alt (str): The picture in words. Default: ``""``, its caption
@@ -217,7 +218,7 @@ class Heat:
     image: Image = field(repr=False)
     scores: np.ndarray | None = field(default=None, repr=False)
     scale: ColorScale | None = None
-    style: Literal["overlay", "contours", "heat"] = "overlay"
+    style: Literal["overlay", "smooth", "contours", "heat"] = "overlay"
     caption: str = ""
     under: str = ""
     alt: str = ""
@@ -393,7 +394,7 @@ class Cell:
 
     Args:
         text (str): What is written.
-        small (str): A smaller number behind it. Default: ``""``
+        small (str): A smaller number behind it, in brackets. Default: ``""``
         share (float, optional): What colours its ground, -1 to 1.
             Default: None, nothing does
     """

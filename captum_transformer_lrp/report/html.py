@@ -188,7 +188,8 @@ def _pictures(block: b.Pictures) -> dict[str, Any]:
 def _picture(one: b.Heat) -> dict[str, Any]:
     numbers: list[str] = []
     columns = 1
-    if one.scores is not None and one.scores.size <= _HOVER_CELLS:
+    named = one.style != "smooth" and one.scores is not None
+    if named and one.scores is not None and one.scores.size <= _HOVER_CELLS:
         assert one.scale is not None
         numbers = [one.scale.write(float(score)) for score in one.scores.ravel()]
         columns = one.scores.shape[1]
@@ -198,7 +199,7 @@ def _picture(one: b.Heat) -> dict[str, Any]:
         "caption": one.caption,
         "under": one.under,
         "ratio": round(one.image.width / one.image.height, 4),
-        "smooth": one.style == "contours",
+        "smooth": one.style in ("contours", "smooth"),
         "numbers": numbers,
         "columns": columns,
     }
@@ -215,7 +216,8 @@ def _pixels(one: b.Heat) -> Any:
 
         return contoured(one)
     assert one.scale is not None
-    return overlay(enlarge(one.image), one.scores, limit=one.scale.limit)
+    large, smooth = enlarge(one.image), one.style == "smooth"
+    return overlay(large, one.scores, limit=one.scale.limit, smooth=smooth)
 
 
 def _grid(block: b.Grid) -> dict[str, Any]:

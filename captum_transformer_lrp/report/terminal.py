@@ -2,7 +2,7 @@
 
 :func:`print_blocks` and :func:`to_text` draw with rich; :func:`plain` needs no package.
 What they were given may come from anywhere, so no text reaches a terminal with control
-characters in it: see :func:`_line` and :func:`_prose`, which every text passes through.
+characters in it: every one passes through :func:`_line` or ``printed``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from .._packages import require
-from .._visible import visible
+from .._visible import printed, visible
 from .blocks import (
     Axis,
     Bars,
@@ -127,19 +127,13 @@ def plain(blocks: Iterable[Block], *, most: int = 24) -> str:
             written = written[1:]
         lines += written
     for note in notes:
-        lines += _prose(note.text).split("\n")
+        lines += printed(note.text).split("\n")
     if len(lines) > most:
         lines[most - 1 :] = [f"... and {len(lines) - most + 1} more"]
     return "\n".join(lines)
 
 
 # ------------------------------------------------------------------------------- texts
-
-
-def _prose(text: str) -> str:
-    """Return sentences without what a terminal would obey; lines may end in them."""
-    lines = text.replace("\r\n", "\n").replace("\t", " ")
-    return visible(lines).replace("\r", "␍")
 
 
 def _line(text: str) -> str:
@@ -276,7 +270,7 @@ def _draw_paragraph(block: Paragraph, console: Console) -> Iterator[RenderableTy
 
     if block.kind != "input":
         style = "dim" if block.kind == "answer" else "dim italic"
-        yield Text(_prose(block.text), style=style)
+        yield Text(printed(block.text), style=style)
 
 
 def _draw_facts(block: Facts, console: Console) -> Iterator[RenderableType]:
@@ -715,7 +709,7 @@ def _plain_heading(block: Heading) -> list[str]:
 
 
 def _plain_paragraph(block: Paragraph) -> list[str]:
-    return _prose(block.text).split("\n") if block.kind == "answer" else []
+    return printed(block.text).split("\n") if block.kind == "answer" else []
 
 
 def _scores(pairs: Iterable[tuple[str, str]]) -> list[str]:

@@ -229,6 +229,17 @@ def test_code_of_contributing_on_metrics_runs(capsys):
         namespace["test_top_share"]()
 
 
+def test_code_of_contributing_on_results_runs(capsys):
+    pytest.importorskip("jinja2")
+    pytest.importorskip("rich")
+    namespace = run_section_of_contributing("Add a result that shows itself")
+    assert "Agreement with AttnLRP" in capsys.readouterr().out
+    made = namespace["Agreement"]
+    namespace["found"] = made(reference="AttnLRP", correlations={"CP-LRP": 0.5})
+    with pytest.raises(AssertionError):
+        namespace["test_agreement"]()
+
+
 def test_code_of_contributing_on_methods_runs(capsys, monkeypatch):
     pytest.importorskip("transformers")
     monkeypatch.setattr(methods, "_rows", dict(methods._rows))
