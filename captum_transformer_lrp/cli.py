@@ -234,7 +234,8 @@ def _add_common(command: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         metavar="FILE",
-        help="also write a report: .html, .png, .pdf, .svg or .json",
+        help="also write a report: .html, .png, .pdf or .svg; or what Python's load() "
+        "reads: .json, .safetensors or .parquet",
     )
     command.add_argument("--device", help="such as cpu or cuda (default: cpu)")
     command.add_argument("--no-color", action="store_true", help="print without colour")

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from . import _records
 from ._files import write
+from ._version import __version__
 from .description import describe
 from .errors import InputError, TraceError, UnknownNameError
 from .explaining import Explainer, Method, Picture
 from .explanation import (
-    SUFFIXES,
     Explanation,
     ImageExplanation,
     Normalization,
@@ -215,6 +216,7 @@ class Comparison:
                 None if one is None else asdict(one) for one in self.conservation
             ],
             "explanations": [one.to_dict() for one in self.explanations],
+            "version": __version__,
         }
 
     def to_json(self, *, indent: int | None = 2) -> str:
@@ -224,7 +226,7 @@ class Comparison:
         ``agreement`` has two tables, ``spearman`` and ``kendall`` (null where a method
         ranks nothing); ``conservation`` has ``score``, ``relevance``, ``absorbed`` and
         ``error`` of each method, or null; ``explanations`` are as
-        :meth:`Explanation.to_json` writes them.
+        :meth:`Explanation.to_json` writes them; ``version`` is that of this package.
         """
         return json.dumps(
             self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False
@@ -265,21 +267,23 @@ class Comparison:
         return draw_comparison(self, theme=theme)
 
     def save(self, path: str | Path) -> Path:
-        """Write it by the suffix of ``path``: .html, .json, .png, .pdf or .svg.
+        """Write it by the suffix of ``path``, as :meth:`Explanation.save`.
+
+        Parquet has one row per method.
 
         Returns:
             *Path*: The file that was written.
 
         Raises:
             UnknownNameError: The suffix is another one.
+            MissingPackageError: The package that writes such files is not installed.
         """
         path = Path(path)
         suffix = check_suffix(path)
-        assert suffix in SUFFIXES
         if suffix == ".html":
             write(path, self.to_html())
-        elif suffix == ".json":
-            write(path, self.to_json() + "\n")
+        elif suffix in _records.SUFFIXES:
+            _records.write(path, [self.to_dict()], several=False)
         else:
             from .visualization.comparison import describe_comparison
             from .visualization.page import write_figure

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from . import _records
 from ._files import write
+from ._version import __version__
 from .errors import InputError, UnknownNameError
 from .models.packages import require
 from .models.pieces import Piece, word_groups, word_text
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 Normalization = Literal["max", "l1"]
 
 #: what explanations can be saved as
-SUFFIXES = (".html", ".json", ".png", ".pdf", ".svg")
+SUFFIXES = (".html", ".json", ".png", ".pdf", ".svg", ".safetensors", ".parquet")
 JSON_SCHEMA = "captum_transformer_lrp.explanation/1"
 
 _ABOUT_RELEVANCE = (
@@ -319,6 +321,8 @@ class Explanation(ABC):
             "relevance_sum": self.relevance_sum,
             "convergence_delta": self.convergence_delta,
             "notes": list(self.notes),
+            "version": __version__,
+            "about_sum": self.about_sum,
         }
 
     def to_json(self, *, indent: int | None = 2) -> str:
@@ -330,11 +334,15 @@ class Explanation(ABC):
         ``measure`` (``"relevance"``, ``"attention"`` or ``"magnitude"``, as
         :class:`Explanation` says), ``same_for_every_target``, ``relevance_sum`` (null
         where scores have no sign), ``convergence_delta`` (null where the method has
-        none) and ``notes``. A text adds ``text`` and ``tokens`` (each ``token``,
-        ``text``, ``special``, ``space_before``, ``score``). An image adds ``height``
-        and ``width`` in pixels, ``scores`` (rows of pixels, or null where the method
-        gives patches) and ``patch_scores`` (rows of the model's patches, or null where
-        they are unknown).
+        none), ``notes``, ``version`` (of this package) and ``about_sum`` (or null). A
+        text adds ``text``, ``next_token`` and ``tokens`` (each ``token``, ``text``,
+        ``special``, ``space_before``, ``score``, and ``word``, the number of the
+        tokenizer's word or null). An image adds ``height`` and ``width`` in pixels,
+        ``scores`` (rows of pixels, or null where the method gives patches),
+        ``patch_scores`` (rows of the model's patches, or null where they are unknown)
+        and ``image``, the picture as PNG in base64 (in RGB, if its mode is one that PNG
+        does not keep).
+        :func:`~captum_transformer_lrp.load` reads it again.
         """
         return json.dumps(
             self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False
@@ -363,13 +371,17 @@ class Explanation(ABC):
         return render_text(self, color=color, top=top, width=width)
 
     def save(self, path: str | Path) -> Path:
-        """Write it by the suffix of ``path``: .html, .json, .png, .pdf or .svg.
+        """Write it by the suffix of ``path``.
+
+        .html, .png, .pdf and .svg are for readers; .json, .safetensors and .parquet
+        keep all of it for :func:`~captum_transformer_lrp.load`.
 
         Returns:
             *Path*: The file that was written.
 
         Raises:
             UnknownNameError: The suffix is another one.
+            MissingPackageError: The package that writes such files is not installed.
         """
         return save_explanations([self], path)
 
@@ -478,10 +490,12 @@ class TextExplanation(Explanation):
                 "special": piece.special,
                 "space_before": piece.space_before,
                 "score": float(score),
+                "word": piece.word,
             }
             for piece, score in zip(self.pieces, self.scores, strict=True)
         ]
-        return super().to_dict() | {"text": self.text, "tokens": tokens}
+        own = {"text": self.text, "tokens": tokens, "next_token": self.next_token}
+        return super().to_dict() | own
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -576,6 +590,7 @@ class ImageExplanation(Explanation):
             "width": self.image.width,
             "scores": self.scores.tolist() if self.has_pixels else None,
             "patch_scores": None if patches is None else patches.tolist(),
+            "image": _records.png_text(self.image),
         }
 
 
@@ -586,10 +601,11 @@ def save_explanations(
     title: str | None = None,
     lead: str | None = None,
 ) -> Path:
-    """Write explanations into one file: .html, .json, .png, .pdf or .svg.
+    """Write explanations into one file, by its suffix as :meth:`Explanation.save`.
 
     JSON is one object for one explanation (:meth:`Explanation.to_json`) and an array of
-    such objects for several.
+    such objects for several. Parquet has one row for each, safetensors the scores of
+    all as tensors.
 
     Args:
         explanations (Sequence[Explanation]): What to write, in this order.
@@ -601,8 +617,9 @@ def save_explanations(
         *Path*: The file that was written.
 
     Raises:
-        InputError: There is no explanation.
+        InputError: There is no explanation, or one has scores that are not finite.
         UnknownNameError: The suffix is another one.
+        MissingPackageError: The package that writes such files is not installed.
     """
     path = Path(path)
     if not explanations:
@@ -613,11 +630,9 @@ def save_explanations(
 
         page = render_report(explanations, title=title, lead=lead)
         write(path, page)
-    elif suffix == ".json":
-        found = [e.to_dict() for e in explanations]
-        written = found[0] if len(found) == 1 else found
-        text = json.dumps(written, indent=2, ensure_ascii=False, allow_nan=False)
-        write(path, text + "\n")
+    elif suffix in _records.SUFFIXES:
+        records = (one.to_dict() for one in explanations)
+        _records.write(path, records, several=len(explanations) > 1)
     else:
         from .visualization.figure import render_figure
 
@@ -629,9 +644,12 @@ def check_suffix(path: str | Path) -> str:
     """Return the suffix of a file that explanations can be saved as, in lower case.
 
     Raises:
-        UnknownNameError: The suffix is none of .html, .json, .png, .pdf and .svg.
+        UnknownNameError: The suffix is none of :data:`SUFFIXES`.
+        MissingPackageError: The package that writes such files is not installed.
     """
-    return saving.check_suffix(path, SUFFIXES)
+    suffix = saving.check_suffix(path, SUFFIXES)
+    _records.check_package(suffix)
+    return suffix
 
 
 def normalize(scores: np.ndarray, how: Normalization) -> np.ndarray:

@@ -159,9 +159,10 @@ def test_compare_reads_the_file_and_not_its_name(capsys, text_folder, tmp_path):
     assert "explains one text, and" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("suffix", ["html", "png", "json"])
+@pytest.mark.parametrize("suffix", ["html", "png", "json", "safetensors", "parquet"])
 def test_explain_a_picture(capsys, image_folder, tmp_path, suffix):
     pytest.importorskip("rich")
+    pytest.importorskip("pyarrow" if suffix == "parquet" else "PIL")
     draw_ship(32).save(tmp_path / "ship.png")
     report = tmp_path / f"report.{suffix}"
     picture = ["--image", str(tmp_path / "ship.png"), "--method", "gradient-x-input"]
@@ -169,6 +170,9 @@ def test_explain_a_picture(capsys, image_folder, tmp_path, suffix):
     assert main(["explain", *picture, *output]) == 0
     assert report.stat().st_size > 1000
     assert "Patches that count most" in capsys.readouterr().out
+    if suffix not in ("html", "png"):
+        found = captum_transformer_lrp.load(report)
+        assert (found.image.size, found.method) == ((16, 16), "Gradient x Input")
 
 
 def test_methods_lists_all(capsys):

@@ -23,7 +23,16 @@ PROJECT = PACKAGE.parent
 # Imports run from a later row to an earlier one, or within a row; a row names modules
 # and whole folders.
 LAYERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "_captum", "_copied", "_files", "_named", "_torch", "description"),
+    (
+        "errors",
+        "_captum",
+        "_copied",
+        "_files",
+        "_named",
+        "_torch",
+        "_version",
+        "description",
+    ),
     (
         "propagation.call",
         "propagation.gates",
@@ -61,6 +70,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("language",),
     ("checking", "explaining", "masking"),
     ("comparison",),
+    ("keeping",),
     ("",),  # the package itself: the public names
     ("insights",),
     ("cli", "__main__"),
@@ -68,6 +78,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 # These know tensors and captum, not the engine; only the layers from `attribution` on
 # may import them.
 BESIDE_THE_ENGINE = (
+    "_records",
     "diffmask",
     "explanation",
     "influence",

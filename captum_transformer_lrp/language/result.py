@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from captum.attr import LLMAttributionResult
 from torch import Tensor
+
+from .. import _records
+from .._version import __version__
+from ..visualization.saving import check_suffix
+
+JSON_SCHEMA = "captum_transformer_lrp.generation/1"
 
 
 class LLMRelevance(LLMAttributionResult):
@@ -53,6 +62,44 @@ class LLMRelevance(LLMAttributionResult):
         self.generated_attr = generated_attr
         self.start_attr = start_attr
         self.skipped_attr = skipped_attr
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what :meth:`save` keeps, as Python objects.
+
+        ``schema`` is ``"captum_transformer_lrp.generation/1"``, ``kind``
+        ``"generation"``; ``version`` is that of this package, ``dtypes`` has the type
+        of each tensor. The other keys are the attributes of the class, tensors as
+        lists.
+        """
+        names = _records.GENERATION_TENSORS
+        tensors = {name: getattr(self, name).detach().cpu() for name in names}
+        dtypes = {n: str(t.dtype).removeprefix("torch.") for n, t in tensors.items()}
+        return {
+            "schema": JSON_SCHEMA,
+            "version": __version__,
+            "kind": "generation",
+            "input_tokens": list(self.input_tokens),
+            "output_tokens": list(self.output_tokens),
+            "dtypes": dtypes,
+            **{name: tensor.double().tolist() for name, tensor in tensors.items()},
+        }
+
+    def save(self, path: str | Path) -> Path:
+        """Write it for :func:`~captum_transformer_lrp.load`, by the suffix of ``path``.
+
+        Args:
+            path (str or Path): The file: .json, .safetensors or .parquet.
+
+        Returns:
+            *Path*: The file that was written.
+
+        Raises:
+            UnknownNameError: The suffix is another one.
+            InputError: A score is NaN or infinite.
+            MissingPackageError: The package that writes such files is not installed.
+        """
+        check_suffix(path, _records.SUFFIXES)
+        return _records.write(Path(path), [self.to_dict()], several=False)
 
     def __repr__(self) -> str:
         return (
