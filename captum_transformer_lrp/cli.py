@@ -1,8 +1,9 @@
 """The command ``captum-transformer-lrp``: explain, compare, check, diffmask, ...
 
-Exit codes: 0; 1 where ``check`` finds that something does not hold; 2 for anything that
-the caller can mend (a wrong option, an unknown name, a missing file), with one line on
-stderr; 130 when interrupted. Results go to stdout, progress and warnings to stderr.
+Exit codes: 0; 1 where ``check`` finds that something does not hold, or ``explain`` left
+out some of several inputs; 2 for anything that the caller can mend (a wrong option, an
+unknown name, a missing file), with one line on stderr; 130 when interrupted. Results go
+to stdout, progress and warnings to stderr.
 ``NO_COLOR`` is honoured (https://no-color.org).
 """
 
@@ -23,6 +24,7 @@ from .errors import InputError, LRPError, suggestion
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from .explaining import Failure
     from .explanation import Explanation
     from .visualization.states import KeptMap, KeptTable
 
@@ -144,7 +146,8 @@ def _parser() -> argparse.ArgumentParser:
     explain = commands.add_parser(
         "explain",
         help="explain a prediction for a text or a picture",
-        description="Explain a prediction for texts or a picture.",
+        description="Explain a prediction for texts or pictures. Of several, those "
+        "that cannot be explained are named in the end, and the exit code is 1.",
     )
     explain.set_defaults(run=_explain)
     explain.add_argument(
@@ -602,8 +605,8 @@ def _explain_masks(options: argparse.Namespace) -> None:
         print(f"Wrote {table.save(options.chart)}")
 
 
-def _explain(options: argparse.Namespace) -> None:
-    """Run ``explain``."""
+def _explain(options: argparse.Namespace) -> int:
+    """Run ``explain``; 1 if some of several inputs cannot be explained."""
     from .explaining import explain
     from .explanation import check_suffix, save_explanations
     from .visualization.terminal import print_explanation
@@ -614,6 +617,8 @@ def _explain(options: argparse.Namespace) -> None:
     texts, images = _inputs(options)
     console = _console(color=not options.no_color)
     given: dict[str, Any] = {"image": images} if images else {"text": texts}
+    count = len(images or texts)
+    failures: list[Failure] = []
     found: list[Explanation] = list(
         explain(
             **given,
@@ -621,15 +626,22 @@ def _explain(options: argparse.Namespace) -> None:
             method=options.method,
             target=_target(options.target),
             device=options.device,
+            on_error=failures.append if count > 1 else None,
         )
     )
     for number, explanation in enumerate(found):
         if number:
             console.rule(style="dim")
         print_explanation(explanation, console, top=options.top)
-    if options.output is not None:
+    if options.output is not None and found:
         written = save_explanations(found, options.output)
         print(f"Wrote {written}")
+    for failure in failures:
+        print(f"{PROGRAM}: error: input {failure}", file=sys.stderr)
+    if failures:
+        left_out = f"{len(failures)} of {count} inputs could not be explained"
+        print(f"{PROGRAM}: {left_out}", file=sys.stderr)
+    return 1 if failures else 0
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import copy
 import os
+import textwrap
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
@@ -30,7 +32,7 @@ from .attribution.calling import (
     make_method,
 )
 from .description import describe
-from .errors import InputError, ModelStateError
+from .errors import InputError, LRPError, ModelStateError
 from .explanation import ImageExplanation, TextExplanation
 from .models.inputs import encode, open_picture, pad, seen_picture
 from .models.loading import (
@@ -59,6 +61,32 @@ Method: TypeAlias = "str | Attribution | type[Attribution]"
 
 Source = TypeVar("Source", TextModel, ImageModel)
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Failure:
+    """A text or picture of a list that could not be explained.
+
+    Args:
+        number (int): Its place in the list, from 1.
+        given (str, Path or PIL.Image.Image): The text or picture.
+        error (Exception): Why.
+    """
+
+    number: int
+    given: Any = field(repr=False)
+    error: Exception
+
+    def __str__(self) -> str:
+        shown = textwrap.shorten(str(self.given), 60, placeholder="...")
+        what = " ".join(str(self.error).split()) or type(self.error).__name__
+        return f"{self.number} ({shown or 'empty'}): {what}"
+
+
+OnError: TypeAlias = Callable[[Failure], object]
+
+#: what may be wrong with one text or picture of many
+_OF_ONE = (InputError, ModelStateError, OSError, RuntimeError, IndexError)
 
 
 class Explainer:
@@ -165,6 +193,7 @@ class Explainer:
         target: int | str | None = None,
         batch_size: int = 8,
         progress: bool | None = None,
+        on_error: OnError | None = None,
     ) -> list[TextExplanation]: ...
 
     @overload
@@ -185,6 +214,7 @@ class Explainer:
         target: int | str | None = None,
         batch_size: int = 8,
         progress: bool | None = None,
+        on_error: OnError | None = None,
     ) -> list[ImageExplanation]: ...
 
     def __call__(
@@ -195,6 +225,7 @@ class Explainer:
         target: int | str | None = None,
         batch_size: int = 8,
         progress: bool | None = None,
+        on_error: OnError | None = None,
     ) -> Any:
         """Explain what the model predicts.
 
@@ -212,6 +243,12 @@ class Explainer:
                 Default: 8
             progress (bool, optional): Whether to show a progress bar on stderr.
                 Default: None, where there are three batches or more
+            on_error (Callable, optional): Called with a :class:`Failure` for each text
+                or picture of a list that cannot be explained; the list goes on without
+                it. What cannot be right for any of them, such as an unknown target or
+                operator, is raised all the same. Of a batch that fails each is tried
+                again alone, so that random methods draw other numbers.
+                Default: None, the first error ends the list
 
         Returns:
             *TextExplanation* or *ImageExplanation*, or a list of them for a list.
@@ -234,15 +271,27 @@ class Explainer:
         found: list[Any]
         if text is None:
             one = not isinstance(image, (list, tuple))
-            pictures = [image] if one else list(image)
-            found = list(self._explain_images(pictures, target, batch_size, progress))
+            rows = [image] if one else list(image)
+            explain_all: Any = self._explain_images
         else:
             one = isinstance(text, str)
-            texts = [text] if one else _listed(text)
-            for given in texts:
-                _check_text(given)
-            found = list(self._explain_texts(texts, target, batch_size, progress))
-        return found[0] if one else found
+            rows = [text] if one else _listed(text)
+            explain_all = self._explain_texts
+
+        def explain_some(some: Sequence[Any], progress: bool | None) -> list[Any]:
+            if text is not None:
+                for given in some:
+                    _check_text(given)
+            return list(explain_all(some, target, batch_size, progress))
+
+        if on_error is None or one:
+            found = explain_some(rows, progress)
+            return found[0] if one else found
+        self._check(self.image_model if text is None else self.text_model)
+        found = []
+        for numbered in _batches([*enumerate(rows, 1)], batch_size, progress):
+            found += _alone_if_need_be(numbered, explain_some, on_error)
+        return found
 
     @property
     def text_model(self) -> TextModel:
@@ -336,6 +385,11 @@ class Explainer:
             return batch, [(last, index)] if explanation.next_token else index
         device = next(self.image_model.module.parameters()).device
         return _pixels(self.image_model, image)[None].to(device), index
+
+    def _check(self, source: TextModel | ImageModel) -> None:
+        """Raise what would be wrong for every text or picture."""
+        _check_mode(source.module)
+        self.attributor(source)
 
     def _explain_texts(
         self,
@@ -500,6 +554,7 @@ def explain(
     batch_size: int = 8,
     options: Mapping[str, Any] | None = None,
     progress: bool | None = None,
+    on_error: OnError | None = None,
 ) -> list[TextExplanation]: ...
 
 
@@ -532,6 +587,7 @@ def explain(
     batch_size: int = 8,
     options: Mapping[str, Any] | None = None,
     progress: bool | None = None,
+    on_error: OnError | None = None,
 ) -> list[ImageExplanation]: ...
 
 
@@ -549,6 +605,7 @@ def explain(
     batch_size: int = 8,
     options: Mapping[str, Any] | None = None,
     progress: bool | None = None,
+    on_error: OnError | None = None,
 ) -> Any:
     """Explain what a transformer predicts for a text or a picture, in one call.
 
@@ -579,6 +636,8 @@ def explain(
         options (Mapping, optional): As for :class:`Explainer`. Default: None
         progress (bool, optional): Whether to show a progress bar on stderr.
             Default: None, where there are three batches or more
+        on_error (Callable, optional): As for :class:`Explainer`: what is called with
+            the failures of a list, such as ``failures.append``. Default: None
 
     Returns:
         *TextExplanation* or *ImageExplanation*, or a list of them for a list.
@@ -611,7 +670,12 @@ def explain(
         options=options,
     )
     return explainer(
-        text, image, target=target, batch_size=batch_size, progress=progress
+        text,
+        image,
+        target=target,
+        batch_size=batch_size,
+        progress=progress,
+        on_error=on_error,
     )
 
 
@@ -690,6 +754,35 @@ def _check_mode(model: nn.Module) -> None:
             f"{type(model).__name__} is in training mode, where dropout makes every "
             "explanation another one: call model.eval() first"
         )
+
+
+def _alone_if_need_be(
+    rows: Sequence[tuple[int, Any]],
+    explain_some: Callable[[Sequence[Any], bool], list[Any]],
+    on_error: OnError,
+) -> list[Any]:
+    """Explain numbered rows together, or each alone if that fails.
+
+    Args:
+        rows (sequence of tuple): The number and what is explained.
+        explain_some (Callable): Explains them, without a progress bar, or raises.
+        on_error (Callable): Told of each row that cannot be explained alone.
+    """
+    try:
+        return explain_some([given for _, given in rows], False)
+    except _OF_ONE as error:
+        known = isinstance(error, (InputError, ModelStateError))
+        if isinstance(error, LRPError) and not known:
+            raise
+        if len(rows) == 1:
+            traceback.clear_frames(error.__traceback__)  # they hold tensors
+            on_error(Failure(number=rows[0][0], given=rows[0][1], error=error))
+            return []
+    return [
+        found
+        for row in rows
+        for found in _alone_if_need_be([row], explain_some, on_error)
+    ]
 
 
 def _batches(

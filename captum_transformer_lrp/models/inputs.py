@@ -86,7 +86,12 @@ def open_picture(image: str | Path | Image) -> Image:
                 return upright.convert("RGB")
         except FileNotFoundError as error:
             raise InputError(f"there is no picture {str(image)!r}") from error
-        except (PIL.UnidentifiedImageError, IsADirectoryError) as error:
+        except (
+            OSError,  # no picture, a folder, or one that ends early
+            SyntaxError,  # a PNG with broken parts
+            ValueError,
+            PIL.Image.DecompressionBombError,
+        ) as error:
             raise InputError(f"{str(image)!r} is not a picture: {error}") from error
     if not isinstance(image, PIL.Image.Image):
         raise InputError(
