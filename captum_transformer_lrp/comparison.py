@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from . import _records
+from . import records
 from ._files import write
 from ._version import __version__
 from .description import describe
@@ -282,8 +282,8 @@ class Comparison:
         suffix = check_suffix(path)
         if suffix == ".html":
             write(path, self.to_html())
-        elif suffix in _records.SUFFIXES:
-            _records.write(path, [self.to_dict()], several=False)
+        elif suffix in records.SUFFIXES:
+            records.write(path, [self.to_dict()], several=False)
         else:
             from .visualization.comparison import describe_comparison
             from .visualization.page import write_figure

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from . import _records
+from . import records
 from ._files import write
 from ._version import __version__
 from .errors import InputError, UnknownNameError
@@ -590,7 +590,7 @@ class ImageExplanation(Explanation):
             "width": self.image.width,
             "scores": self.scores.tolist() if self.has_pixels else None,
             "patch_scores": None if patches is None else patches.tolist(),
-            "image": _records.png_text(self.image),
+            "image": records.png_text(self.image),
         }
 
 
@@ -630,9 +630,9 @@ def save_explanations(
 
         page = render_report(explanations, title=title, lead=lead)
         write(path, page)
-    elif suffix in _records.SUFFIXES:
-        records = (one.to_dict() for one in explanations)
-        _records.write(path, records, several=len(explanations) > 1)
+    elif suffix in records.SUFFIXES:
+        written = (one.to_dict() for one in explanations)
+        records.write(path, written, several=len(explanations) > 1)
     else:
         from .visualization.figure import render_figure
 
@@ -648,7 +648,7 @@ def check_suffix(path: str | Path) -> str:
         MissingPackageError: The package that writes such files is not installed.
     """
     suffix = saving.check_suffix(path, SUFFIXES)
-    _records.check_package(suffix)
+    records.check_package(suffix)
     return suffix
 
 

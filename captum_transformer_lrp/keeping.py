@@ -6,15 +6,10 @@ file. Numbers come back bit for bit.
 
 from __future__ import annotations
 
-import base64
-import io
 import math
 import os
 import re
-import struct
-import zlib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
@@ -22,8 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import _records
-from ._records import GENERATION_TENSORS, PICTURE_MODES, damaged, foreign
+from . import records
 from ._version import __version__
 from .comparison import Comparison, Conservation
 from .errors import InputError, UnknownNameError
@@ -37,13 +31,17 @@ from .explanation import (
 from .language import LLMRelevance
 from .models.pieces import Piece
 from .models.prediction import ClassScore
+from .records import GENERATION_TENSORS
+from .records.keys import Keys
+from .records.pictures import read_png
+from .records.refusal import damaged, foreign, short
+
+__all__ = ["from_dict", "load", "save"]
 
 Result: TypeAlias = Explanation | Comparison | LLMRelevance
 File: TypeAlias = str | os.PathLike[str]
 
-#: of a picture, so that a small PNG cannot take all memory
-MOST_PIXELS = 1 << 26
-_SCHEMA = re.compile(r"captum_transformer_lrp\.(\w+)/(\d+)")
+_SCHEMA = re.compile(r"captum_transformer_lrp\.(\w+)/([0-9]{1,9})")
 _DTYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
@@ -84,14 +82,14 @@ def save(results: Result | Iterable[Result], path: File) -> Path:
     listed = list(results)
     if not listed:
         raise InputError("expected at least one result to save, got none")
-    if path.suffix.lower() in _records.SUFFIXES:
-        records = (one.to_dict() for one in listed)
-        return _records.write(path, records, several=True)
+    if path.suffix.lower() in records.SUFFIXES:
+        written = (one.to_dict() for one in listed)
+        return records.write(path, written, several=True)
     explanations = [one for one in listed if isinstance(one, Explanation)]
     if len(explanations) < len(listed):
         raise UnknownNameError(
             f"cannot save these results together as {path.name!r}: expected one of "
-            f"{', '.join(_records.SUFFIXES)}, or explanations alone"
+            f"{', '.join(records.SUFFIXES)}, or explanations alone"
         )
     return save_explanations(explanations, path)
 
@@ -144,10 +142,10 @@ def load(path: File | Iterable[File], *more: File) -> Any:
 
 def _load(path: Path) -> Result | list[Result]:
     try:
-        records = _records.read(path)
-        if isinstance(records, dict):
-            return from_dict(records)
-        return [_one_of(f"result {i}", one) for i, one in enumerate(records, 1)]
+        found = records.read(path)
+        if isinstance(found, dict):
+            return from_dict(found)
+        return [_one_of(f"result {i}", one) for i, one in enumerate(found, 1)]
     except InputError as error:
         raise InputError(f"{str(path)!r} cannot be loaded: {error}") from error
 
@@ -173,130 +171,24 @@ def from_dict(record: Mapping[str, Any]) -> Result:
     found = _SCHEMA.fullmatch(schema) if isinstance(schema, str) else None
     read = None if found is None else _READERS.get(found[1])
     if found is None or read is None:
-        what = "no schema" if schema is None else f"the schema {_short(schema)}"
+        what = "no schema" if schema is None else f"the schema {short(schema)}"
         raise foreign(f"it has {what}")
     if int(found[2]) > 1:
         version = record.get("version")
         raise InputError(
             f"it has the schema {schema!r} of a newer version of "
-            f"captum_transformer_lrp ({_short(version)}), expected the number 1, which "
+            f"captum_transformer_lrp ({short(version)}), expected the number 1, which "
             f"version {__version__} reads; install the newer version"
         )
     if int(found[2]) < 1:
         raise foreign(f"it has the schema {schema!r}")
-    return read(_Keys(record, "", "version" not in record))
-
-
-@dataclass(frozen=True)
-class _Keys:
-    """The keys of one object, each checked when it is read.
-
-    Args:
-        record (Mapping): The object.
-        place (str): Where it stands, such as ``"target."``.
-        old (bool): Whether a version wrote it that did not name itself; it may lack
-            keys then.
-    """
-
-    record: Mapping[str, Any]
-    place: str
-    old: bool
-
-    def take(
-        self,
-        key: str,
-        expected: str,
-        fits: Callable[[Any], bool],
-        *,
-        null: bool = False,
-    ) -> Any:
-        """Return the value of a key, which may be None only with ``null``."""
-        value = self.record.get(key)
-        if value is None:
-            if null and (self.old or key in self.record):
-                return None
-            state = "null" if key in self.record else "missing"
-            raise damaged(f"{self.place + key!r} is {state}", expected)
-        if not fits(value):
-            raise damaged(f"{self.place + key!r} is {_short(value)}", expected)
-        return value
-
-    def text(self, key: str, *, null: bool = False) -> Any:
-        return self.take(key, "a text", lambda v: isinstance(v, str), null=null)
-
-    def one_of(self, key: str, *names: str) -> str:
-        found: str = self.take(key, " or ".join(map(repr, names)), names.__contains__)
-        return found
-
-    def flag(self, key: str, *, null: bool = False) -> Any:
-        return self.take(key, "true or false", lambda v: isinstance(v, bool), null=null)
-
-    def whole(self, key: str, *, null: bool = False) -> Any:
-        return self.take(key, "a whole number from 0", _is_whole, null=null)
-
-    def number(self, key: str, *, null: bool = False) -> Any:
-        found = self.take(key, "a finite number", _is_number, null=null)
-        return None if found is None else float(found)
-
-    def texts(self, key: str) -> list[str]:
-        return list(self.take(key, "a list of texts", _are_texts))
-
-    def objects(self, key: str) -> list[Any]:
-        found: list[Any] = self.take(key, "a list", lambda v: isinstance(v, list))
-        return found
-
-    def within(self, key: str) -> _Keys:
-        inner = self.take(key, "an object", lambda v: isinstance(v, Mapping))
-        return _Keys(inner, f"{self.place}{key}.", self.old)
-
-    def numbers(self, key: str, dimensions: int, *, null: bool = False) -> Any:
-        """Return a new array in float64 of so many dimensions."""
-        what = "a list" if dimensions == 1 else "rows of equal length"
-        expected = f"{what} of finite numbers"
-        value = self.take(
-            key, expected, lambda v: isinstance(v, (list, np.ndarray)), null=null
-        )
-        if value is None:
-            return None
-        try:
-            found = np.array(value)
-        except ValueError:  # rows of several lengths
-            found = np.array(None)
-        if found.dtype.kind in "fiu" and found.ndim == dimensions:
-            found = found.astype(np.float64)
-            if np.isfinite(found).all():
-                return found
-        raise damaged(f"{self.place + key!r} is {_short(value)}", expected)
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        return (
-            type(value) is not bool
-            and isinstance(value, (int, float))
-            and (math.isfinite(value))
-        )
-    except OverflowError:
-        return False
-
-
-def _is_whole(value: Any) -> bool:
-    return type(value) is int and 0 <= value < 1 << 63
-
-
-def _are_texts(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(one, str) for one in value)
-
-
-def _short(value: Any) -> str:
-    found = repr(value)
-    return found if len(found) <= 60 else f"{found[:57]}..."
+    return read(Keys(record, "", "version" not in record))
 
 
 # ------------------------------------------------------------------------ explanations
 
 
-def _explanation(keys: _Keys) -> Explanation:
+def _explanation(keys: Keys) -> Explanation:
     kind = keys.one_of("kind", "text", "image")
     found: Explanation = _text(keys) if kind == "text" else _image(keys)
     total = found.relevance_sum
@@ -310,7 +202,7 @@ def _explanation(keys: _Keys) -> Explanation:
     return found
 
 
-def _shared(keys: _Keys) -> dict[str, Any]:
+def _shared(keys: Keys) -> dict[str, Any]:
     """Return the fields that all explanations have, without the scores."""
     return {
         "model": keys.text("model"),
@@ -325,7 +217,7 @@ def _shared(keys: _Keys) -> dict[str, Any]:
     }
 
 
-def _class_score(keys: _Keys) -> ClassScore:
+def _class_score(keys: Keys) -> ClassScore:
     return ClassScore(
         index=keys.whole("index"),
         name=keys.text("name"),
@@ -334,13 +226,13 @@ def _class_score(keys: _Keys) -> ClassScore:
     )
 
 
-def _text(keys: _Keys) -> TextExplanation:
+def _text(keys: Keys) -> TextExplanation:
     tokens = []
     for number, token in enumerate(keys.objects("tokens")):
         place = f"tokens[{number}]"
         if not isinstance(token, Mapping):
-            raise damaged(f"{place!r} is {_short(token)}", "an object")
-        tokens.append(_Keys(token, f"{place}.", keys.old))
+            raise damaged(f"{place!r} is {short(token)}", "an object")
+        tokens.append(Keys(token, f"{place}.", keys.old))
     pieces = tuple(
         Piece(
             token=token.text("token"),
@@ -360,41 +252,18 @@ def _text(keys: _Keys) -> TextExplanation:
     )
 
 
-def _image(keys: _Keys) -> ImageExplanation:
-    import PIL.Image
-
+def _image(keys: Keys) -> ImageExplanation:
     if keys.old and "image" not in keys.record:
         raise InputError(
             "it holds an explanation of a picture without the picture, as an older "
             "version wrote it, expected the key 'image'; explain the picture again and "
             "save that, or read the numbers with the module json"
         )
-    height, width = keys.whole("height"), keys.whole("width")
-    if height * width > MOST_PIXELS:
-        raise damaged(
-            f"its picture has {height:,} x {width:,} pixels",
-            f"at most {MOST_PIXELS:,} in all",
-        )
+    size = keys.whole("width"), keys.whole("height")
     packed = keys.take(
-        "image", "a PNG in base64", lambda value: isinstance(value, (str, bytes))
+        "image", "a PNG in base64", lambda v: isinstance(v, (str, bytes))
     )
-    try:
-        png = base64.b64decode(packed, validate=True) if type(packed) is str else packed
-        with PIL.Image.open(io.BytesIO(png), formats=["PNG"]) as opened:
-            size, mode = opened.size, opened.mode
-            # Decoded only now that its size is known.
-            image = opened.copy() if size == (width, height) else None
-    except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
-        raise damaged(f"'image' cannot be read ({error})", "a PNG in base64") from error
-    except PIL.Image.DecompressionBombError as error:
-        raise damaged(
-            f"'image' is too large ({error})", f"{width} x {height} pixels"
-        ) from error
-    if image is None or mode not in PICTURE_MODES:
-        raise damaged(
-            f"'image' has {size[0]} x {size[1]} pixels in the mode {mode!r}",
-            f"{width} x {height} in one of {', '.join(PICTURE_MODES)}",
-        )
+    image = read_png(packed, size)
     scores = keys.numbers("scores", 2, null=True)
     patches = keys.numbers("patch_scores", 2, null=scores is not None)
     if scores is None:
@@ -422,11 +291,11 @@ def _image(keys: _Keys) -> ImageExplanation:
 # --------------------------------------------------------------------------- the others
 
 
-def _comparison(keys: _Keys) -> Comparison:
+def _comparison(keys: Keys) -> Comparison:
     explanations = []
     for number, one in enumerate(keys.objects("explanations"), 1):
         if not isinstance(one, Mapping):
-            raise damaged(f"its explanation {number} is {_short(one)}", "an object")
+            raise damaged(f"its explanation {number} is {short(one)}", "an object")
         found = _one_of(f"explanation {number}", one)
         if not isinstance(found, Explanation):
             raise damaged(
@@ -440,11 +309,11 @@ def _comparison(keys: _Keys) -> Comparison:
         if one is None:
             traces.append(None)
         elif isinstance(one, Mapping):
-            trace = _Keys(one, f"{place}.", keys.old)
+            trace = Keys(one, f"{place}.", keys.old)
             fields = ("score", "relevance", "absorbed", "error")
             traces.append(Conservation(**{name: trace.number(name) for name in fields}))
         else:
-            raise damaged(f"{place!r} is {_short(one)}", "an object or null")
+            raise damaged(f"{place!r} is {short(one)}", "an object or null")
     try:
         return Comparison(explanations=tuple(explanations), conservation=tuple(traces))
     except InputError as error:
@@ -453,7 +322,7 @@ def _comparison(keys: _Keys) -> Comparison:
         ) from error
 
 
-def _generation(keys: _Keys) -> LLMRelevance:
+def _generation(keys: Keys) -> LLMRelevance:
     keys.one_of("kind", "generation")
     dtypes = keys.within("dtypes")
     tensors: dict[str, Tensor] = {}
@@ -485,7 +354,7 @@ def _generation(keys: _Keys) -> LLMRelevance:
     return found
 
 
-_READERS: dict[str, Callable[[_Keys], Result]] = {
+_READERS: dict[str, Callable[[Keys], Result]] = {
     "explanation": _explanation,
     "comparison": _comparison,
     "generation": _generation,

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 import captum_transformer_lrp
-from captum_transformer_lrp import _records, keeping, load, save
+from captum_transformer_lrp import keeping, load, records, save
 from captum_transformer_lrp.comparison import Comparison, Conservation
 from captum_transformer_lrp.errors import InputError, UnknownNameError
 from captum_transformer_lrp.explanation import (
@@ -130,7 +130,7 @@ def assert_same(found: Any, expected: Any) -> None:
     if isinstance(expected, LLMRelevance):
         assert found.input_tokens == expected.input_tokens
         assert found.output_tokens == expected.output_tokens
-        for name in _records.GENERATION_TENSORS:
+        for name in records.GENERATION_TENSORS:
             a, b = getattr(found, name), getattr(expected, name)
             assert (a.dtype, a.shape) == (b.dtype, b.shape), name
             assert torch.equal(a, b), name
@@ -580,15 +580,15 @@ def test_what_is_too_large_is_refused(tmp_path, suffix, monkeypatch):
     limit = {".json": 10_000, ".safetensors": 10_000}.get(
         suffix, path.stat().st_size + 1000
     )
-    monkeypatch.setattr(_records, "MOST_BYTES", limit)
+    monkeypatch.setattr(records.refusal, "MOST_BYTES", limit)
     assert "save the results into several files" in refused(path)
-    monkeypatch.setattr(_records, "MOST_BYTES", 1 << 31)
+    monkeypatch.setattr(records.refusal, "MOST_BYTES", 1 << 31)
     assert len(load(path)) == 300
 
 
 def test_a_header_that_safetensors_cannot_hold_is_not_written(tmp_path, monkeypatch):
     pytest.importorskip("safetensors")
-    monkeypatch.setattr(_records, "_MOST_HEADER", 1000)
+    monkeypatch.setattr(records.tensors, "MOST_HEADER", 1000)
     with pytest.raises(InputError, match=r"header would hold more.*\.parquet"):
         save([text_explanation()] * 3, tmp_path / "a.safetensors")
 
@@ -645,4 +645,4 @@ def test_pictures_of_a_version_before_are_refused(tmp_path):
 
 def test_the_names_say_what_there_is():
     found = re.findall(r"``(\.\w+)``", keeping.save.__doc__)
-    assert tuple(found) == _records.SUFFIXES
+    assert tuple(found) == records.SUFFIXES

@@ -78,13 +78,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 # These know tensors and captum, not the engine; only the layers from `attribution` on
 # may import them.
 BESIDE_THE_ENGINE = (
-    "_records",
     "diffmask",
     "explanation",
     "influence",
     "metrics",
     "models",
     "rank_agreement",
+    "records",
     "visualization",
 )
 

@@ -8,7 +8,7 @@ from typing import Any
 from captum.attr import LLMAttributionResult
 from torch import Tensor
 
-from .. import _records
+from .. import records
 from .._version import __version__
 from ..visualization.saving import check_suffix
 
@@ -71,7 +71,7 @@ class LLMRelevance(LLMAttributionResult):
         of each tensor. The other keys are the attributes of the class, tensors as
         lists.
         """
-        names = _records.GENERATION_TENSORS
+        names = records.GENERATION_TENSORS
         tensors = {name: getattr(self, name).detach().cpu() for name in names}
         dtypes = {n: str(t.dtype).removeprefix("torch.") for n, t in tensors.items()}
         return {
@@ -98,8 +98,8 @@ class LLMRelevance(LLMAttributionResult):
             InputError: A score is NaN or infinite.
             MissingPackageError: The package that writes such files is not installed.
         """
-        check_suffix(path, _records.SUFFIXES)
-        return _records.write(Path(path), [self.to_dict()], several=False)
+        check_suffix(path, records.SUFFIXES)
+        return records.write(Path(path), [self.to_dict()], several=False)
 
     def __repr__(self) -> str:
         return (
