@@ -608,7 +608,8 @@ def _explain_masks(options: argparse.Namespace) -> None:
 def _explain(options: argparse.Namespace) -> int:
     """Run ``explain``; 1 if some of several inputs cannot be explained."""
     from .explaining import explain
-    from .explanation import check_suffix, save_explanations
+    from .explanation import check_suffix
+    from .keeping import save
     from .visualization.terminal import print_explanation
 
     if options.output is not None:
@@ -634,7 +635,7 @@ def _explain(options: argparse.Namespace) -> int:
             console.rule(style="dim")
         print_explanation(explanation, console, top=options.top)
     if options.output is not None and found:
-        written = save_explanations(found, options.output)
+        written = save(found if count > 1 else found[0], options.output)
         print(f"Wrote {written}")
     for failure in failures:
         print(f"{PROGRAM}: error: input {failure}", file=sys.stderr)

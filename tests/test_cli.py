@@ -192,6 +192,9 @@ def test_the_command_goes_on_after_a_picture_that_fails(capsys, image_folder, tm
     assert lines[-1] == "captum-transformer-lrp: 1 of 3 inputs could not be explained"
     assert lines[-2].startswith("captum-transformer-lrp: error: input 2 (")
     assert "b.png' is not a picture" in lines[-2]
+    (folder / "c.png").unlink()
+    assert main(["explain", str(folder), *arguments]) == 1
+    assert len(captum_transformer_lrp.load(report)) == 1  # a list of one
 
 
 def test_the_command_says_where_nothing_could_be_explained(
