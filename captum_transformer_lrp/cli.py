@@ -1,8 +1,9 @@
 """The command ``captum-transformer-lrp``: explain, compare, check, diffmask, ...
 
-Exit codes: 0; 1 where ``check`` finds that something does not hold; 2 for anything that
-the caller can mend (a wrong option, an unknown name, a missing file), with one line on
-stderr; 130 when interrupted. Results go to stdout, progress and warnings to stderr.
+Exit codes: 0; 1 where ``check`` finds that something does not hold, or ``explain`` left
+out some of several inputs; 2 for anything that the caller can mend (a wrong option, an
+unknown name, a missing file), with one line on stderr; 130 when interrupted. Results go
+to stdout, progress and warnings to stderr.
 ``NO_COLOR`` is honoured (https://no-color.org).
 """
 
@@ -24,6 +25,7 @@ from .errors import InputError, LRPError, suggestion
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from .explaining import Failure
     from .explanation import Explanation
     from .explanations import Explanations
     from .models.texts import Text, Texts
@@ -147,7 +149,8 @@ def _parser() -> argparse.ArgumentParser:
     explain = commands.add_parser(
         "explain",
         help="explain a prediction for a text or a picture",
-        description="Explain a prediction for texts or a picture.",
+        description="Explain a prediction for texts or pictures. Of several, those "
+        "that cannot be explained are named in the end, and the exit code is 1.",
     )
     explain.set_defaults(run=_explain)
     explain.add_argument(
@@ -250,7 +253,8 @@ def _add_common(command: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         metavar="FILE",
-        help="also write a report: .html, .png, .pdf, .svg or .json",
+        help="also write a report: .html, .png, .pdf or .svg; or what Python's load() "
+        "reads: .json, .safetensors or .parquet",
     )
     command.add_argument("--device", help="such as cpu or cuda (default: cpu)")
     command.add_argument("--no-color", action="store_true", help="print without colour")
@@ -618,11 +622,12 @@ def _explain_masks(options: argparse.Namespace) -> None:
         print(f"Wrote {table.save(options.chart)}")
 
 
-def _explain(options: argparse.Namespace) -> None:
-    """Run ``explain``."""
+def _explain(options: argparse.Namespace) -> int:
+    """Run ``explain``; 1 if some of several inputs cannot be explained."""
     check_method_names([options.method])
     from .explaining import explain
     from .explanation import check_suffix
+    from .keeping import save
     from .report.terminal import print_blocks
 
     if options.output is not None:
@@ -631,12 +636,15 @@ def _explain(options: argparse.Namespace) -> None:
     texts, images = _inputs(options)
     console = _console(color=not options.no_color)
     given: dict[str, Any] = {"image": images} if images else {"text": texts}
+    count = len(images or texts.rows)
+    failures: list[Failure] = []
     found: Explanations[Explanation] = explain(
         **given,
         model=options.model,
         method=options.method,
         target=_target(options.target),
         device=options.device,
+        on_error=failures.append if count > 1 else None,
     )
     for number, explanation in enumerate(found[: options.show]):
         if number:
@@ -647,8 +655,15 @@ def _explain(options: argparse.Namespace) -> None:
         print_blocks(found.blocks(), console)
     if len(found) > options.show:
         print(f"{options.show} of {len(found):,} explanations are printed; see --show")
-    if options.output is not None:
-        print(f"Wrote {found.save(options.output)}")
+    if options.output is not None and found:
+        written = save(found if count > 1 else found[0], options.output)
+        print(f"Wrote {written}")
+    for failure in failures:
+        print(f"{PROGRAM}: error: input {failure}", file=sys.stderr)
+    if failures:
+        left_out = f"{len(failures)} of {count} inputs could not be explained"
+        print(f"{PROGRAM}: {left_out}", file=sys.stderr)
+    return 1 if failures else 0
 
 
 def _compare(options: argparse.Namespace) -> None:

@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import copy
 import os
+import textwrap
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
@@ -30,7 +32,7 @@ from .attribution.calling import (
     make_method,
 )
 from .description import describe
-from .errors import InputError, ModelStateError
+from .errors import InputError, LRPError, ModelStateError
 from .explanation import ImageExplanation, TextExplanation
 from .explanations import Explanations
 from .models.inputs import encode, open_picture, pad, seen_picture
@@ -51,7 +53,7 @@ from .models.prediction import (
     text_score,
     token_target,
 )
-from .models.texts import Text, Texts, read_texts
+from .models.texts import Label, Text, Texts, read_texts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -63,6 +65,32 @@ _GENERATES = "causal-language-model"
 
 Source = TypeVar("Source", TextModel, ImageModel)
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Failure:
+    """A text or picture of a list that could not be explained.
+
+    Args:
+        number (int): Its place in the list, from 1.
+        given (str, Path or PIL.Image.Image): The text or picture.
+        error (Exception): Why.
+    """
+
+    number: int
+    given: Any = field(repr=False)
+    error: Exception
+
+    def __str__(self) -> str:
+        shown = textwrap.shorten(str(self.given), 60, placeholder="...")
+        what = " ".join(str(self.error).split()) or type(self.error).__name__
+        return f"{self.number} ({shown or 'empty'}): {what}"
+
+
+OnError: TypeAlias = Callable[[Failure], object]
+
+#: what may be wrong with one text or picture of many
+_OF_ONE = (InputError, ModelStateError, OSError, RuntimeError, IndexError)
 
 
 class Explainer:
@@ -169,6 +197,7 @@ class Explainer:
         target: int | str | None = None,
         batch_size: int = 8,
         progress: bool | None = None,
+        on_error: OnError | None = None,
     ) -> Explanations[TextExplanation]: ...
 
     @overload
@@ -189,6 +218,7 @@ class Explainer:
         target: int | str | None = None,
         batch_size: int = 8,
         progress: bool | None = None,
+        on_error: OnError | None = None,
     ) -> Explanations[ImageExplanation]: ...
 
     def __call__(
@@ -199,6 +229,7 @@ class Explainer:
         target: int | str | None = None,
         batch_size: int = 8,
         progress: bool | None = None,
+        on_error: OnError | None = None,
     ) -> Any:
         """Explain what the model predicts.
 
@@ -216,6 +247,12 @@ class Explainer:
                 Default: 8
             progress (bool, optional): Whether to show a progress bar on stderr.
                 Default: None, where there are three batches or more
+            on_error (Callable, optional): Called with a :class:`Failure` for each text
+                or picture of a list that cannot be explained; the list goes on without
+                it. What cannot be right for any of them, such as an unknown target or
+                operator, is raised all the same. Of a batch that fails each is tried
+                again alone, so that random methods draw other numbers.
+                Default: None, the first error ends the list
 
         Returns:
             *TextExplanation* or *ImageExplanation*; for several
@@ -237,30 +274,38 @@ class Explainer:
             raise InputError(f"expected exactly one of text= and image=, got {given}")
         if batch_size < 1:
             raise InputError(f"expected batch_size of at least 1, got {batch_size}")
-        found: Explanations[Any]
+        rows: list[Any]
+        said, notes = "", tuple[str, ...]()
         if text is None:
             one = not isinstance(image, (list, tuple))
-            pictures = [image] if one else list(image)
-            found = Explanations(
-                self._explain_images(pictures, target, batch_size, progress)
-            )
+            rows = [image] if one else list(image)
+            explain_all: Any = self._explain_images
         else:
             one = isinstance(text, str)
             read = _one(text) if one else _listed(text)
-            for row in read.rows:
-                _check_text(row.text)
-            labels = match_labels(
-                [row.label for row in read.rows], self.text_model.class_names
-            )
-            texts = [row.text for row in read.rows]
-            found = Explanations(
-                self._explain_texts(
-                    texts, labels.indices, target, batch_size, progress
-                ),
-                said=read.said,
-                notes=() if self.text_model.task == _GENERATES else labels.notes,
-            )
-        return found[0] if one else found
+            rows = [(row.text, row.label) for row in read.rows]
+            explain_all, said = self._explain_texts, read.said
+            if on_error is None:
+                for given, _ in rows:
+                    _check_text(given)
+            labels = [label for _, label in rows]
+            if any(label is not None for label in labels):
+                rows, notes = self._labelled(rows)
+
+        def explain_some(some: Sequence[Any], progress: bool | None) -> list[Any]:
+            if text is not None:
+                for given, _ in some:
+                    _check_text(given)
+            return list(explain_all(some, target, batch_size, progress))
+
+        found: Explanations[Any] = Explanations(said=said, notes=notes)
+        if on_error is None or one:
+            found += explain_some(rows, progress)
+            return found[0] if one else found
+        self._check(self.image_model if text is None else self.text_model)
+        for numbered in _batches([*enumerate(rows, 1)], batch_size, progress):
+            found += _alone_if_need_be(numbered, explain_some, on_error)
+        return found
 
     @property
     def text_model(self) -> TextModel:
@@ -355,15 +400,36 @@ class Explainer:
         device = next(self.image_model.module.parameters()).device
         return _pixels(self.image_model, image)[None].to(device), index
 
+    def _labelled(
+        self, rows: Sequence[tuple[str, Label]]
+    ) -> tuple[list[Any], tuple[str, ...]]:
+        """Return texts with the indices of their classes, and what could not be read.
+
+        A language model's next token has no class.
+        """
+        if self.text_model.task == _GENERATES:
+            return [(text, None) for text, _ in rows], ()
+        names = self.text_model.class_names
+        labels = match_labels([label for _, label in rows], names)
+        texts = (text for text, _ in rows)
+        return [*zip(texts, labels.indices, strict=True)], labels.notes
+
+    def _check(self, source: TextModel | ImageModel) -> None:
+        """Raise what would be wrong for every text or picture."""
+        _check_mode(source.module)
+        self.attributor(source)
+
     def _explain_texts(
         self,
-        texts: Sequence[str],
-        labels: Sequence[int | None],
+        texts: Sequence[tuple[str, int | None]],
         target: int | str | None,
         batch_size: int,
         progress: bool | None,
     ) -> Iterator[TextExplanation]:
-        """Yield one explanation per text; padding is neither seen nor attributed."""
+        """Yield one explanation per text, given with the index of its true class.
+
+        Padding is neither seen nor attributed.
+        """
         source = self.text_model
         _check_mode(source.module)
         attributor = self.attributor(source)
@@ -372,8 +438,7 @@ class Explainer:
         generates = source.task == _GENERATES
         if generates and self.class_names is not None:
             raise InputError("class_names= belongs to a classifier")
-        given = list(zip(texts, labels, strict=True))
-        for chosen in _batches(given, batch_size, progress):
+        for chosen in _batches(texts, batch_size, progress):
             encoded = [encode(source, text) for text, _ in chosen]
             batch = pad(source, [e.ids for e in encoded])
             with torch.no_grad():
@@ -414,7 +479,7 @@ class Explainer:
                     **meaning_of(attributor, source.module),
                     convergence_delta=delta,
                     label=None
-                    if generates or label is None or label >= logits.shape[-1]
+                    if label is None or label >= logits.shape[-1]
                     else text_score(source, logits[row], label),
                     text=text,
                     pieces=encoding.pieces,
@@ -525,6 +590,7 @@ def explain(
     batch_size: int = 8,
     options: Mapping[str, Any] | None = None,
     progress: bool | None = None,
+    on_error: OnError | None = None,
 ) -> Explanations[TextExplanation]: ...
 
 
@@ -557,6 +623,7 @@ def explain(
     batch_size: int = 8,
     options: Mapping[str, Any] | None = None,
     progress: bool | None = None,
+    on_error: OnError | None = None,
 ) -> Explanations[ImageExplanation]: ...
 
 
@@ -574,6 +641,7 @@ def explain(
     batch_size: int = 8,
     options: Mapping[str, Any] | None = None,
     progress: bool | None = None,
+    on_error: OnError | None = None,
 ) -> Any:
     """Explain what a transformer predicts for a text or a picture, in one call.
 
@@ -604,6 +672,8 @@ def explain(
         options (Mapping, optional): As for :class:`Explainer`. Default: None
         progress (bool, optional): Whether to show a progress bar on stderr.
             Default: None, where there are three batches or more
+        on_error (Callable, optional): As for :class:`Explainer`: what is called with
+            the failures of a list, such as ``failures.append``. Default: None
 
     Returns:
         *TextExplanation* or *ImageExplanation*; for several
@@ -637,7 +707,12 @@ def explain(
         options=options,
     )
     return explainer(
-        text, image, target=target, batch_size=batch_size, progress=progress
+        text,
+        image,
+        target=target,
+        batch_size=batch_size,
+        progress=progress,
+        on_error=on_error,
     )
 
 
@@ -723,6 +798,38 @@ def _check_mode(model: nn.Module) -> None:
             f"{type(model).__name__} is in training mode, where dropout makes every "
             "explanation another one: call model.eval() first"
         )
+
+
+def _alone_if_need_be(
+    rows: Sequence[tuple[int, Any]],
+    explain_some: Callable[[Sequence[Any], bool], list[Any]],
+    on_error: OnError,
+) -> list[Any]:
+    """Explain numbered rows together, or each alone if that fails.
+
+    Args:
+        rows (sequence of tuple): The number and what is explained.
+        explain_some (Callable): Explains them, without a progress bar, or raises.
+        on_error (Callable): Told of each row that cannot be explained alone.
+    """
+    try:
+        return explain_some([given for _, given in rows], False)
+    except _OF_ONE as error:
+        known = isinstance(error, (InputError, ModelStateError))
+        if isinstance(error, LRPError) and not known:
+            raise
+        if len(rows) == 1:
+            traceback.clear_frames(error.__traceback__)  # they hold tensors
+            ((number, given),) = rows
+            if isinstance(given, tuple):  # a text with its label
+                given = given[0]
+            on_error(Failure(number=number, given=given, error=error))
+            return []
+    return [
+        found
+        for row in rows
+        for found in _alone_if_need_be([row], explain_some, on_error)
+    ]
 
 
 def _batches(

@@ -159,9 +159,10 @@ def test_compare_reads_the_file_and_not_its_name(capsys, text_folder, tmp_path):
     assert "explains one text, and" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("suffix", ["html", "png", "json"])
+@pytest.mark.parametrize("suffix", ["html", "png", "json", "safetensors", "parquet"])
 def test_explain_a_picture(capsys, image_folder, tmp_path, suffix):
     pytest.importorskip("rich")
+    pytest.importorskip("pyarrow" if suffix == "parquet" else "PIL")
     draw_ship(32).save(tmp_path / "ship.png")
     report = tmp_path / f"report.{suffix}"
     picture = ["--image", str(tmp_path / "ship.png"), "--method", "gradient-x-input"]
@@ -169,6 +170,44 @@ def test_explain_a_picture(capsys, image_folder, tmp_path, suffix):
     assert main(["explain", *picture, *output]) == 0
     assert report.stat().st_size > 1000
     assert "Patches that count most" in capsys.readouterr().out
+    if suffix not in ("html", "png"):
+        found = captum_transformer_lrp.load(report)
+        assert (found.image.size, found.method) == ((16, 16), "Gradient x Input")
+
+
+def test_the_command_goes_on_after_a_picture_that_fails(capsys, image_folder, tmp_path):
+    pytest.importorskip("rich")
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("a.png", "c.png"):
+        draw_ship(32).save(folder / name)
+    (folder / "b.png").write_text("no picture")
+    report = tmp_path / "a.json"
+    arguments = ["--model", image_folder, "--output", str(report)]
+    assert main(["explain", str(folder), *arguments]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.endswith(f"Wrote {report}\n")
+    assert len(captum_transformer_lrp.load(report)) == 2
+    lines = captured.err.splitlines()
+    assert lines[-1] == "captum-transformer-lrp: 1 of 3 inputs could not be explained"
+    assert lines[-2].startswith("captum-transformer-lrp: error: input 2 (")
+    assert "b.png' is not a picture" in lines[-2]
+    (folder / "c.png").unlink()
+    assert main(["explain", str(folder), *arguments]) == 1
+    assert len(captum_transformer_lrp.load(report)) == 1  # a list of one
+
+
+def test_the_command_says_where_nothing_could_be_explained(
+    capsys, text_folder, tmp_path
+):
+    pytest.importorskip("rich")
+    report = tmp_path / "a.json"
+    texts = ["--text", "", "--text", " ", "--output", str(report)]
+    assert main(["explain", *texts, "--model", text_folder]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("expected a text with words in it") == 2
+    assert captured.err.endswith("2 of 2 inputs could not be explained\n")
+    assert captured.out == "" and not report.exists()
 
 
 def test_methods_lists_all(capsys):

@@ -91,8 +91,11 @@ def test_json_of_a_text():
         "relevance_sum",
         "convergence_delta",
         "notes",
+        "version",
+        "about_sum",
         "text",
         "tokens",
+        "next_token",
     ]
     assert found["schema"] == "captum_transformer_lrp.explanation/1"
     assert found["kind"] == "text"
@@ -109,6 +112,7 @@ def test_json_of_a_text():
         "special": False,
         "space_before": True,
         "score": 0.5,
+        "word": None,
     }
     assert "中" in explanation.to_json()
 

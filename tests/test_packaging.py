@@ -32,6 +32,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "_named",
         "_packages",
         "_torch",
+        "_version",
         "_visible",
         "description",
         "report",
@@ -73,6 +74,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("language",),
     ("checking", "explaining", "masking"),
     ("comparison",),
+    ("keeping",),
     ("",),  # the package itself: the public names
     ("insights",),
     ("cli", "__main__"),
@@ -87,6 +89,7 @@ BESIDE_THE_ENGINE = (
     "metrics",
     "models",
     "rank_agreement",
+    "records",
     "visualization",
 )
 

@@ -646,13 +646,14 @@ def _bar(share: float, side: int, *, signed: bool) -> Text:
 
 
 def _draw_pages(block: Pages, console: Console) -> Iterator[RenderableType]:
-    """Yield the first pages below each other, each below its label."""
+    """Yield the first pages, each below its label or a title of its own."""
     shown = list(zip(block.labels, block.pages, strict=True))[: block.printed]
     for number, (label, page) in enumerate(shown):
         if number:
             yield _text("")
-        style = _word_style(label, block.scale) if _colored(console) else ""
-        yield _text(label.text, f"italic {style}")
+        if not (page and isinstance(page[0], Heading)):
+            style = _word_style(label, block.scale) if _colored(console) else ""
+            yield _text(label.text, f"italic {style}")
         yield from _drawn(page, console)
     more = len(block.pages) - len(shown)
     if more:
