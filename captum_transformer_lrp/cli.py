@@ -54,8 +54,8 @@ once for a model; "explain" then shows for any text what is kept, layer by layer
 """
 
 _DEMO_SENTENCES = (
+    "The story is a little long, but the film is warm, clever and very funny.",
     "The camera is stunning, yet the dialogue is lifeless.",
-    "A warm, clever and very funny film with a great cast.",
     "The story is predictable and far too long.",
     "It is not a bad film, but I would not watch it again.",
 )

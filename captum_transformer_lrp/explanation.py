@@ -200,7 +200,7 @@ class Explanation(Kept):
         """What the numbers mean, in plain words."""
         if self.measure == "magnitude":
             return (
-                f"Each number is the size of the gradient at a {self.unit}: how fast "
+                f"Each number is the size of the gradient at a {self.part}: how fast "
                 f"the logit of {self.target_name} changes with what the model reads "
                 "there, in whichever direction. It says neither for nor against, and "
                 "the numbers do not sum to the logit."
@@ -212,12 +212,12 @@ class Explanation(Kept):
                 source = "the model's attention alone, the same for every target"
                 silent = "whether for or against a target"
             return (
-                f"Each number is the weight that the method gives a {self.unit}, from "
-                f"{source}. It says how much the {self.unit} counts, not {silent}. It "
+                f"Each number is the weight that the method gives a {self.part}, from "
+                f"{source}. It says how much the {self.part} counts, not {silent}. It "
                 "has no unit, and the weights do not sum to the logit."
             )
         return (
-            f"Each number says how much a {self.unit} speaks for {self.target_name} "
+            f"Each number says how much a {self.part} speaks for {self.target_name} "
             "(orange, above zero) or against it (blue, below zero), in units of the "
             f"logit. {self.about_sum or _ABOUT_RELEVANCE}"
         )

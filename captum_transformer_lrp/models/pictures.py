@@ -70,7 +70,7 @@ def draw_ship(size: int = 256) -> Image:
     draw.polygon([(38, 180), (219, 178), (214, 188), (46, 190)], fill=(150, 52, 44))
     draw.rectangle((62, 116, 196, 150), fill=(236, 236, 232))  # superstructure
     draw.rectangle((84, 88, 160, 116), fill=(222, 224, 222))
-    draw.rectangle((104, 52, 128, 88), fill=(186, 60, 48))  # funnel
+    draw.rectangle((104, 52, 128, 88), fill=(222, 224, 222))  # funnel
     draw.rectangle((104, 52, 128, 62), fill=(40, 40, 46))
     draw.line([(184, 116), (184, 40)], fill=(70, 74, 82), width=4)  # mast
     draw.line([(184, 46), (236, 142)], fill=(110, 114, 120), width=2)
