@@ -16,6 +16,7 @@ from captum_transformer_lrp.errors import InputError, UnknownNameError
 from captum_transformer_lrp.models import load_image_model, load_text_model
 from captum_transformer_lrp.rank_agreement import kendall, ranks, spearman
 from tests.models.tiny import save_text_classifier, save_timm_classifier
+from tests.report.reading import Reader
 from tests.test_explaining import picture
 
 anything: Any = compare
@@ -142,12 +143,54 @@ def test_page_terminal_and_figure(of_text, of_image):
     page = of_text[1].to_html()
     assert "<script>," not in page and "&lt;" in page
     for name in of_text[1].methods:
-        assert f"<h3>{name}</h3>" in page and name in of_text[1].to_text(width=120)
+        assert f'<h3 class="part">{name}</h3>' in page
+        assert name in of_text[1].to_text(width=120)
     assert "Rank agreement" in of_text[1]._repr_html_()
     assert of_image.to_html().count("data:image/png") == 4
-    assert "against" in of_image.to_text() or "row" in of_image.to_text()
     dark = of_image.plot(theme="dark")
     assert dark.get_facecolor() != of_image.plot().get_facecolor()
+
+
+def test_terminals_and_str_name_the_largest_of_each_method(of_text, of_image):
+    pytest.importorskip("rich")
+    for found in (of_text[1], of_image):
+        printed = " ".join(found.to_text(width=400).split())
+        lines = str(found).splitlines()
+        assert lines[0] == f"{found.question} {found.explanations[0].answer}"
+        rows = zip(found.methods, found.explanations, lines[1:], strict=True)
+        for name, one, line in rows:
+            top = one.top_parts(5)
+            scores = "; ".join(f"{part} {one.scale.write(s)}" for part, s in top)
+            assert f"{name} {scores}" in printed
+            assert line.split(None, 1)[0] == name.split(None, 1)[0]
+            assert line.endswith(", ".join(part for part, _ in top))
+        assert "Rank agreement" in printed and "What the scores sum to" in printed
+        assert one.top_parts(1)[0][0] in found.alt
+
+
+def test_the_page_has_every_number_of_every_method(of_text, of_image):
+    pytest.importorskip("jinja2")
+    for found in (of_text[1], of_image):
+        page = Reader(found.to_html())
+        rows = page.written.split("All numbers")[-1]
+        for name, one, ranked in zip(
+            found.methods, found.explanations, found.ranked, strict=True
+        ):
+            assert name in page.written
+            values = one.scores if one.kind == "text" else ranked
+            for value in values:
+                assert one.scale.write(float(value)) in rows
+        rho, tau = (found.agreement(m) for m in ("spearman", "kendall"))
+        for r, t in zip(rho.ravel(), tau.ravel(), strict=True):
+            both = f"{r:.2f}({t:.2f})".replace("-0.00", "0.00").replace("-", "−")
+            assert both in page.written
+    heard = Reader(of_text[1].to_html()).hovered()
+    expected = [
+        one.scale.write(word.score)
+        for one in of_text[1].explanations
+        for word in one.words
+    ]
+    assert heard == expected
 
 
 def test_one_token(text_folder):

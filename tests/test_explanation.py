@@ -93,9 +93,11 @@ def test_json_of_a_text():
         "notes",
         "version",
         "about_sum",
+        "label",
         "text",
         "tokens",
         "next_token",
+        "joined",
     ]
     assert found["schema"] == "captum_transformer_lrp.explanation/1"
     assert found["kind"] == "text"
@@ -196,7 +198,7 @@ def test_several_explanations_in_one_file(tmp_path):
 
 def test_other_suffixes_are_refused(tmp_path):
     with pytest.raises(
-        UnknownNameError, match=r"one of \.html, \.json, \.png, \.pdf, \.svg"
+        UnknownNameError, match=r"one of \.html, \.png, \.pdf, \.svg, \.json"
     ):
         text_explanation().save(tmp_path / "report.docx")
     with pytest.raises(InputError, match="got none"):

@@ -39,7 +39,7 @@ def test_mistakes_come_first_and_the_most_confident_before_others():
 
 
 def test_words_are_summed_over_texts_and_divided_by_their_number():
-    """Case does not matter; punctuation, added tokens and other targets are left out."""
+    """Case does not matter; punctuation, added tokens, other targets are left out."""
     found = Explanations(
         [
             review("Warm film .", [9, 1.0, -0.5, 7, 9]),
@@ -54,7 +54,8 @@ def test_words_are_summed_over_texts_and_divided_by_their_number():
 
 def test_a_page_of_many_opens_with_what_they_have_in_common():
     pytest.importorskip("jinja2")
-    rows = [review(f"film number {i}", label=BAD if i == 5 else GOOD) for i in range(20)]
+    rows = [review(f"film number {i}", label=GOOD) for i in range(20)]
+    rows[5] = review("film number 5", label=BAD)
     page = Explanations(rows, said="reviews.csv: 20 texts").to_html()
     body = page.split("</style>")[1]
     assert body.count("<article") == 1 and body.count('<details class="card"') == 20
@@ -93,7 +94,8 @@ def test_it_is_a_list_that_shows_itself_in_a_line():
 
 
 def write_table(path):
-    rows = [("I loved it", "positive"), ("I hated it", "positive"), ("Dull", "negative")]
+    rows = [("I loved it", "positive"), ("I hated it", "positive")]
+    rows.append(("Dull", "negative"))
     with path.open("w", newline="") as file:
         csv.writer(file).writerows([("text", "label"), *rows])
     return path

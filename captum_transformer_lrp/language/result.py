@@ -163,7 +163,11 @@ class LLMRelevance(LLMAttributionResult, Kept):
         shown = max(1, min(len(rows), _MOST_WORDS // max(1, len(whole)) - 1))
         pages = [self._page("The whole answer", whole)]
         words = [
-            Word(text="whole answer", score=0.0, special=True),
+            Word(
+                text="whole answer",
+                score=float(sum(word.score for word in whole)),
+                special=True,
+            ),
         ]
         for label, row, chance in zip(labels[:shown], rows, chances, strict=False):
             name = f"“{label.label}”, probability {chance:.1%}"
@@ -183,7 +187,7 @@ class LLMRelevance(LLMAttributionResult, Kept):
         return Pages(
             labels=tuple(words),
             scale=ColorScale(
-                limit=scale_limit([word.score for word in words]),
+                limit=scale_limit(own_scores(words)),
                 signed=True,
                 palette="words",
                 unit=_UNIT,

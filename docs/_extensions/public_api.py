@@ -32,6 +32,7 @@ PACKAGE = "captum_transformer_lrp"
 PAGES = {
     f"{PACKAGE}.explaining": "From a text or picture to an explanation",
     f"{PACKAGE}.explanation": "Explanations",
+    f"{PACKAGE}.explanations": "Explanations of a data set",
     f"{PACKAGE}.comparison": "Comparing methods",
     f"{PACKAGE}.keeping": "Saving and loading",
     f"{PACKAGE}.attribution": "Attribution methods",
@@ -47,6 +48,8 @@ PAGES = {
     f"{PACKAGE}.influence": "Influence of training examples",
     f"{PACKAGE}.visualization": "Pictures",
     f"{PACKAGE}.visualization.states": "Pictures of masks",
+    f"{PACKAGE}.report.shown": "What shows itself",
+    f"{PACKAGE}.report.blocks": "Blocks",
     f"{PACKAGE}.insights": "The Insights app",
     f"{PACKAGE}.models": "Models by name",
     f"{PACKAGE}.errors": "Errors and warnings",

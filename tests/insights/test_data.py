@@ -212,12 +212,12 @@ def bomb(width, height):
     [
         (b"", "choose a picture"),
         (b"GIF89a" + b"\0" * MAX_BYTES, "10.0 MiB; at most 10 MiB"),
-        (b"<svg onload=alert(1)>", "no picture, or broken"),
-        (b"\x89PNG\r\n\x1a\n", "no picture, or broken"),
-        (bomb(10, 10)[:45], "no picture, or broken"),
+        (b"<svg onload=alert(1)>", "not a picture, or is broken"),
+        (b"\x89PNG\r\n\x1a\n", "not a picture, or is broken"),
+        (bomb(10, 10)[:45], "not a picture, or is broken"),
         (bomb(8000, 8000), "8,000 x 8,000 pixels; at most 50 million"),
-        (bomb(10_000, 10_000), "far more; at most 50 million"),  # Pillow warns
-        (bomb(60_000, 60_000), "far more; at most 50 million"),  # Pillow refuses
+        (bomb(10_000, 10_000), "far more pixels; at most 50 million"),  # Pillow warns
+        (bomb(60_000, 60_000), "far more pixels; at most 50 million"),  # Pillow refuses
     ],
     ids=["none", "large", "svg", "cut", "short", "wide", "bomb", "huge"],
 )

@@ -97,9 +97,10 @@ def test_weights_of_patches_have_no_panel_of_pixels():
     captions = [text.get_text() for text in figure.texts]
     assert "Weight of each patch" in captions
     assert not any("pixel" in c or "against" in c for c in captions)
-    assert len(figure.axes) == 3  # two pictures and the colour bar
+    assert "Weight, smooth" in captions
+    assert len(figure.axes) == 4  # three pictures and the colour bar
     signed = draw_figure([image_explanation()])
-    assert len(signed.axes) == 4
+    assert len(signed.axes) == 5
     drawn = np.asarray(figure.axes[1].images[0].get_array()).astype(int)
     assert drawn.shape[1] / drawn.shape[0] == 20 / 8
     orange = (drawn[..., 0] - drawn[..., 2]).reshape(2, -1, 5, drawn.shape[1] // 5)

@@ -195,7 +195,10 @@ def test_cells_have_the_colors_and_numbers_of_their_scores(scale, theme):
 
 @pytest.mark.parametrize(
     "score",
-    [9.97, 0.0996, 1e-7, 123456.0, 99.7, 0.997, 9.4, 10.4, 1.0, 4321.0, 0.00123],
+    [
+        *(1e-7, 0.00123, 0.00996, 0.0996, 0.996, 0.997, 1.0, 9.4, 9.96, 9.97),
+        *(10.4, 99.6, 99.7, 996.0, 4321.0, 123456.0),
+    ],
 )
 @pytest.mark.parametrize("sign", [1, -1])
 def test_drawn_numbers_equal_the_scores_to_their_digits(score, sign):
@@ -518,6 +521,13 @@ def test_the_first_pages_are_printed():
     expected = ["token0", "page0", "token1", "page1", "and 3 more"]
     assert texts(figure) == expected
     assert find(figure, "token0").get_weight() == "bold"
+
+
+def test_pages_with_a_title_of_their_own_have_no_label_above_it():
+    page = (Heading(text="“film”, 90 %", level=2), Paragraph(text="page"))
+    label = Word(text="film", score=0)
+    figure = draw([[Pages(labels=(label,), scale=WORDS, pages=(page,))]])
+    assert texts(figure) == ["“film”, 90 %", "page"]
 
 
 def test_a_bare_grid_is_as_narrow_as_its_cells():

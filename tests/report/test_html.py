@@ -35,7 +35,7 @@ def test_nothing_from_outside_becomes_markup():
     picture = image_explanation(target=evil, model=ATTACK)
     page = Reader(render_page([explanation, picture], title=ATTACK, lead=ATTACK))
     assert len(page.named("script")) == 1  # the page's own
-    assert len(page.named("img")) == 3
+    assert len(page.named("img")) == 4
     assert not any("onerror" in attributes for _, attributes in page.tags)
     assert ATTACK in page.written
 
@@ -141,7 +141,10 @@ def test_weights_of_patches_have_no_panel_of_pixels():
     assert [a["alt"].split(";")[0] for a in page.named("img")] == [
         "The picture as the model saw it, 20 by 8 pixels",
         "The same picture in grey",
+        "The same picture in grey",
     ]
+    assert [a.get("class", "") for a in page.named("img")] == ["", "", "smooth"]
+    assert "Weight, smooth" in page.written
     assert "each pixel" not in page.written
     assert page.hovered() == [f"0.{i}00" for i in range(10)]
     (cells,) = [a for a in page.named("div") if a.get("class") == "cells"]

@@ -343,6 +343,29 @@ def test_numbers_are_right_over_many_magnitudes(power, width):
     assert np.allclose(read, values.ravel(), rtol=0, atol=0.006 * limit)
 
 
+@pytest.mark.parametrize(
+    "score", [0.00996, 0.0996, 0.996, 9.96, 9.97, 99.6, 996.0, 123456.0, 1e-7]
+)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_numbers_equal_the_scores_to_the_digits_shown(score, sign):
+    scale = ColorScale(limit=score, signed=True)
+    values = sign * np.array([[score, -score / 3, score / 7]])
+    columns = Axis(name="column", labels=("d", "e", "f"))
+    rows = Axis(name="row", labels=("a",))
+    grid = Grid(panels=(Panel(values=values),), rows=rows, columns=columns, scale=scale)
+    bars = Bars(rows=tuple(("name", v) for v in values.flat), scale=scale)
+    cells = lines_of(grid)[-1].split()[1:]
+    ends = [line.split()[-1] for line in lines_of(bars)]
+    told = [line.split()[0] for line in plain([bars]).split("\n")]
+    for numbers, share in ((cells, 0.11), (ends, 0.011), (told, 0.011)):
+        for text, value in zip(numbers, values.flat, strict=True):
+            mantissa, _, power = text.replace("−", "-").partition("e")
+            step = 10.0 ** (int(power or 0) - len(mantissa.partition(".")[2]))
+            read = float(text.replace("−", "-"))
+            assert read == pytest.approx(value, abs=0.501 * step)
+            assert step <= share * score * 1.01 or (step, power) == (1.0, "")
+
+
 def test_special_tokens_are_dim_and_cells_coloured():
     text = to_text([[GRID]], color=True, width=40)
     assert "\x1b[2m[CLS]" in text and "\x1b[2mA" not in text
@@ -464,6 +487,13 @@ def test_the_first_pages_are_printed():
     assert [line for line in lines if line in TOKENS] == ["[CLS]", "A"]
     assert "Page 1." in lines and "Page 2." not in lines
     assert lines[-1] == "and 5 more"
+
+
+def test_pages_with_a_title_of_their_own_have_no_label_above_it():
+    page = (Heading(text="“film”, probability 90 %", level=2), WORDS)
+    label = Word(text="film", score=0.1)
+    lines = lines_of(Pages(labels=(label,), scale=SPOKEN, pages=(page,)))
+    assert lines[0] == "“film”, probability 90 %" and "film" not in lines
 
 
 # -------------------------------------------------------------------------------- plain

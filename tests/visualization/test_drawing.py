@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 import sys
-from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,7 @@ from captum_transformer_lrp.visualization import (
     draw_matrix,
     draw_text,
 )
+from tests.report.reading import Reader
 
 TOKENS = ["[CLS]", "un", "##told", "joy", "<script>", "[SEP]"]
 SCORES = [5.0, 1.0, 0.5, -1.0, 0.25, 0.0]
@@ -364,22 +364,39 @@ def test_outliers_may_lie_beyond_the_scale():
     assert picture.notes == ("1 of 100 scores lie beyond the colour scale.",)
 
 
+@pytest.mark.parametrize("kind", ["text", "layers", "matrix"])
+def test_notes_stand_below_the_scores_everywhere(kind):
+    picture = samples()[kind]
+    assert "Scores beyond the colour scale" in picture.notes[-1]
+    page = Reader(picture.to_html()).written
+    drawn = " ".join(text.get_text() for text in picture.figure().texts)
+    for note in picture.notes:
+        words = " ".join(note.split())
+        assert words in page and words in str(picture)
+        assert words in " ".join(picture.to_text(width=400).split())
+        assert words in " ".join(drawn.split())
+    bare = " ".join(t.get_text() for t in picture.plot(heading=False).texts)
+    assert "beyond the colour scale" not in bare
+
+
+def test_contours_say_what_their_lines_are():
+    contours = samples()["contours"]
+    said = "Lines at 25, 50 and 75 % of the largest magnitude"
+    assert any(said in t.get_text() for t in contours.figure().texts)
+    page = contours.to_html()
+    assert f"<figcaption>{said}" in page and 'class="smooth"' in page
+    assert said in contours.to_text()
+    assert "as contour lines" in contours.alt
+
+
 # ---------------------------------------------------------------------------- every one
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_kind_escapes_what_people_type(kind):
-    class Scripts(HTMLParser):
-        found = 0
-
-        def handle_starttag(self, tag, attrs):
-            self.found += tag == "script"
-
     picture = samples()[kind]
     for page, own in ((picture._repr_html_(), 0), (picture.to_html(), 1)):
-        parser = Scripts()
-        parser.feed(page)
-        assert parser.found == own
+        assert len(Reader(page).named("script")) == own
         assert HOSTILE not in page
 
 

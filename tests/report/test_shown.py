@@ -1,0 +1,300 @@
+"""Whatever shows itself does so everywhere: in HTML, figures, terminals, notebooks."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import pkgutil
+import re
+import sys
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import captum_transformer_lrp
+from captum_transformer_lrp.attribution.named import NamedMethods
+from captum_transformer_lrp.checking.report import Check, CheckReport
+from captum_transformer_lrp.comparison import Comparison, Conservation
+from captum_transformer_lrp.explanations import Explanations
+from captum_transformer_lrp.influence.ranking import (
+    InfluentialExample,
+    InfluentialExamples,
+)
+from captum_transformer_lrp.language.result import LLMRelevance
+from captum_transformer_lrp.models import Piece
+from captum_transformer_lrp.models.prediction import ClassScore
+from captum_transformer_lrp.propagation.composites import Composite
+from captum_transformer_lrp.propagation.rules import Identity
+from captum_transformer_lrp.propagation.trace import Record, Trace
+from captum_transformer_lrp.report import shown
+from captum_transformer_lrp.report.colors import THEMES, to_hex
+from captum_transformer_lrp.report.shown import Shown
+from captum_transformer_lrp.visualization import (
+    draw_attention,
+    draw_image,
+    draw_layers,
+    draw_matrix,
+    draw_text,
+)
+from captum_transformer_lrp.visualization.states import KeptMap, kept_by_group
+from tests.report.reading import ATTACK, Reader, style_of
+from tests.visualization.samples import image_explanation, text_explanation
+
+for package in ("jinja2", "matplotlib", "rich"):
+    pytest.importorskip(package)
+
+CONTROL = "a\x1b[31mb\x07\x9b2J\rc"
+OBEYED = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+
+
+def explanations(text):
+    target = ClassScore(index=1, name=text, logit=2.5, probability=0.9)
+    words = text_explanation(
+        "A warm film .",
+        pieces=tuple(
+            Piece(token=t, text=t, space_before=True) for t in ("A", text, "film")
+        ),
+        scores=[0.1, -2.0, 1.0],
+        text=f"A {text} film",
+        model=text,
+        method=text,
+        target=target,
+        prediction=target,
+        notes=(text,),
+    )
+    picture = image_explanation(target=target, model=text, notes=(text,))
+    return words, picture
+
+
+def language(text):
+    weights = torch.tensor([[0.5, -0.25, 0.1], [0.2, 0.3, -0.4]])
+    return LLMRelevance(
+        token_attr=weights,
+        seq_attr=weights.sum(0),
+        input_tokens=["Ġthe", f"Ġ{text}", "Ġis"],
+        output_tokens=["Ġa", f"Ġ{text}"],
+        scores=torch.ones(2),
+        log_probs=torch.tensor([-0.1, -0.2]),
+        generated_attr=torch.zeros(2, 2),
+        start_attr=torch.zeros(2, 0),
+        skipped_attr=torch.zeros(2),
+    )
+
+
+def trace(text):
+    records = tuple(
+        Record(i, f"{text}.{i}", text, text, text, ((1, 2),), (1, 2), 1.0, 0.5, 0.25)
+        for i in range(40)
+    )
+    return Trace(method=text, score=1.0, relevance=0.5, records=records)
+
+
+def samples(text):
+    """One result of each kind, with ``text`` wherever there is one from outside."""
+    words, picture = explanations(text)
+    tokens = ["[CLS]", "un", "##told", text]
+    pieces = tuple(Piece(token=t, text=t, space_before=True) for t in tokens)
+    kept = KeptMap(
+        model=text,
+        text=text,
+        pieces=pieces,
+        states=(f"{text} (input)", "b (input)"),
+        kept=np.array([[1.0, 0.9, 0.8, 0.7], [0.4, 0.3, 0.2, 0.1]]),
+        prediction=ClassScore(index=0, name=text, logit=1.0, probability=0.5),
+        mode="hidden",
+        margin=0.05,
+        masks=text,
+        notes=(text,),
+    )
+    composite = Composite(text, {"gelu": Identity()}, source=text)
+    named = NamedMethods()
+    named.register("mine", composite)
+    scores = np.array([5.0, 1.0, 0.5, -1.0])
+    examples = [
+        InfluentialExample(index=i, example=one, label=text, score=0.5 - i)
+        for i, one in enumerate((text, Image.new("RGB", (8, 8), "teal")))
+    ]
+    return [
+        words,
+        picture,
+        Explanations([words, words], said=text, notes=(text,)),
+        Comparison(
+            explanations=(words, words),
+            conservation=(
+                None,
+                Conservation(score=2.5, relevance=2.0, absorbed=0.5, error=1e-7),
+            ),
+        ),
+        draw_text(scores, tokens, title=text, unit=text),
+        draw_layers([scores, scores], tokens, layers=[text, "b"], title=text),
+        draw_matrix(np.outer(scores, scores), tokens, tokens, title=text, unit=text),
+        draw_attention(np.full((1, 4, 4), 0.25), tokens, view="lines", title=text),
+        draw_image(torch.rand(3, 8, 8), torch.randn(2, 2), title=text, unit=text),
+        kept,
+        kept_by_group([kept], lambda piece: text, name=text),
+        composite,
+        named,
+        trace(text),
+        CheckReport(
+            model=text,
+            dtype="torch.float32",
+            measured_in="torch.float64",
+            checks=(
+                Check(name="balance", outcome="pass", sentence=text, measured=1e-9),
+                Check(name="rules", outcome="fail", sentence=text, details=(text,)),
+            ),
+        ),
+        InfluentialExamples(
+            title=text, question=text, measure=text, rows=tuple(examples)
+        ),
+        language(text),
+    ]
+
+
+@cache
+def attacked():
+    return samples(ATTACK)
+
+
+NAMES = [type(one).__name__ for one in samples("word")]
+every = pytest.mark.parametrize("number", range(len(NAMES)), ids=NAMES)
+
+
+def test_there_is_a_sample_of_everything_that_shows_itself():
+    root = captum_transformer_lrp
+    for module in pkgutil.walk_packages(root.__path__, f"{root.__name__}."):
+        if not module.name.endswith("__main__"):
+            with contextlib.suppress(ImportError):  # of an extra
+                importlib.import_module(module.name)
+
+    def below(kind):
+        for one in kind.__subclasses__():
+            yield one
+            yield from below(one)
+
+    kinds = {
+        kind.__name__
+        for kind in below(Shown)
+        if not kind.__abstractmethods__ and kind.__module__.startswith(root.__name__)
+    }
+    assert kinds == set(NAMES)
+
+
+@every
+def test_a_page_and_a_fragment_hold_no_markup_from_outside(number):
+    one = attacked()[number]
+    page = one.to_html(title=ATTACK, lead=ATTACK)
+    fragment = one._repr_html_()
+    for html, scripts in ((page, 1), (fragment, 0)):
+        found = Reader(html)
+        assert len(found.named("script")) == scripts
+        assert not any("onerror" in attributes for _, attributes in found.tags)
+        assert all(a["src"].startswith("data:image/") for a in found.named("img"))
+        assert ATTACK not in html and "url(" not in html and "@import" not in html
+        assert "http" not in html
+    assert ("<html" in page, "<html" in fragment) == (True, False)
+
+
+@every
+def test_the_whole_is_said_in_words(number):
+    one = attacked()[number]
+    assert len(one.alt) > 10 and one.alt[-1] in ".?!>"
+    labels = [a["aria-label"] for a in Reader(one._repr_html_()).named("article")]
+    assert labels and all(labels)
+    if len(one.cards()) == 1:
+        assert labels == [one.alt]
+    with Image.open(io.BytesIO(one.to_png(dpi=30))) as image:
+        alt = " ".join(card.alt for card in one.cards())
+        assert image.info["Description"] == alt
+
+
+@every
+def test_words_and_cells_keep_their_colours_without_a_style_sheet(number):
+    page = Reader(attacked()[number]._repr_html_())
+    painted = [a for _, a in page.tags if "--l:" in a.get("style", "")]
+    for attributes in painted:
+        style = style_of(attributes)
+        assert re.fullmatch("#[0-9a-f]{6}", style["background-color"])
+        assert re.fullmatch("#[0-9a-f]{6}", style["color"])
+    classes = [a.get("class", "").split() for _, a in page.tags]
+    cells = sum("t" in c or "p" in c or "shade" in c for c in classes)
+    assert len(painted) == cells
+
+
+@every
+def test_figures_in_both_themes_stay_on_their_page(number):
+    one = attacked()[number]
+    for theme, colors in THEMES.items():
+        for heading in (True, False):
+            figure = one.plot(theme=theme, heading=heading)
+            assert to_hex(figure.get_facecolor()[:3]) == colors.paper
+            figure.canvas.draw()
+            width, height = figure.canvas.get_width_height()
+            for text in figure.texts:
+                box = text.get_window_extent()
+                assert box.x0 >= -1 and box.x1 <= width + 1, text.get_text()
+                assert box.y0 >= -1 and box.y1 <= height + 1, text.get_text()
+
+
+@every
+@pytest.mark.parametrize("width", [40, 88])
+def test_terminals_of_any_width(number, width):
+    from rich.cells import cell_len
+
+    one = attacked()[number]
+    text = one.to_text(width=width)
+    assert text and max(map(cell_len, text.split("\n"))) <= width
+    assert "\x1b" not in text
+    colored = re.sub(r"\x1b\[[\d;]*m", "", one.to_text(color=True, width=width))
+    assert max(map(cell_len, colored.split("\n"))) <= width
+
+
+@every
+def test_nothing_that_a_terminal_obeys_is_printed(number):
+    one = samples(CONTROL)[number]
+    written = (one.to_text(), str(one), shown.mimebundle([one])["text/plain"])
+    for text in written:
+        assert text and not OBEYED.search(text)
+    colored = re.sub(r"\x1b\[[\d;]*m", "", one.to_text(color=True))
+    assert not OBEYED.search(colored)
+
+
+@every
+def test_a_notebook_gets_html_a_picture_and_text(number):
+    one = attacked()[number]
+    bundle = one._repr_mimebundle_()
+    assert set(bundle) == {"text/html", "image/png", "text/plain"}
+    ids = re.compile(r"\bx[0-9a-f]{12}\b")
+    assert ids.sub("", bundle["text/html"]) == ids.sub("", one._repr_html_())
+    with Image.open(io.BytesIO(bundle["image/png"])) as image:
+        assert image.format == "PNG"
+    lines = bundle["text/plain"].split("\n")
+    assert bundle["text/plain"].strip() and len(lines) <= 24
+    assert re.search(r"\d", bundle["text/plain"]) or number in (
+        NAMES.index("Composite"),
+        NAMES.index("NamedMethods"),
+    )
+
+
+def test_neither_pyplot_nor_its_state_is_needed():
+    loaded = "matplotlib.pyplot" in sys.modules
+    for one in attacked():
+        one.plot()
+    assert ("matplotlib.pyplot" in sys.modules) == loaded
+
+
+def test_several_results_are_one_page_one_fragment_and_one_picture(tmp_path):
+    both = [attacked()[0], attacked()[1]]
+    page = Reader(shown.render_page(both, title="Two", lead="Below each other"))
+    assert [a["aria-label"] for a in page.named("article")] == [o.alt for o in both]
+    assert "Two" in page.written and "Below each other" in page.written
+    assert len(Reader(shown.render_fragment(both)).named("article")) == 2
+    bundle = shown.mimebundle(both)
+    assert bundle["text/plain"].count("Why") == 2
+    for kind, start in (("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")):
+        path = shown.save(both, tmp_path / f"both.{kind}", theme="dark", dpi=40)
+        assert path.read_bytes().startswith(start)
