@@ -93,7 +93,7 @@ class Conservation:
     error: float
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Comparison(Shown):
     """Explanations of one prediction by several methods.
 

@@ -53,7 +53,7 @@ _ABOUT_RELEVANCE = (
 )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Explanation(Shown):
     """Which parts of an input count for one class.
 
@@ -422,7 +422,7 @@ class Explanation(Shown):
         return save_explanations([self], path, theme=theme, dpi=dpi)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TextExplanation(Explanation):
     """The relevance or weight of each token of a text.
 
@@ -561,7 +561,7 @@ class TextExplanation(Explanation):
         return super().to_dict() | {"text": self.text, "tokens": tokens}
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ImageExplanation(Explanation):
     """The relevance or weight of each pixel or patch of a picture.
 
