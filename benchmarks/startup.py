@@ -15,17 +15,18 @@ import subprocess
 import sys
 
 CAPTUM = "import captum.attr"
-_COMMAND = "from captum_transformer_lrp.cli import main; main([{!r}])"
+_COMMAND = "from captum_transformer_lrp.cli import main; main({!r})"
 PROGRAMS = {
     CAPTUM: CAPTUM,
     "import torch": "import torch",
     "import captum_transformer_lrp": "import captum_transformer_lrp",
     "... and AttnLRP": "from captum_transformer_lrp import AttnLRP",
     "... and every public name": "from captum_transformer_lrp import *",
-    "the command, --help": _COMMAND.format("--help"),
-    "the command, --version": _COMMAND.format("--version"),
-    "the command, mistyped": _COMMAND.format("explane"),
-    "the command, methods": _COMMAND.format("methods"),
+    "the command, --help": _COMMAND.format(["--help"]),
+    "the command, --version": _COMMAND.format(["--version"]),
+    "the command, mistyped": _COMMAND.format(["explane"]),
+    "the command, methods": _COMMAND.format(["methods"]),
+    "the command, no such method": _COMMAND.format(["rules", "--method", "cplrp"]),
 }
 
 

@@ -13,6 +13,8 @@ import importlib
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from ._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from . import errors
     from .attribution import (
@@ -55,6 +57,8 @@ if TYPE_CHECKING:
     from .diffmask import DiffMask
     from .explaining import Explainer, explain
     from .explanation import Explanation, ImageExplanation, TextExplanation
+    from .explanations import Explanations
+    from .keeping import load, save
     from .language import LLMRelevance, LLMTransformerLRP
     from .propagation import (
         Composite,
@@ -64,8 +68,6 @@ if TYPE_CHECKING:
         registry,
         rules,
     )
-
-__version__ = "0.1.0"
 
 __all__ = [
     "CPLRP",
@@ -88,6 +90,7 @@ __all__ = [
     "ErasureLRP",
     "Explainer",
     "Explanation",
+    "Explanations",
     "GenericAttention",
     "GradientXInput",
     "ImageExplanation",
@@ -115,10 +118,12 @@ __all__ = [
     "errors",
     "explain",
     "from_captum",
+    "load",
     "methods",
     "register_insights",
     "registry",
     "rules",
+    "save",
     "units",
 ]
 
@@ -164,6 +169,8 @@ _HOMES = {
     "diffmask": ("DiffMask",),
     "explaining": ("Explainer", "explain"),
     "explanation": ("Explanation", "ImageExplanation", "TextExplanation"),
+    "explanations": ("Explanations",),
+    "keeping": ("load", "save"),
     "language": ("LLMRelevance", "LLMTransformerLRP"),
     "propagation": (
         "Composite",

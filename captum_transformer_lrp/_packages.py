@@ -16,6 +16,7 @@ _EXTRA = {
     "jinja2": "cli",
     "panel": "insights",
     "pandas": "pandas",
+    "pyarrow": "data",
 }
 
 

@@ -1,4 +1,4 @@
-"""Control characters, shown instead of obeyed."""
+"""What comes from outside, shown instead of obeyed: controls and formulas."""
 
 from __future__ import annotations
 
@@ -14,3 +14,17 @@ _CONTROLS = {
 def visible(text: str) -> str:
     """Return a text without control characters but tabs and line ends."""
     return text.translate(_CONTROLS)
+
+
+def printed(text: str) -> str:
+    """Return lines of text without what a terminal would obey."""
+    lines = text.replace("\r\n", "\n").replace("\t", " ")
+    return visible(lines).replace("\r", "␍")
+
+
+def no_formula(text: str) -> str:
+    """Return a cell of a table that no spreadsheet computes: its text, after a quote.
+
+    Only texts that begin as formulas do get one (``=``, ``+``, ``-``, ``@``).
+    """
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

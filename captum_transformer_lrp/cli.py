@@ -1,8 +1,9 @@
 """The command ``captum-transformer-lrp``: explain, compare, check, diffmask, ...
 
-Exit codes: 0; 1 where ``check`` finds that something does not hold; 2 for anything that
-the caller can mend (a wrong option, an unknown name, a missing file), with one line on
-stderr; 130 when interrupted. Results go to stdout, progress and warnings to stderr.
+Exit codes: 0; 1 where ``check`` finds that something does not hold, or ``explain`` left
+out some of several inputs; 2 for anything that the caller can mend (a wrong option, an
+unknown name, a missing file), with one line on stderr; 130 when interrupted. Results go
+to stdout, progress and warnings to stderr.
 ``NO_COLOR`` is honoured (https://no-color.org).
 """
 
@@ -18,12 +19,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from ._listing import check_method_names, listed, table
 from .errors import InputError, LRPError, suggestion
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from .explaining import Failure
     from .explanation import Explanation
+    from .explanations import Explanations
+    from .models.texts import Text, Texts
     from .visualization.states import KeptMap, KeptTable
 
 PROGRAM = "captum-transformer-lrp"
@@ -144,7 +149,8 @@ def _parser() -> argparse.ArgumentParser:
     explain = commands.add_parser(
         "explain",
         help="explain a prediction for a text or a picture",
-        description="Explain a prediction for texts or a picture.",
+        description="Explain a prediction for texts or pictures. Of several, those "
+        "that cannot be explained are named in the end, and the exit code is 1.",
     )
     explain.set_defaults(run=_explain)
     explain.add_argument(
@@ -169,6 +175,19 @@ def _parser() -> argparse.ArgumentParser:
         help="the picture, or a folder of pictures; may be repeated",
     )
     _add_text_column(explain)
+    explain.add_argument(
+        "--label-column",
+        metavar="NAME",
+        help="the column of the true classes in a table (default: label or labels, if "
+        "there is one)",
+    )
+    explain.add_argument(
+        "--show",
+        type=_count,
+        default=20,
+        metavar="N",
+        help="how many explanations to print (default: %(default)s)",
+    )
     explain.add_argument(
         "--method",
         default="attnlrp",
@@ -234,7 +253,8 @@ def _add_common(command: argparse.ArgumentParser) -> None:
         "--output",
         type=Path,
         metavar="FILE",
-        help="also write a report: .html, .png, .pdf, .svg or .json",
+        help="also write a report: .html, .png, .pdf or .svg; or what Python's load() "
+        "reads: .json, .safetensors or .parquet",
     )
     command.add_argument("--device", help="such as cpu or cuda (default: cpu)")
     command.add_argument("--no-color", action="store_true", help="print without colour")
@@ -369,6 +389,7 @@ def _add_insights(commands: Any) -> None:
 
 def _insights(options: argparse.Namespace) -> None:
     """Run ``insights`` until it is interrupted."""
+    check_method_names(options.methods or ())
     from .insights import serve
 
     serve(
@@ -577,7 +598,7 @@ def _explain_masks(options: argparse.Namespace) -> None:
             check_suffix(path, suffixes)
             _check_folder(path)
     console = _console(color=not options.no_color)
-    texts = _texts(options.text)
+    texts = [row.text for row in _texts(options.text).rows]
     groups = None if options.groups is None else read_groups(options.groups)
     masks = TextMasks.load(options.masks, options.model, device=options.device)
     maps: list[KeptMap] = masks.maps(texts)
@@ -601,10 +622,12 @@ def _explain_masks(options: argparse.Namespace) -> None:
         print(f"Wrote {table.save(options.chart)}")
 
 
-def _explain(options: argparse.Namespace) -> None:
-    """Run ``explain``."""
+def _explain(options: argparse.Namespace) -> int:
+    """Run ``explain``; 1 if some of several inputs cannot be explained."""
+    check_method_names([options.method])
     from .explaining import explain
-    from .explanation import check_suffix, save_explanations
+    from .explanation import check_suffix
+    from .keeping import save
     from .report.terminal import print_blocks
 
     if options.output is not None:
@@ -613,26 +636,41 @@ def _explain(options: argparse.Namespace) -> None:
     texts, images = _inputs(options)
     console = _console(color=not options.no_color)
     given: dict[str, Any] = {"image": images} if images else {"text": texts}
-    found: list[Explanation] = list(
-        explain(
-            **given,
-            model=options.model,
-            method=options.method,
-            target=_target(options.target),
-            device=options.device,
-        )
+    count = len(images or texts.rows)
+    failures: list[Failure] = []
+    found: Explanations[Explanation] = explain(
+        **given,
+        model=options.model,
+        method=options.method,
+        target=_target(options.target),
+        device=options.device,
+        on_error=failures.append if count > 1 else None,
     )
-    for number, explanation in enumerate(found):
+    for number, explanation in enumerate(found[: options.show]):
         if number:
             console.rule(style="dim")
         print_blocks(explanation.blocks(top=options.top), console)
-    if options.output is not None:
-        written = save_explanations(found, options.output)
+    if len(found) > options.show or found.accuracy is not None:
+        console.rule(style="dim")
+        print_blocks(found.blocks(), console)
+    if len(found) > options.show:
+        print(f"{options.show} of {len(found):,} explanations are printed; see --show")
+    if options.output is not None and found:
+        written = save(found if count > 1 else found[0], options.output)
         print(f"Wrote {written}")
+    for failure in failures:
+        print(f"{PROGRAM}: error: input {failure}", file=sys.stderr)
+    if failures:
+        left_out = f"{len(failures)} of {count} inputs could not be explained"
+        print(f"{PROGRAM}: {left_out}", file=sys.stderr)
+    return 1 if failures else 0
 
 
 def _compare(options: argparse.Namespace) -> None:
     """Run ``compare``."""
+    given = (options.methods or "").split(",")
+    methods: Sequence[str] = [name.strip() for name in given if name.strip()]
+    check_method_names(methods)
     from .comparison import DEFAULT_METHODS, compare
     from .explanation import check_suffix
     from .report.terminal import print_blocks
@@ -640,9 +678,8 @@ def _compare(options: argparse.Namespace) -> None:
     if options.output is not None:
         check_suffix(options.output)
         _check_folder(options.output)
-    methods: Sequence[str] = DEFAULT_METHODS
-    if options.methods is not None:
-        methods = [name.strip() for name in options.methods.split(",") if name.strip()]
+    if options.methods is None:
+        methods = DEFAULT_METHODS
     console = _console(color=not options.no_color)
     found = compare(
         None if options.text is None else _one_text(options.text),
@@ -675,13 +712,13 @@ def _check(options: argparse.Namespace) -> int:
 
 def _methods(options: argparse.Namespace) -> None:
     """Run ``methods``."""
-    from .attribution import methods
-
-    print(methods)
+    print(table(listed()))
 
 
 def _rules(options: argparse.Namespace) -> None:
     """Run ``rules``."""
+    if options.method is not None:
+        check_method_names([options.method])
     from .attribution import methods
     from .propagation import Composite
 
@@ -740,7 +777,7 @@ def _demo(options: argparse.Namespace) -> None:
     print(f"Open  {folder / 'index.html'}")
 
 
-def _inputs(options: argparse.Namespace) -> tuple[list[str], list[Path]]:
+def _inputs(options: argparse.Namespace) -> tuple[Texts, list[Path]]:
     """Return the texts or the pictures that ``explain`` was given."""
     from .models.pictures import is_picture, pictures_in
 
@@ -760,30 +797,33 @@ def _inputs(options: argparse.Namespace) -> tuple[list[str], list[Path]]:
             'expected a text, a file of texts or a picture, got none: explain "A warm '
             'and funny film."'
         )
-    if images and options.text_column is not None:
-        raise InputError("--text-column belongs to a table of texts")
+    found = _texts(texts, options.text_column, options.label_column)
     expanded = [pictures_in(p) if p.is_dir() else [p] for p in images]
-    return _texts(texts, options.text_column), [p for each in expanded for p in each]
+    return found, [p for each in expanded for p in each]
 
 
-def _texts(given: Sequence[str], column: str | None = None) -> list[str]:
+def _texts(
+    given: Sequence[str], column: str | None = None, label: str | None = None
+) -> Texts:
     """Return the texts that ``--text`` names, reading ``@FILE``."""
-    texts: list[str] = []
-    read = False
+    from .models.texts import Text, Texts
+
+    rows: list[Text] = []
+    said: list[str] = []
     for text in given:
-        if text.startswith("@@"):
-            texts.append(text[1:])
-        elif text.startswith("@"):
-            texts += _read_file(Path(text[1:]), column)
-            read = True
+        if text.startswith("@") and not text.startswith("@@"):
+            found = _read_file(Path(text[1:]), column, label)
+            rows += found.rows
+            said.append(found.said)
         else:
-            texts.append(text)
-    if column is not None and not read:
-        raise InputError("--text-column belongs to a table of texts")
-    return texts
+            rows.append(Text(number=1, text=text.removeprefix("@")))
+    for option, name in (("--text-column", column), ("--label-column", label)):
+        if name is not None and not said:
+            raise InputError(f"{option} belongs to a table of texts")
+    return Texts(name="texts", rows=tuple(rows), said="; ".join(said))
 
 
-def _read_file(path: Path, column: str | None) -> list[str]:
+def _read_file(path: Path, column: str | None, label: str | None) -> Texts:
     """Return the texts of a file, and say which they are."""
     from .models.texts import read_texts
 
@@ -792,20 +832,20 @@ def _read_file(path: Path, column: str | None) -> list[str]:
             f"there is no file {str(path)!r} to read texts from; write '@@' for a text "
             "that starts with '@'"
         )
-    found = read_texts(path, text_column=column)
+    found = read_texts(path, text_column=column, label_column=label)
     print(found.said, file=sys.stderr)
-    return [row.text for row in found.rows]
+    return found
 
 
 def _one_text(given: str) -> str:
     """Return the text that ``--text`` of ``compare`` names."""
-    texts = _texts([given])
-    if len(texts) > 1:
+    rows = _texts([given]).rows
+    if len(rows) > 1:
         raise InputError(
-            f"compare explains one text, and {given[1:]!r} holds {len(texts)}; pass "
+            f"compare explains one text, and {given[1:]!r} holds {len(rows)}; pass "
             "one of them, or use the command explain"
         )
-    return texts[0]
+    return rows[0].text
 
 
 def _check_folder(path: Path) -> None:

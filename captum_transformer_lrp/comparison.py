@@ -6,30 +6,29 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ._files import write
 from ._packages import require
+from ._version import __version__
+from ._visible import printed
 from .description import describe
 from .errors import InputError, TraceError, UnknownNameError
 from .explaining import Explainer, Method, Picture
 from .explanation import (
-    SUFFIXES,
     Explanation,
     ImageExplanation,
     Normalization,
     TextExplanation,
-    check_suffix,
     normalize,
     pool,
 )
 from .models.loading import ImageModel, TextModel
 from .rank_agreement import kendall, spearman
-from .report import shown
+from .records.kept import Kept
 from .report.blocks import (
     Block,
     Cell,
@@ -42,7 +41,6 @@ from .report.blocks import (
     Table,
 )
 from .report.numbers import ScoreFormat
-from .report.shown import Shown
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -94,7 +92,7 @@ class Conservation:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Comparison(Shown):
+class Comparison(Kept):
     """Explanations of one prediction by several methods.
 
     Args:
@@ -103,8 +101,6 @@ class Comparison(Shown):
         conservation (tuple[Conservation or None, ...]): The trace of each, where the
             method propagates relevance.
     """
-
-    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
     explanations: tuple[Explanation, ...]
     conservation: tuple[Conservation | None, ...] = field(repr=False)
@@ -250,6 +246,7 @@ class Comparison(Shown):
                 None if one is None else asdict(one) for one in self.conservation
             ],
             "explanations": [one.to_dict() for one in self.explanations],
+            "version": __version__,
         }
 
     def to_json(self, *, indent: int | None = 2) -> str:
@@ -259,34 +256,11 @@ class Comparison(Shown):
         ``agreement`` has two tables, ``spearman`` and ``kendall`` (null where a method
         ranks nothing); ``conservation`` has ``score``, ``relevance``, ``absorbed`` and
         ``error`` of each method, or null; ``explanations`` are as
-        :meth:`Explanation.to_json` writes them.
+        :meth:`Explanation.to_json` writes them; ``version`` is that of this package.
         """
         return json.dumps(
             self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False
         )
-
-    def save(
-        self, path: str | Path, *, theme: shown.Theme = "light", dpi: int = 160
-    ) -> Path:
-        """Write it by the suffix of ``path``: .html, .json, .png, .pdf or .svg.
-
-        Args:
-            path (str or Path): The file.
-            theme (str, optional): ``"light"`` or ``"dark"`` of a picture.
-                Default: ``"light"``
-            dpi (int, optional): Pixels per inch of a PNG. Default: 160
-
-        Returns:
-            *Path*: The file that was written.
-
-        Raises:
-            UnknownNameError: The suffix or the theme is another one.
-        """
-        path = Path(path)
-        if check_suffix(path) != ".json":
-            return shown.save([self], path, theme=theme, dpi=dpi)
-        write(path, self.to_json() + "\n")
-        return path
 
     # ------------------------------------------------------------------ what is shown
 
@@ -361,7 +335,7 @@ class Comparison(Shown):
         rows = []
         for name, one in zip(self.methods, self.explanations, strict=True):
             write = one.scale.write
-            top = ", ".join(f"{part} {write(s)}" for part, s in one.top_parts(5))
+            top = "; ".join(f"{part} {write(s)}" for part, s in one.top_parts(5))
             rows.append((name, top or "nothing"))
         first = self.explanations[0]
         heads = ("", f"{first.parts.capitalize()} of largest magnitude")
@@ -460,13 +434,14 @@ class Comparison(Shown):
         for name, one in zip(self.methods, self.explanations, strict=True):
             top = ", ".join(part for part, _ in one.top_parts(5))
             rows.append(f"{name:<{width}}  {top}")
-        return "\n".join([f"{self.question} {self.explanations[0].answer}", *rows])
+        head = f"{self.question} {self.explanations[0].answer}"
+        return printed("\n".join([head, *rows]))
 
 
 def _correlation(rho: float, tau: float) -> Cell:
     if np.isnan(rho):
         return Cell(text=_NOTHING, share=0.0)
-    return Cell(text=_short(rho), small=f"({_short(tau)})", share=float(rho))
+    return Cell(text=_short(rho), small=_short(tau), share=float(rho))
 
 
 def _short(value: float) -> str:

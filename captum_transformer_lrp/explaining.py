@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import copy
 import os
+import textwrap
 import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
@@ -30,9 +32,11 @@ from .attribution.calling import (
     make_method,
 )
 from .description import describe
-from .errors import InputError, ModelStateError
+from .errors import InputError, LRPError, ModelStateError
 from .explanation import ImageExplanation, TextExplanation
+from .explanations import Explanations
 from .models.inputs import encode, open_picture, pad, seen_picture
+from .models.labels import match_labels
 from .models.loading import (
     ImageModel,
     TextModel,
@@ -49,7 +53,7 @@ from .models.prediction import (
     text_score,
     token_target,
 )
-from .models.texts import read_texts
+from .models.texts import Label, Text, Texts, read_texts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -57,8 +61,36 @@ if TYPE_CHECKING:
 Picture: TypeAlias = "str | Path | Image"
 Method: TypeAlias = "str | Attribution | type[Attribution]"
 
+_GENERATES = "causal-language-model"
+
 Source = TypeVar("Source", TextModel, ImageModel)
 Item = TypeVar("Item")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Failure:
+    """A text or picture of a list that could not be explained.
+
+    Args:
+        number (int): Its place in the list, from 1.
+        given (str, Path or PIL.Image.Image): The text or picture.
+        error (Exception): Why.
+    """
+
+    number: int
+    given: Any = field(repr=False)
+    error: Exception
+
+    def __str__(self) -> str:
+        shown = textwrap.shorten(str(self.given), 60, placeholder="...")
+        what = " ".join(str(self.error).split()) or type(self.error).__name__
+        return f"{self.number} ({shown or 'empty'}): {what}"
+
+
+OnError: TypeAlias = Callable[[Failure], object]
+
+#: what may be wrong with one text or picture of many
+_OF_ONE = (InputError, ModelStateError, OSError, RuntimeError, IndexError)
 
 
 class Explainer:
@@ -165,7 +197,8 @@ class Explainer:
         target: int | str | None = None,
         batch_size: int = 8,
         progress: bool | None = None,
-    ) -> list[TextExplanation]: ...
+        on_error: OnError | None = None,
+    ) -> Explanations[TextExplanation]: ...
 
     @overload
     def __call__(
@@ -185,7 +218,8 @@ class Explainer:
         target: int | str | None = None,
         batch_size: int = 8,
         progress: bool | None = None,
-    ) -> list[ImageExplanation]: ...
+        on_error: OnError | None = None,
+    ) -> Explanations[ImageExplanation]: ...
 
     def __call__(
         self,
@@ -195,6 +229,7 @@ class Explainer:
         target: int | str | None = None,
         batch_size: int = 8,
         progress: bool | None = None,
+        on_error: OnError | None = None,
     ) -> Any:
         """Explain what the model predicts.
 
@@ -212,9 +247,17 @@ class Explainer:
                 Default: 8
             progress (bool, optional): Whether to show a progress bar on stderr.
                 Default: None, where there are three batches or more
+            on_error (Callable, optional): Called with a :class:`Failure` for each text
+                or picture of a list that cannot be explained; the list goes on without
+                it. What cannot be right for any of them, such as an unknown target or
+                operator, is raised all the same. Of a batch that fails each is tried
+                again alone, so that random methods draw other numbers.
+                Default: None, the first error ends the list
 
         Returns:
-            *TextExplanation* or *ImageExplanation*, or a list of them for a list.
+            *TextExplanation* or *ImageExplanation*; for several
+            :class:`~captum_transformer_lrp.Explanations` of them, a list with a
+            report. Labels of a table are kept (``explanation.label``).
 
         Raises:
             InputError: Not exactly one of ``text`` and ``image``; an empty text, or
@@ -231,18 +274,38 @@ class Explainer:
             raise InputError(f"expected exactly one of text= and image=, got {given}")
         if batch_size < 1:
             raise InputError(f"expected batch_size of at least 1, got {batch_size}")
-        found: list[Any]
+        rows: list[Any]
+        said, notes = "", tuple[str, ...]()
         if text is None:
             one = not isinstance(image, (list, tuple))
-            pictures = [image] if one else list(image)
-            found = list(self._explain_images(pictures, target, batch_size, progress))
+            rows = [image] if one else list(image)
+            explain_all: Any = self._explain_images
         else:
             one = isinstance(text, str)
-            texts = [text] if one else _listed(text)
-            for given in texts:
-                _check_text(given)
-            found = list(self._explain_texts(texts, target, batch_size, progress))
-        return found[0] if one else found
+            read = _one(text) if one else _listed(text)
+            rows = [(row.text, row.label) for row in read.rows]
+            explain_all, said = self._explain_texts, read.said
+            if on_error is None:
+                for given, _ in rows:
+                    _check_text(given)
+            labels = [label for _, label in rows]
+            if any(label is not None for label in labels):
+                rows, notes = self._labelled(rows)
+
+        def explain_some(some: Sequence[Any], progress: bool | None) -> list[Any]:
+            if text is not None:
+                for given, _ in some:
+                    _check_text(given)
+            return list(explain_all(some, target, batch_size, progress))
+
+        found: Explanations[Any] = Explanations(said=said, notes=notes)
+        if on_error is None or one:
+            found += explain_some(rows, progress)
+            return found[0] if one else found
+        self._check(self.image_model if text is None else self.text_model)
+        for numbered in _batches([*enumerate(rows, 1)], batch_size, progress):
+            found += _alone_if_need_be(numbered, explain_some, on_error)
+        return found
 
     @property
     def text_model(self) -> TextModel:
@@ -337,24 +400,46 @@ class Explainer:
         device = next(self.image_model.module.parameters()).device
         return _pixels(self.image_model, image)[None].to(device), index
 
+    def _labelled(
+        self, rows: Sequence[tuple[str, Label]]
+    ) -> tuple[list[Any], tuple[str, ...]]:
+        """Return texts with the indices of their classes, and what could not be read.
+
+        A language model's next token has no class.
+        """
+        if self.text_model.task == _GENERATES:
+            return [(text, None) for text, _ in rows], ()
+        names = self.text_model.class_names
+        labels = match_labels([label for _, label in rows], names)
+        texts = (text for text, _ in rows)
+        return [*zip(texts, labels.indices, strict=True)], labels.notes
+
+    def _check(self, source: TextModel | ImageModel) -> None:
+        """Raise what would be wrong for every text or picture."""
+        _check_mode(source.module)
+        self.attributor(source)
+
     def _explain_texts(
         self,
-        texts: Sequence[str],
+        texts: Sequence[tuple[str, int | None]],
         target: int | str | None,
         batch_size: int,
         progress: bool | None,
     ) -> Iterator[TextExplanation]:
-        """Yield one explanation per text; padding is neither seen nor attributed."""
+        """Yield one explanation per text, given with the index of its true class.
+
+        Padding is neither seen nor attributed.
+        """
         source = self.text_model
         _check_mode(source.module)
         attributor = self.attributor(source)
         if source.pad_id is None:
             batch_size = 1
-        generates = source.task == "causal-language-model"
+        generates = source.task == _GENERATES
         if generates and self.class_names is not None:
             raise InputError("class_names= belongs to a classifier")
         for chosen in _batches(texts, batch_size, progress):
-            encoded = [encode(source, text) for text in chosen]
+            encoded = [encode(source, text) for text, _ in chosen]
             batch = pad(source, [e.ids for e in encoded])
             with torch.no_grad():
                 logits = select_logits(source.module(**batch))
@@ -377,7 +462,9 @@ class Explainer:
                 tokenizer=source.tokenizer,
                 options=self.options,
             )
-            for row, (text, encoding) in enumerate(zip(chosen, encoded, strict=True)):
+            for row, ((text, label), encoding) in enumerate(
+                zip(chosen, encoded, strict=True)
+            ):
                 values = found.scores[row, : len(encoding.pieces)].numpy()
                 delta = None if found.delta is None else float(found.delta[row])
                 notes = encoding.notes
@@ -391,6 +478,9 @@ class Explainer:
                     notes=notes + notes_on(attributor, values, delta),
                     **meaning_of(attributor, source.module),
                     convergence_delta=delta,
+                    label=None
+                    if label is None or label >= logits.shape[-1]
+                    else text_score(source, logits[row], label),
                     text=text,
                     pieces=encoding.pieces,
                     next_token=generates,
@@ -500,7 +590,8 @@ def explain(
     batch_size: int = 8,
     options: Mapping[str, Any] | None = None,
     progress: bool | None = None,
-) -> list[TextExplanation]: ...
+    on_error: OnError | None = None,
+) -> Explanations[TextExplanation]: ...
 
 
 @overload
@@ -532,7 +623,8 @@ def explain(
     batch_size: int = 8,
     options: Mapping[str, Any] | None = None,
     progress: bool | None = None,
-) -> list[ImageExplanation]: ...
+    on_error: OnError | None = None,
+) -> Explanations[ImageExplanation]: ...
 
 
 def explain(
@@ -549,6 +641,7 @@ def explain(
     batch_size: int = 8,
     options: Mapping[str, Any] | None = None,
     progress: bool | None = None,
+    on_error: OnError | None = None,
 ) -> Any:
     """Explain what a transformer predicts for a text or a picture, in one call.
 
@@ -579,9 +672,12 @@ def explain(
         options (Mapping, optional): As for :class:`Explainer`. Default: None
         progress (bool, optional): Whether to show a progress bar on stderr.
             Default: None, where there are three batches or more
+        on_error (Callable, optional): As for :class:`Explainer`: what is called with
+            the failures of a list, such as ``failures.append``. Default: None
 
     Returns:
-        *TextExplanation* or *ImageExplanation*, or a list of them for a list.
+        *TextExplanation* or *ImageExplanation*; for several
+        :class:`~captum_transformer_lrp.Explanations` of them, a list with a report.
 
     Raises:
         InputError, TargetError, UnknownNameError, LoadingError, ModelStateError,
@@ -611,7 +707,12 @@ def explain(
         options=options,
     )
     return explainer(
-        text, image, target=target, batch_size=batch_size, progress=progress
+        text,
+        image,
+        target=target,
+        batch_size=batch_size,
+        progress=progress,
+        on_error=on_error,
     )
 
 
@@ -666,11 +767,18 @@ def check_method(method: Any) -> None:
         make_method(method, None)
 
 
-def _listed(texts: Any) -> list[Any]:
-    """Return several texts as a list: of a file or a table those that are not empty."""
+def _one(text: str) -> Texts:
+    return Texts(name="text", rows=(Text(number=1, text=text),), said="")
+
+
+def _listed(texts: Any) -> Texts:
+    """Return several texts: of a file or a table those that are not empty."""
+    if isinstance(texts, Texts):
+        return texts
     if isinstance(texts, (list, tuple)) and all(isinstance(t, str) for t in texts):
-        return list(texts)
-    return [row.text for row in read_texts(texts).rows]
+        rows = tuple(Text(number=i, text=text) for i, text in enumerate(texts, 1))
+        return Texts(name="texts", rows=rows, said="")
+    return read_texts(texts)
 
 
 def _check_text(text: Any) -> None:
@@ -690,6 +798,38 @@ def _check_mode(model: nn.Module) -> None:
             f"{type(model).__name__} is in training mode, where dropout makes every "
             "explanation another one: call model.eval() first"
         )
+
+
+def _alone_if_need_be(
+    rows: Sequence[tuple[int, Any]],
+    explain_some: Callable[[Sequence[Any], bool], list[Any]],
+    on_error: OnError,
+) -> list[Any]:
+    """Explain numbered rows together, or each alone if that fails.
+
+    Args:
+        rows (sequence of tuple): The number and what is explained.
+        explain_some (Callable): Explains them, without a progress bar, or raises.
+        on_error (Callable): Told of each row that cannot be explained alone.
+    """
+    try:
+        return explain_some([given for _, given in rows], False)
+    except _OF_ONE as error:
+        known = isinstance(error, (InputError, ModelStateError))
+        if isinstance(error, LRPError) and not known:
+            raise
+        if len(rows) == 1:
+            traceback.clear_frames(error.__traceback__)  # they hold tensors
+            ((number, given),) = rows
+            if isinstance(given, tuple):  # a text with its label
+                given = given[0]
+            on_error(Failure(number=number, given=given, error=error))
+            return []
+    return [
+        found
+        for row in rows
+        for found in _alone_if_need_be([row], explain_some, on_error)
+    ]
 
 
 def _batches(

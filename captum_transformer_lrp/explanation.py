@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from ._files import write
+from . import records
 from ._packages import require
+from ._version import __version__
 from .errors import InputError, UnknownNameError
 from .models.pieces import Piece, word_groups
 from .models.prediction import ClassScore
 from .models.words import own_scores, scored_words
+from .records.kept import Kept
 from .report import saving, shown
 from .report.blocks import (
     Bars,
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
 Normalization = Literal["max", "l1"]
 
 #: what explanations can be saved as
-SUFFIXES = (".html", ".json", ".png", ".pdf", ".svg")
+SUFFIXES = (".html", ".json", ".png", ".pdf", ".svg", ".safetensors", ".parquet")
 JSON_SCHEMA = "captum_transformer_lrp.explanation/1"
 
 _ABOUT_RELEVANCE = (
@@ -54,7 +56,7 @@ _ABOUT_RELEVANCE = (
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Explanation(Shown):
+class Explanation(Kept):
     """Which parts of an input count for one class.
 
     What the scores are is said by ``measure``:
@@ -86,10 +88,11 @@ class Explanation(Shown):
             what it should be (Captum's signs). Default: None, the method has none
         about_sum (str, optional): A sentence on what signed scores sum to.
             Default: None, what holds for relevance propagation
+        label (ClassScore, optional): The true class, where the data says it.
+            Default: None
     """
 
     kind: ClassVar[str]
-    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
 
     model: str
     method: str
@@ -101,6 +104,14 @@ class Explanation(Shown):
     same_for_every_target: bool = False
     convergence_delta: float | None = None
     about_sum: str | None = None
+    label: ClassScore | None = None
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the prediction is the true class; None where that is not known."""
+        if self.label is None or self.prediction.probability is None:
+            return None
+        return self.label.index == self.prediction.index
 
     @property
     def logit(self) -> float:
@@ -178,6 +189,8 @@ class Explanation(Shown):
     def answer(self) -> str:
         """What the model predicts, in one sentence."""
         predicted = f"The model predicts {self.prediction}"
+        if self.right is False:
+            predicted += f", and the true class is {self.label}"
         if self.same_for_every_target or self.target.index == self.prediction.index:
             return predicted + "."
         return f"{predicted}; explained is {self.target}."
@@ -248,6 +261,8 @@ class Explanation(Shown):
         total = self.relevance_sum
         write = ScoreFormat(limit=max(abs(self.logit), abs(total or 0.0)))
         facts = [("Prediction", str(self.prediction))]
+        if self.label is not None:
+            facts.append(("True class", str(self.label)))
         if self.same_for_every_target:
             facts.append(("Explained", "no target: the attention alone"))
         else:
@@ -322,6 +337,9 @@ class Explanation(Shown):
             "relevance_sum": self.relevance_sum,
             "convergence_delta": self.convergence_delta,
             "notes": list(self.notes),
+            "version": __version__,
+            "about_sum": self.about_sum,
+            "label": None if self.label is None else asdict(self.label),
         }
 
     def to_json(self, *, indent: int | None = 2) -> str:
@@ -333,11 +351,15 @@ class Explanation(Shown):
         ``measure`` (``"relevance"``, ``"attention"`` or ``"magnitude"``, as
         :class:`Explanation` says), ``same_for_every_target``, ``relevance_sum`` (null
         where scores have no sign), ``convergence_delta`` (null where the method has
-        none) and ``notes``. A text adds ``text`` and ``tokens`` (each ``token``,
-        ``text``, ``special``, ``space_before``, ``score``). An image adds ``height``
-        and ``width`` in pixels, ``scores`` (rows of pixels, or null where the method
-        gives patches) and ``patch_scores`` (rows of the model's patches, or null where
-        they are unknown).
+        none), ``notes``, ``version`` (of this package) and ``about_sum`` (or null). A
+        text adds ``text``, ``next_token`` and ``tokens`` (each ``token``, ``text``,
+        ``special``, ``space_before``, ``score``, and ``word``, the number of the
+        tokenizer's word or null). An image adds ``height`` and ``width`` in pixels,
+        ``scores`` (rows of pixels, or null where the method gives patches),
+        ``patch_scores`` (rows of the model's patches, or null where they are unknown)
+        and ``image``, the picture as PNG in base64 (in RGB, if its mode is one that PNG
+        does not keep).
+        :func:`~captum_transformer_lrp.load` reads it again.
         """
         return json.dumps(
             self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False
@@ -401,25 +423,6 @@ class Explanation(Shown):
         from .report.terminal import to_text
 
         return to_text([tuple(self.blocks(top=top))], color=color, width=width)
-
-    def save(
-        self, path: str | Path, *, theme: shown.Theme = "light", dpi: int = 160
-    ) -> Path:
-        """Write it by the suffix of ``path``: .html, .json, .png, .pdf or .svg.
-
-        Args:
-            path (str or Path): The file.
-            theme (str, optional): ``"light"`` or ``"dark"`` of a picture.
-                Default: ``"light"``
-            dpi (int, optional): Pixels per inch of a PNG. Default: 160
-
-        Returns:
-            *Path*: The file that was written.
-
-        Raises:
-            UnknownNameError: The suffix or the theme is another one.
-        """
-        return save_explanations([self], path, theme=theme, dpi=dpi)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -555,10 +558,16 @@ class TextExplanation(Explanation):
                 "special": piece.special,
                 "space_before": piece.space_before,
                 "score": float(score),
+                "word": piece.word,
             }
             for piece, score in zip(self.pieces, self.scores, strict=True)
         ]
-        return super().to_dict() | {"text": self.text, "tokens": tokens}
+        return super().to_dict() | {
+            "text": self.text,
+            "tokens": tokens,
+            "next_token": self.next_token,
+            "joined": self.joined,
+        }
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -646,6 +655,10 @@ class ImageExplanation(Explanation):
                 f"{self.image.width} by {self.image.height} pixels",
             ),
             self.heat(f"{name} of each {self.unit}"),
+            replace(
+                self.heat(f"{name}, smooth"),
+                style="smooth",
+            ),
         ]
         if self.has_pixels:
             found.append(
@@ -653,7 +666,7 @@ class ImageExplanation(Explanation):
                     image=self.image,
                     scores=self.scores,
                     scale=self._scale(scale_limit(self.scores), "picture"),
-                    caption=f"{name} of each pixel, own scale",
+                    caption="Of each pixel, own scale",
                     alt=f"The same picture in grey with the {self.quantity} of each "
                     "pixel",
                 )
@@ -712,6 +725,7 @@ class ImageExplanation(Explanation):
             "width": self.image.width,
             "scores": self.scores.tolist() if self.has_pixels else None,
             "patch_scores": None if patches is None else patches.tolist(),
+            "image": records.png_text(self.image),
         }
 
 
@@ -724,10 +738,11 @@ def save_explanations(
     theme: shown.Theme = "light",
     dpi: int = 160,
 ) -> Path:
-    """Write explanations into one file: .html, .json, .png, .pdf or .svg.
+    """Write explanations into one file, by its suffix as :meth:`Explanation.save`.
 
     JSON is one object for one explanation (:meth:`Explanation.to_json`) and an array of
-    such objects for several.
+    such objects for several. Parquet has one row for each, safetensors the scores of
+    all as tensors.
 
     Args:
         explanations (Sequence[Explanation]): What to write, in this order.
@@ -742,21 +757,23 @@ def save_explanations(
         *Path*: The file that was written.
 
     Raises:
-        InputError: There is no explanation.
+        InputError: There is no explanation, or one has scores that are not finite.
         UnknownNameError: The suffix is another one.
+        MissingPackageError: The package that writes such files is not installed.
     """
     path = Path(path)
     if not explanations:
         raise InputError("expected at least one explanation to save, got none")
-    if check_suffix(path) != ".json":
-        heading = title or ("Explanations" if len(explanations) > 1 else None)
-        return shown.save(
-            explanations, path, title=heading, lead=lead, theme=theme, dpi=dpi
-        )
-    found = [e.to_dict() for e in explanations]
-    written = found[0] if len(found) == 1 else found
-    text = json.dumps(written, indent=2, ensure_ascii=False, allow_nan=False)
-    write(path, text + "\n")
+    if check_suffix(path) in records.SUFFIXES:
+        written = (one.to_dict() for one in explanations)
+        records.write(path, written, several=len(explanations) > 1)
+        return path
+    results: Sequence[Shown] = explanations
+    if isinstance(explanations, Shown):  # a list that shows itself
+        results = [explanations]
+    elif title is None and len(explanations) > 1:
+        title = "Explanations"
+    shown.save(results, path, title=title, lead=lead, theme=theme, dpi=dpi)
     return path
 
 
@@ -764,9 +781,12 @@ def check_suffix(path: str | Path) -> str:
     """Return the suffix of a file that explanations can be saved as, in lower case.
 
     Raises:
-        UnknownNameError: The suffix is none of .html, .json, .png, .pdf and .svg.
+        UnknownNameError: The suffix is none of :data:`SUFFIXES`.
+        MissingPackageError: The package that writes such files is not installed.
     """
-    return saving.check_suffix(path, SUFFIXES)
+    suffix = saving.check_suffix(path, SUFFIXES)
+    records.check_package(suffix)
+    return suffix
 
 
 def normalize(scores: np.ndarray, how: Normalization) -> np.ndarray:

@@ -159,9 +159,10 @@ def test_compare_reads_the_file_and_not_its_name(capsys, text_folder, tmp_path):
     assert "explains one text, and" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("suffix", ["html", "png", "json"])
+@pytest.mark.parametrize("suffix", ["html", "png", "json", "safetensors", "parquet"])
 def test_explain_a_picture(capsys, image_folder, tmp_path, suffix):
     pytest.importorskip("rich")
+    pytest.importorskip("pyarrow" if suffix == "parquet" else "PIL")
     draw_ship(32).save(tmp_path / "ship.png")
     report = tmp_path / f"report.{suffix}"
     picture = ["--image", str(tmp_path / "ship.png"), "--method", "gradient-x-input"]
@@ -169,6 +170,44 @@ def test_explain_a_picture(capsys, image_folder, tmp_path, suffix):
     assert main(["explain", *picture, *output]) == 0
     assert report.stat().st_size > 1000
     assert "Patches that count most" in capsys.readouterr().out
+    if suffix not in ("html", "png"):
+        found = captum_transformer_lrp.load(report)
+        assert (found.image.size, found.method) == ((16, 16), "Gradient x Input")
+
+
+def test_the_command_goes_on_after_a_picture_that_fails(capsys, image_folder, tmp_path):
+    pytest.importorskip("rich")
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for name in ("a.png", "c.png"):
+        draw_ship(32).save(folder / name)
+    (folder / "b.png").write_text("no picture")
+    report = tmp_path / "a.json"
+    arguments = ["--model", image_folder, "--output", str(report)]
+    assert main(["explain", str(folder), *arguments]) == 1
+    captured = capsys.readouterr()
+    assert captured.out.endswith(f"Wrote {report}\n")
+    assert len(captum_transformer_lrp.load(report)) == 2
+    lines = captured.err.splitlines()
+    assert lines[-1] == "captum-transformer-lrp: 1 of 3 inputs could not be explained"
+    assert lines[-2].startswith("captum-transformer-lrp: error: input 2 (")
+    assert "b.png' is not a picture" in lines[-2]
+    (folder / "c.png").unlink()
+    assert main(["explain", str(folder), *arguments]) == 1
+    assert len(captum_transformer_lrp.load(report)) == 1  # a list of one
+
+
+def test_the_command_says_where_nothing_could_be_explained(
+    capsys, text_folder, tmp_path
+):
+    pytest.importorskip("rich")
+    report = tmp_path / "a.json"
+    texts = ["--text", "", "--text", " ", "--output", str(report)]
+    assert main(["explain", *texts, "--model", text_folder]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.count("expected a text with words in it") == 2
+    assert captured.err.endswith("2 of 2 inputs could not be explained\n")
+    assert captured.out == "" and not report.exists()
 
 
 def test_methods_lists_all(capsys):
@@ -381,18 +420,55 @@ def test_version(capsys):
     assert capsys.readouterr().out == expected
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["explane"]])
-def test_what_needs_no_model_does_not_wait_for_torch(arguments):
+def without_torch(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """What the command answers in an interpreter that has no torch."""
     program = f"""
 import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("torch", "captum", "transformers"):
+            raise ModuleNotFoundError(f"waited for {{name}}")
+
+sys.meta_path.insert(0, Blocked())
 from captum_transformer_lrp.cli import main
-main({arguments})
-print("loaded:", sorted({{"torch", "captum", "transformers"}} & set(sys.modules)))
+sys.exit(main({[*arguments]}))
 """
-    completed = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True
     )
-    assert completed.stdout.endswith("loaded: []\n"), completed.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "answer"),
+    [
+        ("--help", 0, "explain a prediction"),
+        ("--version", 0, captum_transformer_lrp.__version__),
+        ("explain --help", 0, "what the command methods lists"),
+        ("rules --help", 0, "only this one"),
+        ("methods", 0, "attnlrp"),
+        ("explane", 2, "Did you mean 'explain'?"),
+        ("explain film --method attnlpr", 2, "Did you mean 'attnlrp'"),
+        ("explain film --method attnlpr --output a.html", 2, "Did you mean 'attnlrp'"),
+        ("compare --text film --methods attnlrp,salincy", 2, "Did you mean 'saliency'"),
+        ("rules --method cplrp", 2, "Did you mean 'cp-lrp'"),
+        ("insights built-in a.csv --methods CP-LRP gama", 2, "Did you mean 'gamma'"),
+    ],
+)
+def test_what_needs_no_model_does_not_wait_for_torch(arguments, code, answer):
+    completed = without_torch(*arguments.split())
+    assert completed.returncode == code, completed.stderr
+    assert answer in (completed.stderr if code else completed.stdout)
+    assert "waited" not in completed.stderr
+
+
+def test_what_explains_does_wait_for_torch():
+    assert "waited for" in without_torch("explain", "film").stderr
+
+
+def test_methods_lists_without_torch_what_the_registry_says():
+    completed = without_torch("methods")
+    assert completed.stdout == f"{methods}\n"
 
 
 def test_module_can_be_run():

@@ -29,12 +29,13 @@ from captum_transformer_lrp.comparison import compare
 from captum_transformer_lrp.errors import (
     AttentionError,
     InputError,
+    LRPError,
     ModelStateError,
     OutputError,
     TargetError,
     UnknownNameError,
 )
-from captum_transformer_lrp.explaining import Explainer, explain
+from captum_transformer_lrp.explaining import Explainer, Failure, explain
 from captum_transformer_lrp.models import load_image_model, load_text_model
 from tests.models.tiny import (
     save_hugging_face_image_classifier,
@@ -494,12 +495,98 @@ def test_wrong_targets(text_source, target, message):
         explain(TEXT, model=text_source, target=target)
 
 
+@pytest.mark.parametrize("batch_size", [1, 2, 8])
+def test_a_text_that_fails_does_not_end_the_list(text_source, batch_size):
+    texts = ["a warm film", "", "dull", "funny", " "]
+    failures: list[Failure] = []
+    found = explain(
+        texts, model=text_source, batch_size=batch_size, on_error=failures.append
+    )
+    assert [one.text for one in found] == ["a warm film", "dull", "funny"]
+    alone = explain("dull", model=text_source)
+    np.testing.assert_allclose(found[1].scores, alone.scores, rtol=1e-4, atol=1e-6)
+    assert [(f.number, f.given) for f in failures] == [(2, ""), (5, " ")]
+    assert str(failures[0]) == "2 (empty): expected a text with words in it, got ''"
+    assert all(isinstance(f.error, InputError) for f in failures)
+    with pytest.raises(InputError, match="a text with words in it"):
+        explain(texts, model=text_source)
+    with pytest.raises(InputError, match="a text with words in it"):
+        anything("", model=text_source, on_error=failures.append)
+    assert len(failures) == 2
+
+
+def test_errors_of_the_model_on_one_text_are_its_own(text_source, monkeypatch):
+    def forward(*args, **kwargs):
+        if kwargs["input_ids"].shape[1] > 6:
+            raise RuntimeError("out of memory:\n  too long")
+        return original(*args, **kwargs)
+
+    original = text_source.module.forward
+    monkeypatch.setattr(text_source.module, "forward", forward)
+    texts = ["a warm film", "a " + "very " * 9 + "long film", "dull"]
+    failures: list[Failure] = []
+    found = Explainer(text_source)(texts, on_error=failures.append)
+    assert [one.text for one in found] == ["a warm film", "dull"]
+    (failure,) = failures
+    assert failure.number == 2 and str(failure).startswith("2 (a very very ")
+    assert str(failure).endswith("): out of memory: too long")
+    frame = failure.error.__traceback__
+    while frame is not None and frame.tb_frame.f_code is not forward.__code__:
+        frame = frame.tb_next
+    assert frame is not None and not frame.tb_frame.f_locals  # no tensor is kept
+
+
+def test_what_is_wrong_for_all_ends_the_list(text_source):
+    failures: list[Failure] = []
+    for options, error in (
+        ({"target": "no such class"}, TargetError),
+        ({"model": "./no-such-folder"}, LRPError),
+        ({"method": "attention-rollouts"}, UnknownNameError),
+    ):
+        given = {"model": text_source, **options}
+        with pytest.raises(error):
+            anything(["a", "dull"], on_error=failures.append, **given)
+    text_source.module.train()
+    try:
+        with pytest.raises(ModelStateError, match="training mode"):
+            explain(["a", "b"], model=text_source, on_error=failures.append)
+    finally:
+        text_source.module.eval()
+    assert failures == []
+
+
+def test_a_picture_that_fails_does_not_end_the_list(image_source, tmp_path):
+    picture().save(tmp_path / "good.png")
+    whole = (tmp_path / "good.png").read_bytes()
+    broken = {
+        "short.png": whole[: len(whole) // 2],
+        "text.png": b"no picture",
+        "empty.png": b"",
+        "part.png": whole.replace(b"IDAT", b"IDA\0"),
+    }
+    for name, content in broken.items():
+        (tmp_path / name).write_bytes(content)
+    files: list[Any] = [tmp_path / "good.png"]
+    files += [tmp_path / name for name in (*broken, "none.png")] + [picture()]
+    failures: list[Failure] = []
+    found = explain(image=files, model=image_source, on_error=failures.append)
+    assert len(found) == 2
+    assert found[0].scores.shape == found[1].scores.shape
+    assert [f.number for f in failures] == [2, 3, 4, 5, 6]
+    for failure, name in zip(failures, (*broken, "none.png"), strict=True):
+        assert isinstance(failure.error, InputError)
+        assert name in str(failure.error) and "\n" not in str(failure)
+
+
 def test_wrong_pictures(image_source, tmp_path):
     with pytest.raises(InputError, match="there is no picture"):
         explain(image=tmp_path / "none.png", model=image_source)
     (tmp_path / "a.png").write_text("no picture")
     with pytest.raises(InputError, match="is not a picture"):
         explain(image=tmp_path / "a.png", model=image_source)
+    Image.new("1", (10_000, 5_001)).save(tmp_path / "large.png")
+    with pytest.raises(InputError, match=r"has 10,000 x 5,001 pixels; at most 50 mil"):
+        explain(image=tmp_path / "large.png", model=image_source)
     with pytest.raises(InputError, match="a file or a PIL image, got ndarray"):
         anything(image=np.zeros((4, 4)), model=image_source)
 

@@ -105,8 +105,11 @@ def test_json_of_a_text():
         "relevance_sum",
         "convergence_delta",
         "notes",
+        "version",
+        "about_sum",
         "text",
         "tokens",
+        "next_token",
     ]
     assert found["schema"] == "captum_transformer_lrp.explanation/1"
     assert found["kind"] == "text"
@@ -123,6 +126,7 @@ def test_json_of_a_text():
         "special": False,
         "space_before": True,
         "score": 0.5,
+        "word": None,
     }
     assert "中" in explanation.to_json()
 
@@ -166,7 +170,7 @@ def test_wording_of_weights():
     weights = text_weights()
     assert weights.question == "What does the model attend to for “good”?"
     assert "what it does for “good”" in weights.summary
-    assert weights.scale_ends == ("weight 0", "0.500")
+    assert weights.scale.ends == ("weight 0", "0.500")
     assert [name for name, _ in weights.facts] == [
         "Prediction",
         "Explained",

@@ -28,9 +28,11 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "_captum",
         "_copied",
         "_files",
+        "_listing",
         "_named",
         "_packages",
         "_torch",
+        "_version",
         "_visible",
         "description",
         "report",
@@ -72,6 +74,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("language",),
     ("checking", "explaining", "masking"),
     ("comparison",),
+    ("keeping",),
     ("",),  # the package itself: the public names
     ("insights",),
     ("cli", "__main__"),
@@ -81,10 +84,12 @@ LAYERS: tuple[tuple[str, ...], ...] = (
 BESIDE_THE_ENGINE = (
     "diffmask",
     "explanation",
+    "explanations",
     "influence",
     "metrics",
     "models",
     "rank_agreement",
+    "records",
     "visualization",
 )
 

@@ -24,14 +24,10 @@ from typing import Any, TypeAlias
 from captum.attr import Attribution
 from torch import nn
 
+from .._listing import Listed, no_method, rows_of, table
+from .._visible import printed
 from ..description import Description, describe
-from ..errors import (
-    DuplicateRuleError,
-    InputError,
-    OutputError,
-    UnknownNameError,
-    suggestion,
-)
+from ..errors import DuplicateRuleError, InputError, OutputError
 from ..propagation import Composite
 from ..report.blocks import Block, Heading, Table
 from ..report.shown import Shown
@@ -84,6 +80,19 @@ class NamedMethod:
         table = isinstance(self.maker, Composite)
         text = str(self.maker) if table else (self.maker.__doc__ or "").strip()
         return text.partition("\n")[0].replace("``", "")
+
+    @property
+    def listed(self) -> Listed:
+        """Its line of the list."""
+        about = self.description
+        return Listed(
+            summary=self.summary,
+            scores=about.measure,
+            of_each=about.grain,
+            sums_to=about.conserves,
+            cost=about.cost,
+            needs=about.needs,
+        )
 
     def make(self, forward_func: Callable[..., Any], **known: Any) -> Attribution:
         """Return the method for a model.
@@ -183,10 +192,7 @@ class NamedMethods(Shown):
             UnknownNameError: There is none of that name.
         """
         if name not in self:
-            raise UnknownNameError(
-                f"there is no method {name!r}.{suggestion(str(name), self)} All of "
-                "them: print(captum_transformer_lrp.methods), or the command 'methods'."
-            )
+            raise no_method(name, self)
         return self._rows[name.lower()]
 
     def __contains__(self, name: object) -> bool:
@@ -198,10 +204,14 @@ class NamedMethods(Shown):
     def __len__(self) -> int:
         return len(self._rows)
 
+    def listed(self) -> dict[str, Listed]:
+        """Return a line for each method."""
+        return {name: row.listed for name, row in self._rows.items()}
+
     def blocks(self) -> Iterator[Block]:
         """Yield what is shown: a table."""
         yield Heading(text="Methods by name")
-        head, *rows = self._table()
+        head, *rows = rows_of(self.listed())
         yield Table(heads=head, rows=tuple(rows), texts=len(head))
 
     @property
@@ -209,30 +219,8 @@ class NamedMethods(Shown):
         """The names."""
         return f"Methods: {', '.join(self)}."
 
-    def _table(self) -> list[tuple[str, ...]]:
-        head = ("name", "scores", "of each", "sum", "cost", "needs", "what it is")
-        rows: list[tuple[str, ...]] = [head]
-        for row in self._rows.values():
-            about = row.description
-            rows.append(
-                (
-                    row.name,
-                    about.measure,
-                    about.grain,
-                    about.conserves,
-                    "-" if about.cost is None else f"{about.cost:g}",
-                    ", ".join(about.needs) or "-",
-                    row.summary,
-                )
-            )
-        return rows
-
     def __repr__(self) -> str:
         """Print the table."""
-        rows = self._table()
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        return "\n".join(
-            "  ".join(map(str.ljust, row, widths)).rstrip() for row in rows
-        )
+        return printed(table(self.listed()))
 
     __str__ = __repr__

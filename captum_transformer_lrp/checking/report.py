@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from .._visible import printed
 from ..errors import UnknownNameError
 from ..propagation.trace import Trace
 from ..report.blocks import Block, Heading, Paragraph, Table
@@ -125,7 +126,7 @@ class CheckReport(Shown):
             )
             lines += [f"{indent}    {line}" for line in one.details]
         lines.append(self.verdict)
-        return "\n".join(lines)
+        return printed("\n".join(lines))
 
     @property
     def verdict(self) -> str:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from .._packages import require
+from .._visible import printed
 from ..errors import InputError
 from ..models.loading import ImageModel, TextModel
 from ..report.blocks import Block, Heading, Heat, Paragraph, Pictures, Table
@@ -109,7 +110,8 @@ class InfluentialExamples(Shown, Sequence[InfluentialExample]):
             f"{row.score:>+11.4g}  {row.label:<{width}}  {_shown(row)}"
             for row in self.rows
         ]
-        return "\n".join([self.title, self.question, *lines, f"({self.measure})"])
+        lines = [self.title, self.question, *lines, f"({self.measure})"]
+        return printed("\n".join(lines))
 
     def blocks(self) -> Iterator[Block]:
         """Yield what is shown: the examples with their scores."""

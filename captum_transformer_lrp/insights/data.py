@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InputError
+from ..models.inputs import open_picture
 from ..models.pictures import is_picture, no_picture_in
 from ..models.texts import Texts, is_table, read_texts
-from .uploads import open_bounded
+from .uploads import FORMATS
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -75,10 +76,10 @@ class Data:
         """
         if self.kind == "text" or not isinstance(example.value, Path):
             value: Any = example.value
-            return value if self.kind == "text" else open_bounded(value)
+            return value if self.kind == "text" else open_picture(value)
         if self.folder is not None and not _is_inside(example.value, self.folder):
             raise InputError(f"{example.name!r} leads out of the folder of the data")
-        return open_bounded(example.value)
+        return open_picture(example.value, formats=FORMATS)
 
 
 def read_data(

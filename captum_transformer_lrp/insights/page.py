@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 from .._packages import require
 from ..errors import InputError, LRPError
+from ..models.inputs import MAX_PIXELS
 from ..models.loading import TextModel
 from ..models.prediction import token_target
 from .cards import render_example
-from .uploads import MAX_BYTES, MAX_CHARACTERS, MAX_PIXELS, check_text, open_upload
+from .uploads import MAX_BYTES, MAX_CHARACTERS, check_text, open_upload
 from .view import LABEL, OUTCOMES, PREDICTION, SIZES, SORTS, View, select
 
 if TYPE_CHECKING:

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from ..errors import InputError, LRPError
 from ..models.inputs import pad
+from ..models.labels import Labels, match_labels
 from ..models.loading import ImageModel, TextModel
 from ..models.prediction import ClassScore, image_score, select_logits, text_score
 from .data import Data, Example
-from .labels import Labels, match_labels
 
 _LOG = logging.getLogger(__name__)
 
@@ -81,7 +81,11 @@ class Predictions:
     ) -> None:
         self.source = source
         self.data = data
-        self.labels: Labels = match_labels(data, source.class_names)
+        self.labels: Labels = match_labels(
+            [example.label for example in data.examples],
+            source.class_names,
+            folders=data.folder is not None,
+        )
         self._lock = lock
         unpadded = isinstance(source, TextModel) and source.pad_id is None
         self._batch_size = 1 if unpadded else batch_size

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from captum.attr import LLMAttributionResult
 from torch import Tensor
 
+from .. import records
+from .._version import __version__
 from ..models.pieces import Piece, pieces_of_tokens
 from ..models.words import own_scores, scored_words
+from ..records.kept import Kept
 from ..report.blocks import (
     Axis,
     Bars,
@@ -25,7 +29,8 @@ from ..report.blocks import (
     Words,
 )
 from ..report.colors import scale_limit
-from ..report.shown import Shown
+
+JSON_SCHEMA = "captum_transformer_lrp.generation/1"
 
 _UNIT = "relevance, in units of what is explained"
 _MOST_WORDS = 20_000  # on a page of HTML, over all tokens that can be picked
@@ -33,7 +38,7 @@ _LARGEST = 8  # words that are listed
 _MOST_CELLS = 2_000  # of a matrix that stands below
 
 
-class LLMRelevance(LLMAttributionResult, Shown):
+class LLMRelevance(LLMAttributionResult, Kept):
     """Captum's result, which plots, with what else one forward pass has told.
 
     It shows itself as the generated text over the prompt: in HTML one picks a generated
@@ -83,6 +88,27 @@ class LLMRelevance(LLMAttributionResult, Shown):
         self.generated_attr = generated_attr
         self.start_attr = start_attr
         self.skipped_attr = skipped_attr
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what :meth:`save` keeps, as Python objects.
+
+        ``schema`` is ``"captum_transformer_lrp.generation/1"``, ``kind``
+        ``"generation"``; ``version`` is that of this package, ``dtypes`` has the type
+        of each tensor. The other keys are the attributes of the class, tensors as
+        lists.
+        """
+        names = records.GENERATION_TENSORS
+        tensors = {name: getattr(self, name).detach().cpu() for name in names}
+        dtypes = {n: str(t.dtype).removeprefix("torch.") for n, t in tensors.items()}
+        return {
+            "schema": JSON_SCHEMA,
+            "version": __version__,
+            "kind": "generation",
+            "input_tokens": list(self.input_tokens),
+            "output_tokens": list(self.output_tokens),
+            "dtypes": dtypes,
+            **{name: tensor.double().tolist() for name, tensor in tensors.items()},
+        }
 
     def __repr__(self) -> str:
         return (

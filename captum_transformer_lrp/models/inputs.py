@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ from .pieces import Piece, read_pieces
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+#: the largest picture that is read from a file, in pixels
+MAX_PIXELS = 50_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,25 +78,58 @@ def pad(source: TextModel, rows: Sequence[dict[str, list[int]]]) -> dict[str, Te
     }
 
 
-def open_picture(image: str | Path | Image) -> Image:
-    """Return the picture upright in RGB."""
+def open_picture(
+    image: str | Path | bytes | Image, *, formats: tuple[str, ...] | None = None
+) -> Image:
+    """Return a picture upright in RGB.
+
+    A file is refused by its size in pixels, which stands in its header, before it is
+    decoded: some kilobytes can decode to gigabytes.
+
+    Args:
+        image (str, Path, bytes or PIL.Image.Image): A file, its content, or a picture.
+        formats (tuple of str, optional): Those of PIL that may be read.
+            Default: None, all
+
+    Raises:
+        InputError: There is no such file, it is no picture or a broken one, or has more
+            than :data:`MAX_PIXELS`.
+    """
     import PIL.Image
     import PIL.ImageOps
 
-    if isinstance(image, (str, Path)):
-        try:
-            with PIL.Image.open(image) as opened:
-                upright = PIL.ImageOps.exif_transpose(opened)
-                return upright.convert("RGB")
-        except FileNotFoundError as error:
-            raise InputError(f"there is no picture {str(image)!r}") from error
-        except (PIL.UnidentifiedImageError, IsADirectoryError) as error:
-            raise InputError(f"{str(image)!r} is not a picture: {error}") from error
-    if not isinstance(image, PIL.Image.Image):
+    if isinstance(image, PIL.Image.Image):
+        return image.convert("RGB")
+    if not isinstance(image, (str, Path, bytes)):
         raise InputError(
             f"expected image= to be a file or a PIL image, got {type(image).__name__}"
         )
-    return image.convert("RGB")
+    name = "the file" if isinstance(image, bytes) else repr(Path(image).name)
+    try:
+        source = io.BytesIO(image) if isinstance(image, bytes) else image
+        with PIL.Image.open(source, formats=formats) as opened:
+            width, height = opened.size
+            if width * height > MAX_PIXELS:
+                raise _too_many_pixels(name, f"{width:,} x {height:,}")
+            upright: Image = PIL.ImageOps.exif_transpose(opened).convert("RGB")
+            return upright
+    except (PIL.Image.DecompressionBombError, PIL.Image.DecompressionBombWarning):
+        raise _too_many_pixels(name, "far more") from None
+    except InputError:
+        raise
+    except FileNotFoundError as error:
+        raise InputError(f"there is no picture {str(image)!r}") from error
+    # Pillow raises these for files that are broken or no pictures at all.
+    except (OSError, ValueError, SyntaxError, EOFError) as error:
+        known = f": expected {', '.join(formats)}" if formats else f": {error}"
+        raise InputError(f"{name} is not a picture, or is broken{known}") from error
+
+
+def _too_many_pixels(name: str, found: str) -> InputError:
+    return InputError(
+        f"{name} has {found} pixels; at most {MAX_PIXELS / 10**6:.0f} million are read "
+        "from a file. Make it smaller, or pass a picture that PIL has opened"
+    )
 
 
 def seen_picture(pixels: Tensor, source: ImageModel) -> tuple[Image, tuple[str, ...]]:

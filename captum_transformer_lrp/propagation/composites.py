@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from .._visible import printed
 from ..report.blocks import Block, Heading, Paragraph, Table
 from ..report.shown import Shown
 from .operators import PASSING
@@ -133,7 +134,7 @@ class Composite(Shown):
         lines += [f"  {key_name(k):{width}}  {r!r}" for k, r in self.rows.items()]
         if not self.rows:
             lines.append("  (no rows: torch's own gradient everywhere)")
-        return "\n".join(lines)
+        return printed("\n".join(lines))
 
 
 #: rows that every method for transformers shares

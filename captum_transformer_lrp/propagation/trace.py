@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 
 from .._torch import DisableTorchFunction
+from .._visible import printed
 from ..report.blocks import Block, Facts, Heading, Paragraph, Table
 from ..report.shown import Shown
 from .call import map_tensors, tensors_in
@@ -319,7 +320,7 @@ class Trace(Shown):
         if self.cuts:
             lines.append("cut off by the model, and counted as constants:")
             lines += [f"  {cut}" for cut in self.cuts]
-        return "\n".join(lines)
+        return printed("\n".join(lines))
 
 
 def together(

@@ -97,6 +97,10 @@ class ColorScale:
         sign = "+" if self.signed and value > 0 else ""
         return sign + re.sub(r"^(-?)0\.", r"\1.", written).replace("-", "−")
 
+    def exact(self, value: float) -> str:
+        """Return a score with a digit more than :meth:`brief`."""
+        return ScoreFormat(limit=self.limit * (1 - 1e-9), signed=self.signed)(value)
+
     @property
     def words(self) -> str:
         """The scale in words, for those who do not see the colours."""
@@ -203,8 +207,9 @@ class Heat:
         scores (np.ndarray, optional): Of pixels or patches, shape ``(rows, columns)``.
             Default: None, the picture as it is
         scale (ColorScale, optional): Of the scores.
-        style (str): ``"overlay"`` over the picture in grey, ``"contours"``, lines of
-            equal score, or ``"heat"`` without the picture. Default: ``"overlay"``
+        style (str): ``"overlay"`` over the picture in grey, ``"smooth"``, the same
+            without steps between patches, ``"contours"``, lines of equal score, or
+            ``"heat"`` without the picture. Default: ``"overlay"``
         caption (str): What stands below it. Default: ``""``
         under (str): A second, fainter line there. Default: ``""``
         alt (str): The picture in words. Default: ``""``, its caption
@@ -213,7 +218,7 @@ class Heat:
     image: Image = field(repr=False)
     scores: np.ndarray | None = field(default=None, repr=False)
     scale: ColorScale | None = None
-    style: Literal["overlay", "contours", "heat"] = "overlay"
+    style: Literal["overlay", "smooth", "contours", "heat"] = "overlay"
     caption: str = ""
     under: str = ""
     alt: str = ""
@@ -250,6 +255,8 @@ class Axis:
         breaks (tuple of bool): Before which of them a line may break; ``()`` for all.
         ticks (tuple of str): Short labels, where there is little room; ``()`` for
             none.
+        hints (tuple of str): What each is in full, where a page has it under the
+            mouse; ``()`` for none.
     """
 
     name: str
@@ -257,6 +264,7 @@ class Axis:
     special: tuple[bool, ...] = ()
     breaks: tuple[bool, ...] = ()
     ticks: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -386,7 +394,7 @@ class Cell:
 
     Args:
         text (str): What is written.
-        small (str): A smaller number behind it. Default: ``""``
+        small (str): A smaller number behind it, in brackets. Default: ``""``
         share (float, optional): What colours its ground, -1 to 1.
             Default: None, nothing does
     """
@@ -529,11 +537,14 @@ class Card:
         blocks (tuple of Block): From top to bottom.
         alt (str): The whole in words, for those who do not see it. Default: ``""``
         compact (bool): Whether it is one of many and smaller. Default: False
+        folded (bool): Whether a page shows its first heading alone until one opens it.
+            Default: False
     """
 
     blocks: tuple[Block, ...]
     alt: str = ""
     compact: bool = False
+    folded: bool = False
 
     @property
     def title(self) -> str:

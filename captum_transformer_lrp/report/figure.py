@@ -275,6 +275,8 @@ def _draw_pages(page: Page, block: Pages, bare: bool) -> None:
 
 
 def _printed(block: Pages) -> Iterator[tuple[Block, ...]]:
+    """Yield the first pages, each below its label or a title of its own."""
     labels, pages = block.labels[: block.printed], block.pages[: block.printed]
     for label, blocks in zip(labels, pages, strict=True):
-        yield Heading(text=label.text, level=2), *blocks
+        titled = bool(blocks) and isinstance(blocks[0], Heading)
+        yield blocks if titled else (Heading(text=label.text, level=2), *blocks)

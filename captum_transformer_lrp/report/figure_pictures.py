@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LEVELS = (0.25, 0.5, 0.75)  # of contours, as shares of the limit
 # In inches.
 _SIDE, _WIDE, _TALLEST, _GAP = 3.9, 8.1, 7.0, 0.25
-_ACROSS = 3  # pictures of equal size in a row
+_ACROSS = 3  # pictures of equal size in a row; four of four
 # In points.
 _CAPTION, _NAME, _UNDER = 8.5, 9.5, 8.0
 
@@ -70,15 +70,17 @@ def contoured(heat: Heat) -> Image:
 
 
 def _draw_equal(page: Page, pictures: Sequence[Heat]) -> None:
-    """Draw three side by side, all in boxes of the size of the first."""
-    side = (page.room - (_ACROSS - 1) * _GAP) / _ACROSS
+    """Draw three or four side by side, all in boxes of the size of the first."""
+    across = 4 if len(pictures) == 4 else _ACROSS
+    gap = _GAP * _ACROSS / across
+    side = (page.room - (across - 1) * gap) / across
     columns, rows = pictures[0].image.size
     scale = min(side / columns, side / rows)
     width, height = columns * scale, rows * scale
     named = any(one.under for one in pictures)
-    for start in range(0, len(pictures), _ACROSS):
-        for number, one in enumerate(pictures[start : start + _ACROSS]):
-            x = page.margin + number * (side + _GAP)
+    for start in range(0, len(pictures), across):
+        for number, one in enumerate(pictures[start : start + across]):
+            x = page.margin + number * (side + gap)
             _draw_heat(page, one, x, width, height)
             _draw_caption(page, one, x, page.y + height, side, named=named)
         page.y += height + (0.62 if named else 0.42)
@@ -170,7 +172,9 @@ def _pixels(one: Heat, theme: Theme) -> np.ndarray:
         return heat(one.shares, from_hex(theme.paper))
     if one.style == "contours":
         return np.asarray(_pale(enlarge(one.image)))
-    return np.asarray(overlay(enlarge(one.image), one.scores, limit=one.scale.limit))
+    large, smooth = enlarge(one.image), one.style == "smooth"
+    mixed = overlay(large, one.scores, limit=one.scale.limit, smooth=smooth)
+    return np.asarray(mixed)
 
 
 def _pale(image: Image) -> Image:

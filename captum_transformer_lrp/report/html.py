@@ -40,7 +40,6 @@ def to_page(
     title: str,
     heading: str | None = None,
     lead: str | None = None,
-    folded: Sequence[b.Card] = (),
 ) -> str:
     """Return a page with cards, one below the other.
 
@@ -49,16 +48,13 @@ def to_page(
         title (str): Title of the page.
         heading (str, optional): What stands above the cards. Default: None
         lead (str, optional): A paragraph below the heading. Default: None
-        folded (sequence of Card): Cards below them of which only the first heading is
-            seen until one opens them. Default: ()
 
     Raises:
         MissingPackageError: jinja2 is not installed.
     """
     environment = _environment()
     page: str = environment.get_template("report.html").render(
-        items=[_card(card) for card in cards]
-        + [_card(card, folded=True) for card in folded],
+        items=[_card(card) for card in cards],
         title=title,
         heading=heading,
         lead=lead,
@@ -73,7 +69,7 @@ def to_fragment(cards: Sequence[b.Card]) -> str:
     Raises:
         MissingPackageError: jinja2 is not installed.
     """
-    environment = _environment(notebook=True)
+    environment = _environment(inline=True)
     # The attribute, twice: stronger than a notebook's own rules for its output, and not
     # for a piece whose data-s a notebook took away with the rest of the style.
     style = _style(environment, "style.css", "notebook.css").replace(
@@ -85,7 +81,14 @@ def to_fragment(cards: Sequence[b.Card]) -> str:
     return found
 
 
-def _environment(*, notebook: bool = False) -> Any:
+def _environment(*, inline: bool = False) -> Any:
+    """Return what renders templates.
+
+    Args:
+        inline (bool, optional): Whether each word and cell has its colours of light by
+            itself, and what needs the style sheet is hidden, for where style sheets
+            are taken away. Default: False
+    """
     jinja2 = require("jinja2")
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -94,7 +97,7 @@ def _environment(*, notebook: bool = False) -> Any:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.globals["notebook"] = notebook
+    environment.globals["inline"] = inline
     return environment
 
 
@@ -107,10 +110,10 @@ def _style(environment: Any, *sheets: str) -> Any:
     return require("jinja2").utils.markupsafe.Markup(style)
 
 
-def _card(card: b.Card, *, folded: bool = False) -> dict[str, Any]:
+def _card(card: b.Card) -> dict[str, Any]:
     blocks = list(card.blocks)
-    found: dict[str, Any] = {"folded": folded, "alt": card.alt}
-    if folded:
+    found: dict[str, Any] = {"folded": card.folded, "alt": card.alt}
+    if card.folded:
         first = next(x for x in blocks if isinstance(x, b.Heading))
         found |= {"summary": first.text, "badge": first.badge}
         blocks.remove(first)
@@ -124,24 +127,13 @@ def _all(blocks: Sequence[b.Block]) -> list[dict[str, Any]]:
     ]
 
 
-def _colors(share: float, scale: b.ColorScale) -> str:
-    """Return the ground and the ink of a score, in light and in dark, as a style.
-
-    The first two hold where the style sheet does not.
-    """
+def _colors(share: float, scale: b.ColorScale) -> tuple[str, ...]:
+    """Return the ground of a score in light and in dark, and the ink on each."""
     signed = scale.diverging
-    grounds = [theme.ground(share, signed=signed) for theme in (_LIGHT, _DARK)]
-    inks = [theme.ink_on(share, signed=signed) for theme in (_LIGHT, _DARK)]
     return (
-        f"background-color:{grounds[0]};color:{inks[0]};--l:{grounds[0]};"
-        f"--d:{grounds[1]};--li:{inks[0]};--di:{inks[1]}"
+        *(theme.ground(share, signed=signed) for theme in (_LIGHT, _DARK)),
+        *(theme.ink_on(share, signed=signed) for theme in (_LIGHT, _DARK)),
     )
-
-
-def _word_colors(share: float) -> str:
-    """Return the ground of a word, whose ink is that of the page."""
-    light, dark = (theme.ground(share) for theme in (_LIGHT, _DARK))
-    return f"background-color:{light};color:{_LIGHT.ink};--l:{light};--d:{dark}"
 
 
 # ------------------------------------------------------------------------------- views
@@ -173,7 +165,7 @@ def _labels(words: Sequence[b.Word], scale: b.ColorScale) -> list[dict[str, Any]
             "special": word.special,
             "space": word.space_before,
             "score": scale.write(word.score),
-            "style": _word_colors(word.score / scale.limit),
+            "colors": _colors(word.score / scale.limit, scale),
         }
         for word in words
     ]
@@ -205,7 +197,8 @@ def _pictures(block: b.Pictures) -> dict[str, Any]:
 def _picture(one: b.Heat) -> dict[str, Any]:
     numbers: list[str] = []
     columns = 1
-    if one.scores is not None and one.scores.size <= _HOVER_CELLS:
+    named = one.style != "smooth" and one.scores is not None
+    if named and one.scores is not None and one.scores.size <= _HOVER_CELLS:
         assert one.scale is not None
         numbers = [one.scale.write(float(score)) for score in one.scores.ravel()]
         columns = one.scores.shape[1]
@@ -215,7 +208,7 @@ def _picture(one: b.Heat) -> dict[str, Any]:
         "caption": one.caption,
         "under": one.under,
         "ratio": round(one.image.width / one.image.height, 4),
-        "smooth": one.style == "contours",
+        "smooth": one.style in ("contours", "smooth"),
         "numbers": numbers,
         "columns": columns,
     }
@@ -232,7 +225,8 @@ def _pixels(one: b.Heat) -> Any:
 
         return contoured(one)
     assert one.scale is not None
-    return overlay(enlarge(one.image), one.scores, limit=one.scale.limit)
+    large, smooth = enlarge(one.image), one.style == "smooth"
+    return overlay(large, one.scores, limit=one.scale.limit, smooth=smooth)
 
 
 def _grid(block: b.Grid) -> dict[str, Any]:
@@ -271,6 +265,7 @@ def _runs(block: b.Grid) -> Iterator[dict[str, Any]]:
                 {
                     "label": label,
                     "special": rows.is_special(number),
+                    "hint": rows.hints[number] if rows.hints else "",
                     "cells": [
                         _cell(float(values[i]), scale, fixed[i])
                         for i in range(run.start, run.stop)
@@ -289,8 +284,8 @@ def _runs(block: b.Grid) -> Iterator[dict[str, Any]]:
 def _cell(value: float, scale: b.ColorScale, fixed: bool) -> dict[str, Any]:
     return {
         "short": scale.brief(value),
-        "exact": scale.write(value),
-        "style": _colors(value / scale.limit, scale),
+        "exact": scale.exact(value),
+        "colors": _colors(value / scale.limit, scale),
         "fixed": fixed,
     }
 
@@ -402,11 +397,11 @@ def _table(block: b.Table) -> dict[str, Any]:
     }
 
 
-def _table_cell(cell: str | b.Cell, scale: b.ColorScale) -> dict[str, str]:
+def _table_cell(cell: str | b.Cell, scale: b.ColorScale) -> dict[str, Any]:
     if isinstance(cell, str):
-        return {"text": cell, "small": "", "style": ""}
-    style = "" if cell.share is None else _colors(cell.share, scale)
-    return {"text": cell.text, "small": cell.small, "style": style}
+        return {"text": cell, "small": "", "colors": ()}
+    colors = () if cell.share is None else _colors(cell.share, scale)
+    return {"text": cell.text, "small": cell.small, "colors": colors}
 
 
 def _bars(block: b.Bars) -> dict[str, Any]:

@@ -52,7 +52,13 @@ def enlarge(image: Image, *, least: int = 384) -> Image:
     return image.resize((factor * width, factor * height), resample=0)
 
 
-def overlay(image: Image, scores: np.ndarray, *, limit: float | None = None) -> Image:
+def overlay(
+    image: Image,
+    scores: np.ndarray,
+    *,
+    limit: float | None = None,
+    smooth: bool = False,
+) -> Image:
     """Lay signed scores over a picture, orange for positive and blue for negative.
 
     The picture is turned to a pale grey, so that all colour is relevance.
@@ -63,6 +69,8 @@ def overlay(image: Image, scores: np.ndarray, *, limit: float | None = None) -> 
             divide the picture evenly.
         limit (float, optional): The magnitude of the strongest colour.
             Default: the largest magnitude among the scores
+        smooth (bool, optional): Whether scores between the middles of patches are
+            interpolated linearly; at the middles they are exact. Default: False
 
     Returns:
         *PIL.Image.Image* of the size of ``image``, or larger by a whole factor where
@@ -75,10 +83,30 @@ def overlay(image: Image, scores: np.ndarray, *, limit: float | None = None) -> 
     width, height = max(image.width, columns), max(image.height, rows)
     grey = np.asarray(image.convert("L").resize((width, height)), dtype=float) / 255
     pale = np.repeat((0.56 + 0.42 * grey)[..., None], 3, axis=-1)
-    row = np.arange(height) * rows // height
-    column = np.arange(width) * columns // width
-    mixed = heat(shares[row][:, column], pale)
+    if smooth:
+        shown = _between(_between(shares, height, axis=0), width, axis=1)
+    else:
+        row = np.arange(height) * rows // height
+        column = np.arange(width) * columns // width
+        shown = shares[row][:, column]
+    mixed = heat(shown, pale)
     return PIL.Image.fromarray((255 * mixed).round().astype(np.uint8))
+
+
+def _between(values: np.ndarray, length: int, *, axis: int) -> np.ndarray:
+    """Return values interpolated along an axis; beyond the middles of the ends theirs.
+
+    Args:
+        values (np.ndarray): One for each cell, shape ``(rows, columns)``.
+        length (int): How many there are along the axis afterwards.
+        axis (int): The axis.
+    """
+    count = values.shape[axis]
+    place = np.clip((np.arange(length) + 0.5) * count / length - 0.5, 0, count - 1)
+    low = np.minimum(place.astype(int), max(count - 2, 0))
+    share = np.expand_dims(place - low, 1 - axis)
+    after = np.take(values, np.minimum(low + 1, count - 1), axis)
+    return np.asarray((1 - share) * np.take(values, low, axis) + share * after)
 
 
 def transparent(shares: np.ndarray) -> Image:

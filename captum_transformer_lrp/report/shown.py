@@ -45,9 +45,9 @@ class Shown(ABC):
         It is written into HTML and into the metadata of pictures.
         """
 
-    def card(self) -> Card:
-        """Return the blocks with the words for those who do not see them."""
-        return Card(blocks=tuple(self.blocks()), alt=self.alt)
+    def cards(self) -> tuple[Card, ...]:
+        """Return the blocks in the cards that they stand on: one, for most results."""
+        return (Card(blocks=tuple(self.blocks()), alt=self.alt),)
 
     def to_html(self, *, title: str | None = None, lead: str | None = None) -> str:
         """Return a self-contained HTML page, readable in light and in dark.
@@ -74,7 +74,7 @@ class Shown(ABC):
         """
         from .terminal import to_text
 
-        return to_text([self.card().blocks], color=color, width=width)
+        return to_text([card.blocks for card in self.cards()], color=color, width=width)
 
     def plot(self, *, theme: Theme = "light", heading: bool = True) -> Figure:
         """Return a matplotlib figure, which pyplot does not know of.
@@ -90,7 +90,9 @@ class Shown(ABC):
         """
         from .figure import draw
 
-        return draw([self.card().blocks], theme=theme, bare=not heading)
+        return draw(
+            [card.blocks for card in self.cards()], theme=theme, bare=not heading
+        )
 
     def to_png(
         self, *, theme: Theme = "light", heading: bool = True, dpi: int = 160
@@ -160,7 +162,7 @@ def render_page(
     """
     from .html import to_page
 
-    cards = [one.card() for one in shown]
+    cards = [card for one in shown for card in one.cards()]
     own = next((card.title for card in cards if card.title), "Attribution scores")
     return to_page(cards, title=title or own, heading=title, lead=lead)
 
@@ -173,7 +175,7 @@ def render_fragment(shown: Sequence[Shown]) -> str:
     """
     from .html import to_fragment
 
-    return to_fragment([one.card() for one in shown])
+    return to_fragment([card for one in shown for card in one.cards()])
 
 
 def mimebundle(shown: Sequence[Shown]) -> dict[str, Any]:
@@ -214,7 +216,7 @@ def draw_file(
     from .figure import draw
     from .page import write_figure
 
-    cards = [one.card() for one in shown]
+    cards = [card for one in shown for card in one.cards()]
     return write_figure(
         lambda: draw([card.blocks for card in cards], theme=theme, bare=not heading),
         kind,

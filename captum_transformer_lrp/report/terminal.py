@@ -2,7 +2,7 @@
 
 :func:`print_blocks` and :func:`to_text` draw with rich; :func:`plain` needs no package.
 What they were given may come from anywhere, so no text reaches a terminal with control
-characters in it: see :func:`_line` and :func:`_prose`, which every text passes through.
+characters in it: every one passes through :func:`_line` or ``printed``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from .._packages import require
-from .._visible import visible
+from .._visible import printed, visible
 from .blocks import (
     Axis,
     Bars,
@@ -127,19 +127,13 @@ def plain(blocks: Iterable[Block], *, most: int = 24) -> str:
             written = written[1:]
         lines += written
     for note in notes:
-        lines += _prose(note.text).split("\n")
+        lines += printed(note.text).split("\n")
     if len(lines) > most:
         lines[most - 1 :] = [f"... and {len(lines) - most + 1} more"]
     return "\n".join(lines)
 
 
 # ------------------------------------------------------------------------------- texts
-
-
-def _prose(text: str) -> str:
-    """Return sentences without what a terminal would obey; lines may end in them."""
-    lines = text.replace("\r\n", "\n").replace("\t", " ")
-    return visible(lines).replace("\r", "␍")
 
 
 def _line(text: str) -> str:
@@ -229,21 +223,14 @@ def _is_bare(block: Block, after: Block | None) -> bool:
 
 def _drawn(blocks: Iterable[Block], console: Console) -> list[RenderableType]:
     """Return what is printed, with the empty lines between."""
-    blocks = list(blocks)
-    parts = _headed([(b, _draw(b, blocks[i + 1 :], console)) for i, b in _each(blocks)])
+    kept = _unfolded(blocks, words=_colored(console))
+    parts = _headed([(b, _draw(b, kept[i + 1 :], console)) for i, b in enumerate(kept)])
     drawn: list[RenderableType] = []
     for number, (block, lines) in enumerate(parts):
         if number and _apart(parts[number - 1][0], block):
             drawn.append(_text(""))
         drawn += lines
     return drawn
-
-
-def _each(blocks: Sequence[Block]) -> Iterator[tuple[int, Block]]:
-    """Yield number and block of those that are printed at all."""
-    for number, block in enumerate(blocks):
-        if not _is_folded(block):
-            yield number, block
 
 
 def _apart(before: Block, after: Block) -> bool:
@@ -283,7 +270,7 @@ def _draw_paragraph(block: Paragraph, console: Console) -> Iterator[RenderableTy
 
     if block.kind != "input":
         style = "dim" if block.kind == "answer" else "dim italic"
-        yield Text(_prose(block.text), style=style)
+        yield Text(printed(block.text), style=style)
 
 
 def _draw_facts(block: Facts, console: Console) -> Iterator[RenderableType]:
@@ -314,10 +301,12 @@ def _draw_words(block: Words, console: Console) -> Iterator[RenderableType]:
 
 
 def _draw_legend(block: Legend, console: Console) -> Iterator[RenderableType]:
-    """Yield the colour bar with its ends and its unit, if there are colours."""
-    if not _colored(console):
-        return
+    """Yield the colour bar with its ends and its unit; without colours the unit."""
     low, high = (_line(end) for end in block.scale.ends)
+    if not _colored(console):
+        if block.scale.unit:
+            yield _text(f"from {low} to {high}: {block.scale.unit}", "dim")
+        return
     steps = min(25, max(5, console.width - _cells(low) - _cells(high) - 2))
     bar = _text(f"{low} ")
     for color in block.scale.colors(_LIGHT, steps):
@@ -657,13 +646,14 @@ def _bar(share: float, side: int, *, signed: bool) -> Text:
 
 
 def _draw_pages(block: Pages, console: Console) -> Iterator[RenderableType]:
-    """Yield the first pages below each other, each below its label."""
+    """Yield the first pages, each below its label or a title of its own."""
     shown = list(zip(block.labels, block.pages, strict=True))[: block.printed]
     for number, (label, page) in enumerate(shown):
         if number:
             yield _text("")
-        style = _word_style(label, block.scale) if _colored(console) else ""
-        yield _text(label.text, f"italic {style}")
+        if not (page and isinstance(page[0], Heading)):
+            style = _word_style(label, block.scale) if _colored(console) else ""
+            yield _text(label.text, f"italic {style}")
         yield from _drawn(page, console)
     more = len(block.pages) - len(shown)
     if more:
@@ -690,14 +680,19 @@ _DRAW: dict[type, Callable[[Any, Console], Iterator[RenderableType]]] = {
 # ------------------------------------------------------------------------------- plain
 
 
-def _unfolded(blocks: Iterable[Block]) -> list[Block]:
-    """Leave out folded tables, but for the first if nothing else has numbers."""
+def _unfolded(blocks: Iterable[Block], *, words: bool = True) -> list[Block]:
+    """Leave out folded tables, unless nothing else has numbers.
+
+    Args:
+        blocks (iterable of Block): From which they are left out.
+        words (bool, optional): Whether words show their scores: where they are listed,
+            or have colours. Default: True
+    """
     blocks = list(blocks)
-    numbers = Words | Grid | Pairs | Chart | Table | Bars | Pages
-    folded = [block for block in blocks if _is_folded(block)]
-    if not any(isinstance(b, numbers) and not _is_folded(b) for b in blocks):
-        folded = folded[1:]
-    return [b for b in blocks if not any(b is one for one in folded)]
+    kept = [block for block in blocks if not _is_folded(block)]
+    numbers = Grid | Pairs | Chart | Table | Bars | Pages
+    told = any(isinstance(b, numbers) or (words and isinstance(b, Words)) for b in kept)
+    return kept if told else blocks
 
 
 def _plain(block: Block, later: Sequence[Block]) -> list[str]:
@@ -715,7 +710,7 @@ def _plain_heading(block: Heading) -> list[str]:
 
 
 def _plain_paragraph(block: Paragraph) -> list[str]:
-    return _prose(block.text).split("\n") if block.kind == "answer" else []
+    return printed(block.text).split("\n") if block.kind == "answer" else []
 
 
 def _scores(pairs: Iterable[tuple[str, str]]) -> list[str]:
@@ -732,6 +727,9 @@ def _plain_words(block: Words) -> list[str]:
 
 
 def _plain_grid(block: Grid) -> list[str]:
+    """Return all numbers where rows have short labels, else the strongest cells."""
+    if len(block.panels) == 1 and block.rows.ticks:
+        return _plain_table(_turned_table(block))
     count = f"{block.rows.count}; {block.columns.count}"
     if len(block.panels) > 1:
         count = f"{len(block.panels)} grids of {count}"
@@ -739,6 +737,21 @@ def _plain_grid(block: Grid) -> list[str]:
     cells = block.strongest(_STRONGEST)
     scores = _scores((name, block.scale.write(score)) for name, score in cells)
     return [_line(f"{count}{unit}"), *scores]
+
+
+def _turned_table(block: Grid) -> Table:
+    """Return a grid as a table, a row for each column, below the means."""
+    (panel,) = block.panels
+    rows = [*zip(block.columns.labels, panel.values.T, strict=True)]
+    if block.means is not None:
+        rows = [("mean", block.means), *rows]
+    return Table(
+        heads=(block.columns.kind, *block.rows.ticks),
+        rows=tuple(
+            (label, *(block.scale.brief(float(value)) for value in values))
+            for label, values in rows
+        ),
+    )
 
 
 def _plain_pairs(block: Pairs) -> list[str]:

@@ -11,9 +11,8 @@ tensors, arrays or lists, and return a picture that shows itself in a notebook a
   tokens by tokens;
 - :func:`draw_attention`: attention maps, all heads or the lines of one.
 
-The figures of :class:`~captum_transformer_lrp.explanation.Explanation` are drawn in the
-same style by :mod:`~captum_transformer_lrp.visualization.figure`, ``html`` and
-``terminal``, and masks over layers and tokens by
+They are drawn as :class:`~captum_transformer_lrp.explanation.Explanation` is, by
+``captum_transformer_lrp.report``. Masks over layers and tokens are in
 :mod:`~captum_transformer_lrp.visualization.states`.
 """
 

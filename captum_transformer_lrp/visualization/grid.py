@@ -228,7 +228,7 @@ def draw_matrix(
 
     Examples::
 
-        >>> result = LLMTransformerLRP(AttnLRP(model), tokenizer).attribute(prompt)
+        >>> result = LLMTransformerLRP(model, tokenizer).attribute(prompt)
         >>> draw_matrix(result, unit="relevance, in logits").save("answer.html")
     """
     from captum.attr import LLMAttributionResult

@@ -19,8 +19,8 @@ from .text import check_limit, check_signed
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-Style = Literal["overlay", "side-by-side", "contours", "heat"]
-STYLES = ("overlay", "side-by-side", "contours", "heat")
+Style = Literal["overlay", "smooth", "side-by-side", "contours", "heat"]
+STYLES = ("overlay", "smooth", "side-by-side", "contours", "heat")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -32,7 +32,8 @@ class ImagePicture(Picture):
     Args:
         image (PIL.Image.Image): The image, as large as the model saw it.
         scores (np.ndarray): Of pixels or patches, shape ``(rows, columns)``.
-        style (str): ``"overlay"``, ``"side-by-side"``, ``"contours"`` or ``"heat"``.
+        style (str): ``"overlay"``, ``"smooth"``, ``"side-by-side"``, ``"contours"`` or
+            ``"heat"``.
         scale (ColorScale): Its colours.
         title (str): What stands above it; ``""`` for none.
         notes (tuple of str): What a reader should know, below it.
@@ -55,6 +56,7 @@ class ImagePicture(Picture):
         rows, columns = self.scores.shape
         how = {
             "overlay": "in colours over the image, which is turned to grey",
+            "smooth": "in colours over the image in grey, without steps between them",
             "side-by-side": "in colours over the image in grey, beside the image",
             "contours": "as contour lines over the image, which is turned to grey",
             "heat": "in colours",
@@ -75,8 +77,8 @@ class ImagePicture(Picture):
         ]
 
     def _scores(self) -> Iterator[Block]:
-        style: Literal["overlay", "contours", "heat"] = "overlay"
-        if self.style in ("contours", "heat"):
+        style: Literal["overlay", "smooth", "contours", "heat"] = "overlay"
+        if self.style != "side-by-side":
             style = self.style
         beside = self.style == "side-by-side"
         caption = _CONTOURS if style == "contours" else ""
@@ -135,8 +137,9 @@ def draw_image(
             left out. Each with a batch dimension of 1 in front or not. Channels and
             features become one number by the rule ``features``.
         style (str, optional): ``"overlay"`` over the image in grey, so that all colour
-            is score; ``"side-by-side"`` with the image; ``"contours"``, lines at 25, 50
-            and 75 % of the limit; ``"heat"`` without the image. Default: ``"overlay"``
+            is score; ``"smooth"``, the same, linear between the middles of patches;
+            ``"side-by-side"`` with the image; ``"contours"``, lines at 25, 50 and 75 %
+            of the limit; ``"heat"`` without the image. Default: ``"overlay"``
         mean (float or sequence of float, optional): What was subtracted from each
             channel when the image was normalised. Default: None, 0
         std (float or sequence of float, optional): By what it was then divided.

@@ -33,6 +33,7 @@ PAGES = {
     f"{PACKAGE}.explaining": "From a text or picture to an explanation",
     f"{PACKAGE}.explanation": "Explanations",
     f"{PACKAGE}.comparison": "Comparing methods",
+    f"{PACKAGE}.keeping": "Saving and loading",
     f"{PACKAGE}.attribution": "Attribution methods",
     f"{PACKAGE}.attribution.units": "Heads, neurons, experts",
     f"{PACKAGE}.language": "Language models",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import os
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,15 +19,19 @@ import torch
 
 from captum_transformer_lrp import methods, registry, rules
 from captum_transformer_lrp.attribution import BASELINES, METHODS
+from captum_transformer_lrp.cli import main
 from tests.models.tiny import byte_level_tokenizer
 
 PROJECT = Path(__file__).parents[2]
 DOCS = PROJECT / "docs"
+README = PROJECT / "README.md"
 
+#: for patterns of whole blocks: ^ and $ are ends of lines, and a dot is any character
+BLOCKS = re.MULTILINE | re.DOTALL
 _BLOCK = re.compile(
     r"(?:^<!-- (?P<marker>not run|needs): (?P<what>[^\n]+) -->\n)?"
     r"^```python\n(?P<code>.*?)^```$",
-    re.MULTILINE | re.DOTALL,
+    BLOCKS,
 )
 
 
@@ -116,6 +122,74 @@ def test_code_of_page_runs(page, tmp_path, monkeypatch):
             exec(block.compiled(page), namespace)
 
 
+def test_code_of_readme_runs_in_a_clean_interpreter(tmp_path):
+    """As a newcomer would paste it: nothing is there but the package."""
+    for package in ("rich", "transformers"):
+        pytest.importorskip(package)
+    blocks = [*blocks_of(README)]
+    assert blocks and all(block.runs and block.needs is None for block in blocks)
+    completed = subprocess.run(
+        [sys.executable, "-c", "".join(b.code for b in blocks)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+    )
+    assert completed.returncode == 0, completed.stderr
+    assert "Why “positive”?" in completed.stdout
+    assert (tmp_path / "report.html").stat().st_size > 1000
+
+
+def test_commands_of_readme_run(tmp_path, monkeypatch, capsys):
+    for package in ("rich", "transformers"):
+        pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    lines = "".join(re.findall(r"^```sh\n(.*?)^```$", README.read_text(), BLOCKS))
+    split = [shlex.split(line, comments=True) for line in lines.splitlines()]
+    commands = [words for words in split if words]
+    assert [c[1] for c in commands if c[0] == "make"] == ["demo", "test"]
+    rules = (PROJECT / "Makefile").read_text()
+    assert all(f"\n{c[1]}: " in rules for c in commands if c[0] == "make")
+    ours = [c[1:] for c in commands if c[0] == "captum-transformer-lrp"]
+    assert len(ours) + 2 == len(commands)
+    for arguments in ours:
+        assert main(arguments) == 0
+    assert (tmp_path / "report.html").stat().st_size > 1000
+    assert "Wrote report.html" in capsys.readouterr().out
+
+
+def test_readme_is_a_screen_and_a_half():
+    assert len(README.read_text().split()) <= 620
+
+
+def anchors_of(page: Path) -> set[str]:
+    """What can stand behind `#` in a link to a page, as GitHub and Sphinx name it."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=BLOCKS)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    words = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {heading.replace(" ", "-") for heading in words}
+
+
+def test_links_of_readme_and_pages_lead_somewhere():
+    """Pages that are generated when the site is built are not followed."""
+    missing, followed = [], 0
+    for page in [*sorted(DOCS.glob("*.md")), README, PROJECT / "CONTRIBUTING.md"]:
+        text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=BLOCKS)
+        for link in re.findall(r"\]\(([^)\s]+)\)", text):
+            path, _, anchor = link.partition("#")
+            if ":" in path or path.startswith("api/"):
+                continue
+            target = (page.parent / path).resolve() if path else page
+            followed += 1
+            if not target.exists():
+                missing.append((page.name, link))
+            elif anchor and path != "contributing.md":  # which includes another page
+                if anchor not in anchors_of(target):
+                    missing.append((page.name, link))
+    assert missing == []
+    assert followed > 80
+
+
 def run_section_of_contributing(heading: str) -> dict[str, Any]:
     """Run the code under a heading as a stranger would, then the tests in it."""
     page = PROJECT / "CONTRIBUTING.md"
@@ -155,6 +229,17 @@ def test_code_of_contributing_on_metrics_runs(capsys):
         namespace["test_top_share"]()
 
 
+def test_code_of_contributing_on_results_runs(capsys):
+    pytest.importorskip("jinja2")
+    pytest.importorskip("rich")
+    namespace = run_section_of_contributing("Add a result that shows itself")
+    assert "Agreement with AttnLRP" in capsys.readouterr().out
+    made = namespace["Agreement"]
+    namespace["found"] = made(reference="AttnLRP", correlations={"CP-LRP": 0.5})
+    with pytest.raises(AssertionError):
+        namespace["test_agreement"]()
+
+
 def test_code_of_contributing_on_methods_runs(capsys, monkeypatch):
     pytest.importorskip("transformers")
     monkeypatch.setattr(methods, "_rows", dict(methods._rows))
@@ -165,9 +250,8 @@ def test_code_of_contributing_on_methods_runs(capsys, monkeypatch):
     assert "Why “positive”?" in printed
 
 
-@pytest.mark.parametrize("page", [DOCS / "methods.md", PROJECT / "README.md"])
-def test_tables_of_methods_say_what_the_methods_say(page):
-    text = page.read_text()
+def test_table_of_methods_says_what_the_methods_say():
+    text = (DOCS / "methods.md").read_text()
     rows = re.findall(r"^\| `(\w+)`, `([\w-]+)` \|(.*)\|$", text, re.MULTILINE)
     assert [name for _, name, _ in rows] == list(METHODS)
     words = {"score": "yes, up to biases", "partly": "not in the softmax", "no": "no"}
@@ -182,7 +266,7 @@ def test_tables_of_methods_say_what_the_methods_say(page):
 
 
 @pytest.mark.parametrize(
-    "page", [*sorted(DOCS.glob("*.md")), PROJECT / "README.md"], ids=lambda p: p.name
+    "page", [*sorted(DOCS.glob("*.md")), README], ids=lambda p: p.name
 )
 def test_code_that_is_not_run_compiles_and_its_imports_exist(page):
     for block in blocks_of(page):

@@ -99,7 +99,7 @@ def test_a_picture_that_cannot_be_read_is_said_and_the_others_are_predicted(tmp_
     made.predictions.wait(100)
     good, bad = made.predictions.ensure(0), made.predictions.ensure(1)
     assert good.best is not None and not good.failure
-    assert bad.best is None and "'2.png' cannot be read" in bad.failure
+    assert bad.best is None and "'2.png' is not a picture" in bad.failure
     assert made.summary().endswith("1 could not be read.")
     with pytest.raises(InputError, match=r"2\.png"):
         made.explain(1, "attnlrp", "prediction")

@@ -63,12 +63,12 @@ def numbers(page):
         """() => {
           const all = (root) => [...root.querySelectorAll("*")].flatMap(
             (e) => [e, ...(e.shadowRoot ? all(e.shadowRoot) : [])]);
-          const cards = all(document).filter((e) => e.matches("article.example"));
+          const cards = all(document).filter((e) => e.matches("article.compact"));
           return cards.length && cards.every(
             (card) => card.querySelector(".t, .note, img"));
         }"""
     )
-    titles = page.locator("article.example h2").all_inner_texts()
+    titles = page.locator("article.compact h2").all_inner_texts()
     return [int(title.split()[1].rstrip(":")) for title in titles]
 
 
@@ -126,11 +126,11 @@ def test_a_visitor_chooses_and_links(app, visit):
     again.get_by_text("“negative”?").wait_for()
     assert again.url.endswith(link)
     for seen in (page, again):
-        card = seen.locator("article:not(.example)")
+        card = seen.locator("article:not(.compact)")
         card.wait_for()
     assert (
-        page.locator("article:not(.example)").inner_text()
-        == again.locator("article:not(.example)").inner_text()
+        page.locator("article:not(.compact)").inner_text()
+        == again.locator("article:not(.compact)").inner_text()
     )
     assert again.get_by_label("Method").input_value() == "gradient-x-input"
     assert (
@@ -206,7 +206,7 @@ def test_light_and_dark_agree_and_nothing_overflows(browser, server, scheme, wid
         )
         return sum(int(v) for v in found[4:-1].split(",")[:3]) / 3
 
-    places = ("body", "article.example", "select", "textarea")
+    places = ("body", "article.compact", "select", "textarea")
     dark = [ground(place) < 128 for place in places]
     assert dark == [scheme == "dark"] * 4
     wide = page.evaluate("document.documentElement.scrollWidth")
@@ -246,7 +246,7 @@ def test_pictures_and_uploads(browser, tmp_path):
         page.goto(running.url)
         page.get_by_text("1 could not be read").wait_for()
         assert sorted(numbers(page)) == [1, 2]
-        page.get_by_text("'2.png' cannot be read").wait_for()
+        page.get_by_text("'2.png' is not a picture").wait_for()
 
         def upload(content):
             page.locator("input[type=file]").set_input_files(
@@ -258,7 +258,7 @@ def test_pictures_and_uploads(browser, tmp_path):
         upload(b"\0" * (MAX_BYTES + 1))
         page.get_by_text("at most 10 MiB are taken").wait_for()
         upload(b"<svg onload=alert(1)>")
-        page.get_by_text("the file cannot be read").wait_for()
+        page.get_by_text("the file is not a picture").wait_for()
         content = io.BytesIO()
         draw_ship(96).save(content, format="PNG")
         upload(content.getvalue())

@@ -10,15 +10,20 @@ import pytest
 from captum_transformer_lrp import insights
 from captum_transformer_lrp.errors import InputError
 from captum_transformer_lrp.insights import read_data
-from captum_transformer_lrp.insights.labels import match_labels
 from captum_transformer_lrp.insights.uploads import (
     MAX_BYTES,
     MAX_CHARACTERS,
     check_text,
     open_upload,
 )
+from captum_transformer_lrp.models.labels import Labels, match_labels
 
 PIL = pytest.importorskip("PIL.Image")
+
+
+def labels_of(data, names) -> Labels:
+    given = [example.label for example in data.examples]
+    return match_labels(given, names, folders=data.folder is not None)
 
 
 def pairs(data):
@@ -165,19 +170,19 @@ def test_a_folder_without_pictures(tmp_path):
     ],
 )
 def test_labels_are_names_or_numbers(label, index):
-    found = match_labels(read_data([("a", label)]), ("Cat", "guinea pig", "dog"))
+    found = labels_of(read_data([("a", label)]), ("Cat", "guinea pig", "dog"))
     assert found.indices == (index,)
     assert bool(found.notes) == (index is None and label is not None)
 
 
 def test_names_that_are_digits_are_names():
-    found = match_labels(read_data([("a", "1"), ("b", 1)]), ("1", "0"))
+    found = labels_of(read_data([("a", "1"), ("b", 1)]), ("1", "0"))
     assert found.indices == (0, 1)
 
 
 @pytest.mark.parametrize("names", [(), ("LABEL_0", "LABEL_1")])
 def test_folders_are_classes_in_order_where_no_class_has_their_name(pictures, names):
-    found = match_labels(read_data(pictures), names)
+    found = labels_of(read_data(pictures), names)
     assert found.indices == (0, 1)
     assert found.notes == (
         "The folders are taken for the model's classes in alphabetical order: 'cat' is "
@@ -186,7 +191,7 @@ def test_folders_are_classes_in_order_where_no_class_has_their_name(pictures, na
 
 
 def test_folders_are_no_classes_where_their_number_is_another(pictures):
-    found = match_labels(read_data(pictures), ("a", "b", "c"))
+    found = labels_of(read_data(pictures), ("a", "b", "c"))
     assert found.indices == (None, None)
 
 

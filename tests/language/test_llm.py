@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +12,11 @@ from torch import Tensor, nn
 
 from captum_transformer_lrp import (
     AttnLRP,
+    LLMRelevance,
     LLMTransformerLRP,
     TransformerLRP,
     errors,
+    load,
 )
 from captum_transformer_lrp.propagation.composites import TRANSFORMER_ATTRIBUTION
 from captum_transformer_lrp.propagation.engine import Engine
@@ -310,6 +313,18 @@ def test_texts(spoken: Any) -> None:
     assert relative(several[0].token_attr, result.token_attr[:, :3]) <= 1e-10
     assert several[1].input_tokens == ["Ġbest"]
     assert repr(several[1]) == "LLMRelevance(1 generated tokens x 1 columns)"
+
+
+def test_a_result_is_kept(spoken: Any, tmp_path: Path) -> None:
+    model, tokenizer = spoken
+    result = LLMTransformerLRP(model, tokenizer).attribute("the movie", " the best")
+    assert isinstance(result, LLMRelevance)
+    found = load(result.save(tmp_path / "a.json"))
+    assert found.input_tokens == result.input_tokens
+    for name, kept in vars(found).items():
+        if isinstance(kept, torch.Tensor):
+            assert torch.equal(kept, getattr(result, name)), name
+            assert kept.dtype == getattr(result, name).dtype
 
 
 def test_skipped_tokens(spoken: Any) -> None:

@@ -221,7 +221,7 @@ def test_title_and_answer_stand_together():
 def test_titles_of_nothing_are_left_out():
     bare = Heading(text="All numbers", level=2)
     folded = largest([("A", 0.1)], SIGNED, "Word")
-    assert lines_of(TITLE, WORDS, bare, folded) == lines_of(TITLE, WORDS)
+    assert lines_of(TITLE, BARS, bare, folded) == lines_of(TITLE, BARS)
     assert "All numbers" not in plain([TITLE, WORDS, bare, FACTS])
 
 
@@ -255,8 +255,9 @@ def test_words_keep_their_spaces_and_colours():
     assert to_text([[faint]], color=True) == "\x1b[2m[PAD]\x1b[0m"
 
 
-def test_legend_needs_colours():
-    assert lines_of(Legend(scale=KEPT)) == [""]
+def test_legend_needs_colours_and_says_its_unit_without():
+    assert lines_of(Legend(scale=KEPT)) == ["from dropped 0 to 1 kept: probability"]
+    assert lines_of(Legend(scale=SPOKEN)) == [""]
     text = to_text([[Legend(scale=KEPT)]], color=True)
     assert without_codes(text) == "dropped 0 " + " " * 25 + " 1 kept   probability"
     assert text.count("48;2;") == 25
@@ -417,8 +418,20 @@ def test_long_texts_are_wrapped_beside_their_numbers():
     assert " ".join(lines).count("many") == 20
 
 
-def test_folded_and_empty_tables_are_not_printed():
-    assert lines_of(largest([("A", 0.1)], SIGNED, "Word")) == [""]
+def test_folded_tables_are_printed_where_nothing_else_has_numbers():
+    folded = largest([("A", 0.1)], SIGNED, "Word")
+    number = re.compile(r"^A +\+0\.100$", re.M)
+    for blocks, shown in (
+        ((PICTURES, folded), (True, True)),
+        ((WORDS, folded), (True, False)),  # without colours, with them
+        ((GRID, folded), (False, False)),
+    ):
+        for color, there in zip((False, True), shown, strict=True):
+            text = without_codes(to_text([blocks], color=color))
+            assert bool(number.search(text)) == there
+
+
+def test_empty_tables_are_not_printed():
     assert lines_of(Table(title="t", heads=("a",), rows=())) == [""]
 
 

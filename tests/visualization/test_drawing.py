@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
+import re
 import sys
 from html.parser import HTMLParser
 from typing import Any
@@ -17,6 +17,7 @@ from torch import nn
 
 from captum_transformer_lrp.errors import InputError, UnknownNameError
 from captum_transformer_lrp.models import pieces_of_tokens
+from captum_transformer_lrp.report.blocks import pool_largest
 from captum_transformer_lrp.report.colors import (
     THEMES,
     contrast_ratio,
@@ -30,7 +31,6 @@ from captum_transformer_lrp.visualization import (
     draw_matrix,
     draw_text,
 )
-from captum_transformer_lrp.visualization.grid import pool_largest
 
 TOKENS = ["[CLS]", "un", "##told", "joy", "<script>", "[SEP]"]
 SCORES = [5.0, 1.0, 0.5, -1.0, 0.25, 0.0]
@@ -76,7 +76,7 @@ KINDS = list(samples())
 
 def words_of(picture):
     (text,) = picture.texts
-    return [(w.label, round(w.score, 6)) for w in text.words]
+    return [(w.text, round(w.score, 6)) for w in text.words]
 
 
 def test_pieces_are_summed_to_words():
@@ -531,8 +531,18 @@ def test_a_terminal_shows_each_word_on_its_colour():
     plain = picture.to_text()
     assert "\x1b[" not in plain
     assert "untold joy <script>" in plain and "in logits" in plain
-    assert "\x1b[" in picture.to_text(color=True)
-    assert json.dumps(str(picture)).count("untold") == 2
+    assert re.search(r"untold +un ##told +\+1\.50$", plain, re.M)
+    colored = picture.to_text(color=True)
+    assert "\x1b[" in colored and "un ##told" not in colored
+    assert "     +1.50  untold\n     −1.00  joy\n" in str(picture)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_has_numbers_in_a_terminal(kind):
+    pytest.importorskip("rich")
+    picture = samples()[kind]
+    assert re.search(r"[+−]?\d*\.\d", picture.to_text())
+    assert re.search(r"^ *[+−]?\d\S+  \S|\S  [+−]?\d\S+$", str(picture), re.M)
 
 
 def test_512_tokens_stay_readable():

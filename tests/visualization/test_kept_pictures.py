@@ -22,15 +22,17 @@ def picture() -> Image.Image:
 
 def test_what_is_kept_shows_and_what_is_dropped_is_white() -> None:
     kept = np.array([[1.0, 0.0], [0.5, 1.0]])
-    shown = faded(picture(), kept)
+    shown, whole = (
+        np.asarray(faded(picture(), one)).astype(int) for one in (kept, np.ones((1, 1)))
+    )
     height, width = shown.shape[:2]
-    whole = faded(picture(), np.ones((1, 1)))
     assert np.array_equal(
         shown[: height // 2, : width // 2], whole[: height // 2, : width // 2]
     )
-    assert (shown[: height // 2, width // 2 :] == 1).all()
+    assert (shown[: height // 2, width // 2 :] == 255).all()
     half = shown[height // 2 :, : width // 2]
-    np.testing.assert_allclose(half, (whole[height // 2 :, : width // 2] + 1) / 2)
+    expected = (whole[height // 2 :, : width // 2] + 255) / 2
+    np.testing.assert_allclose(half, expected, atol=1)
 
 
 def test_a_panel_for_each_state_without_the_class_token() -> None:
@@ -38,10 +40,15 @@ def test_a_panel_for_each_state_without_the_class_token() -> None:
     kept[:, 0] = 1
     kept[1, 1:] = 0.5
     figure = draw_kept_image(picture(), kept, STATES, (2, 4))
-    titles = [axes.get_title() for axes in figure.axes]
-    assert [title[-4:] for title in titles] == ["0.00", "0.50", "0.00"]
+    written = {text.get_text(): text for text in figure.texts}
+    captions = ["embedding  0.00", "layer 1 input  0.50", "layer 1 output  0.00"]
+    for axes, caption in zip(figure.axes, captions, strict=True):
+        x, y = written[caption].get_position()
+        assert axes.get_position().x0 <= x <= axes.get_position().x1
+        assert y < axes.get_position().y0
+    assert "white: dropped; the number is the mean P(kept) of the patches" in written
     dropped = np.asarray(figure.axes[0].get_images()[0].get_array())
-    assert (dropped == 1).all()
+    assert (dropped == 255).all()
     figure.canvas.draw()
     boxes = [axes.get_window_extent() for axes in figure.axes]
     for one, other in pairwise(boxes):

@@ -7,16 +7,16 @@ import io
 import json
 import re
 import sys
-from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
 import pytest
-from captum_transformer_lrp.visualization.states.terminal import brief
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 from captum_transformer_lrp.errors import InputError, UnknownNameError
 from captum_transformer_lrp.models import Piece
+from captum_transformer_lrp.report.blocks import Grid
 from captum_transformer_lrp.report.colors import (
     KEPT_DARK,
     KEPT_LIGHT,
@@ -32,9 +32,10 @@ from captum_transformer_lrp.visualization.states import (
     state_names,
     token_kind,
 )
+from captum_transformer_lrp.visualization.states.maps import KEPT
+from tests.report.reading import ATTACK, Reader, style_of
 from tests.visualization.samples import GOOD
 
-ATTACK = "<script>alert('x')</script>\"><img/src=x/onerror=alert(1)>"
 BERT = (
     "bert.embeddings.word_embeddings (output)",
     "bert.encoder.layer.0 (input)",
@@ -168,7 +169,9 @@ def test_what_is_always_kept_counts_in_no_mean():
 @pytest.mark.parametrize("most", [1, 8, 40])
 def test_panels_hold_each_token_once(count, most):
     kept = kept_map(" ".join(["un", "##likely", "##er"] * count)[: 4 * count])
-    panels = list(kept.panels(most))
+    (grid,) = (block for block in kept.blocks() if isinstance(block, Grid))
+    assert grid.columns.labels == kept.tokens
+    panels = list(grid.columns.runs(most))
     columns = [i for panel in panels for i in range(panel.start, panel.stop)]
     assert columns == list(range(len(kept.pieces)))
     assert all(panel.stop - panel.start <= most for panel in panels)
@@ -218,9 +221,11 @@ def test_ink_is_readable_on_all_colours_and_brightness_is_monotone(scale):
 
 def test_brief_numbers():
     given = (0, 0.004, 0.07, 0.5, 0.994, 0.995, 1)
-    assert [brief(p) for p in given] == [
-        ".00", ".00", ".07", ".50", ".99", "1.0", "1.0"
-    ]  # fmt: skip
+    written = ["0", "0", ".07", ".50", ".99", "1.0", "1.0"]
+    assert [KEPT.brief(p) for p in given[:5]] == written[:5]
+    assert [KEPT.brief(p) for p in (0.996, 1)] == written[5:]
+    exact = ["0.000", "0.004", "0.070", "0.500", "0.994", "0.995", "1.000"]
+    assert [KEPT.exact(p) for p in given] == exact
 
 
 def test_terminal():
@@ -228,7 +233,7 @@ def test_terminal():
     text = kept_map().to_text()
     assert "\x1b" not in text
     assert re.search(r"^ +emb +1 +2 +out$", text, re.M)
-    assert re.search(r"^\[CLS\] +1\.0 +\.82 +\.58 +\.00 *$", text, re.M)
+    assert re.search(r"^\[CLS\] +1\.0 +\.82 +\.58 +0 *$", text, re.M)
     assert re.search(r"^-likely +1\.0 +\.4", text, re.M)
     assert re.search(r"^mean +1\.0 ", text, re.M)
     assert "emb: token embedding; 1, 2: input of the layer" in text
@@ -244,52 +249,29 @@ def test_lines_fit_the_terminal(width):
     from rich.cells import cell_len
 
     states = tuple(f"encoder.layer.{i} (input)" for i in range(26))
-    words = "中文字字字 antidisestablishmentarianism [red]a[/red]"
+    words = "中文字字字 antidisestablishmentarianism [i]a[/i]"
     text = kept_map(words, states=states).to_text(width=width)
     assert max(cell_len(line) for line in text.splitlines()) <= width
     assert len(re.findall(r"(?<![\w.])26(?![\w.])", text)) >= 1
     if width == 200:
-        assert "[red]a[/red]" in text  # no markup
+        assert "[i]a[/i]" in text  # no markup
 
 
 def test_str_needs_no_rich(monkeypatch):
     monkeypatch.setitem(sys.modules, "rich", None)
     lines = str(kept_map()).splitlines()
     assert lines[0].startswith("Up to which layer does “good” need each token?")
-    assert lines[1].split() == ["emb", "1", "2", "out", "token"]
-    assert lines[6].split() == ["1.0", ".46", ".12", ".00", "un"]
+    assert lines[1].split() == ["token", "emb", "1", "2", "out"]
+    assert lines[2].split() == ["mean", "1.0", ".52", ".21", "0"]
+    assert lines[7].split() == ["un", "1.0", ".46", ".12", "0"]
+    assert len(lines) == 11
+    long = str(kept_map(" ".join(f"w{i}" for i in range(100)))).splitlines()
+    assert len(long) == 24 and long[-1] == "... and 80 more"
     with pytest.raises(ImportError, match=r"captum_transformer_lrp\[cli\]"):
         kept_map().to_text()
 
 
 # ------------------------------------------------------------------------------- HTML
-
-
-class Reader(HTMLParser):
-    """Collects tags with their attributes, and the text; checks that tags close."""
-
-    def __init__(self, page):
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str]]] = []
-        self.open: list[str] = []
-        self.text: list[str] = []
-        self.feed(page)
-        assert self.open == []
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-        if tag not in ("meta", "br"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.text.append(data)
-
-    def named(self, name, **wanted):
-        found = [attributes for tag, attributes in self.tags if tag == name]
-        return [a for a in found if all(a.get(k) == v for k, v in wanted.items())]
 
 
 def test_page_is_a_table_with_a_number_in_each_cell():
@@ -301,10 +283,12 @@ def test_page_is_a_table_with_a_number_in_each_cell():
     assert len(page.named("th", scope="row")) == 4
     assert len(page.named("th", scope="col")) == 9  # and the mean
     cells = [a for a in page.named("td") if a.get("class", "").startswith("p")]
-    assert [a["title"] for a in cells] == [f"{p:.4f}" for p in kept.kept.ravel()]
-    assert f"--l:{KEPT_LIGHT.high};--d:{KEPT_DARK.high}" in cells[0]["style"]
+    assert [a["title"] for a in cells] == [f"{p:.3f}" for p in kept.kept.ravel()]
+    style = style_of(cells[0])
+    assert (style["--l"], style["--d"]) == (KEPT_LIGHT.high, KEPT_DARK.high)
+    assert (style["--li"], style["--di"]) == (KEPT_LIGHT.ink(1), KEPT_DARK.ink(1))
     assert [a["title"] for a in page.named("th", scope="row")] == list(BERT)
-    (group,) = page.named("div", role="group")
+    (group,) = page.named("article", role="group")
     assert "4 hidden states" in group["aria-label"]
     assert "Kept longest: a, warm, ,." in group["aria-label"]
     (legend,) = page.named("div", role="img")
@@ -313,7 +297,7 @@ def test_page_is_a_table_with_a_number_in_each_cell():
     for fact in ("good (92.4 %)", "0.05 nats", "masks/tiny", "hidden mode", "-likely"):
         assert fact in text
     assert "light-dark(" in html and "http" not in html and "url(" not in html
-    assert "dashed line" not in text
+    assert "always kept" not in text
 
 
 def test_nothing_from_outside_becomes_markup():
@@ -325,7 +309,7 @@ def test_nothing_from_outside_becomes_markup():
     page = Reader(kept.to_html(title=ATTACK))
     for html in (kept._repr_html_(), table.to_html(), table._repr_html_()):
         found = Reader(html)
-        assert not found.named("img")
+        assert not found.named("img") and found.open == []
         assert len(found.named("script")) == html.count("<html")  # the page's own
         assert ATTACK.split()[0] in "".join(found.text)
     assert len(page.named("script")) == 1 and not page.named("img")
@@ -337,7 +321,7 @@ def test_long_texts_are_cut_into_several_tables():
     words = " ".join(f"w{i}" for i in range(100))
     page = Reader(kept_map(words).to_html())
     assert len(page.named("table")) == 3
-    assert "tokens 35 to 67 of 100" in "".join(page.text)
+    assert "columns: token, 35 to 67 of 100" in page.written
     assert len(page.named("th", **{"class": "mean"})) == 1
 
 
@@ -345,7 +329,9 @@ def test_tokens_that_are_always_kept_are_marked():
     pytest.importorskip("jinja2")
     page = Reader(kept_map(always_kept=(True, *[False] * 7)).to_html())
     assert len(page.named("td", **{"class": "p fixed"})) == 4
-    assert "dashed line were always kept" in " ".join(page.text)
+    assert "Hatched or dashed tokens were always kept" in page.written
+    figure = kept_map(always_kept=(True, *[False] * 7)).plot()
+    assert len([x for x in figure.findobj(Rectangle) if x.get_hatch()]) == 1
 
 
 def test_fragment_is_no_page():
@@ -364,6 +350,31 @@ def overlaps(first, second):
         min(first.x1, second.x1) - max(first.x0, second.x0) > 1
         and min(first.y1, second.y1) - max(first.y0, second.y0) > 1
     )
+
+
+def test_page_of_a_table_has_colours_counts_and_lines():
+    pytest.importorskip("jinja2")
+    table = kept_by_group([kept_map()])
+    page = Reader(table.to_html())
+    shades = page.named("td", **{"class": "shade"})
+    grounds = [style_of(a)["--l"] for a in shades]
+    assert grounds == [KEPT_LIGHT.hex(float(p)) for p in table.kept.T.ravel()]
+    inks = [style_of(a)["--li"] for a in shades]
+    assert inks == [KEPT_LIGHT.ink(float(p)) for p in table.kept.T.ravel()]
+    for column in table.kept.T:
+        assert "".join(f"{p:.3f}" for p in column) in page.written
+    for label in table.names.labels:
+        assert label in page.written
+    for group, count in zip(table.groups, table.counts, strict=True):
+        assert f"{group} ({count} tokens)" in page.written
+    assert page.written.count("probability that the token is kept") >= 1
+    lines = page.named("polyline")
+    assert len(lines) == 3
+    for line, row in zip(lines, table.kept, strict=True):
+        points = [float(p.split(",")[1]) for p in line["points"].split()]
+        np.testing.assert_allclose(1 - np.array(points) / 240, row, atol=1e-3)
+    (chart,) = page.named("svg", role="img")
+    assert chart["aria-label"] == table.alt and "4 hidden states" in table.alt
 
 
 @pytest.mark.parametrize("heading", [True, False])
@@ -399,13 +410,13 @@ def test_short_tokens_stand_upright_and_cells_have_numbers():
     figure = kept_map("a b").plot(heading=False)
     texts = {t.get_text(): t for t in figure.texts}
     assert texts["a"].get_rotation() == 0
-    assert {"1.0", ".00", "embedding", "layer 2 output"} <= set(texts)
+    assert {"1.0", "0", "embedding", "layer 2 output"} <= set(texts)
     assert figure.get_size_inches()[0] < 6.5
 
 
 def test_many_tokens_have_colour_only():
     figure = kept_map(" ".join("abcdefghij" * 4)).plot()
-    assert not any(re.fullmatch(r"\.\d\d|1\.0", t.get_text()) for t in figure.texts)
+    assert not any(re.fullmatch(r"\.\d\d|1\.0|0", t.get_text()) for t in figure.texts)
     (cells,) = [a for a in figure.artists if hasattr(a, "get_facecolors")]
     colors = cells.get_facecolors()[:, :3]
     assert colors.shape == (4 * 40, 3)
@@ -591,9 +602,10 @@ def test_what_cannot_be_saved(tmp_path):
         save_maps([], tmp_path / "m.png")
 
 
-def test_a_picture_has_room_for_some_maps_only(monkeypatch):
-    from captum_transformer_lrp.visualization.states import figure
+def test_a_picture_has_room_for_some_maps_only(monkeypatch, tmp_path):
+    from captum_transformer_lrp.report import figure
 
     monkeypatch.setattr(figure, "_TALLEST", 5)
-    with pytest.raises(InputError, match="room for 1 of these 3 maps; save fewer"):
-        figure.draw_maps([kept_map("good")] * 3)
+    with pytest.raises(InputError, match="room for 1 of these 3 results; save fewer"):
+        save_maps([kept_map("good")] * 3, tmp_path / "maps.png")
+    assert not list(tmp_path.iterdir())

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from ..._files import write
+from ..._visible import no_formula, printed
 from ...errors import InputError
 from ...models.pieces import Piece
 from ...report import shown
@@ -285,12 +286,16 @@ class KeptTable(Shown):
         )
 
     def to_csv(self) -> str:
-        """Return :meth:`to_records` as comma-separated values with a header."""
+        """Return :meth:`to_records` as comma-separated values with a header.
+
+        A group whose name a spreadsheet would take for a formula begins with ``'``.
+        """
         buffer = io.StringIO()
         records = self.to_records()
         writer = csv.DictWriter(buffer, list(records[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(records)
+        for record in records:
+            writer.writerow(record | {"group": no_formula(record["group"])})
         return buffer.getvalue()
 
     def blocks(self) -> Iterator[Block]:
@@ -338,8 +343,9 @@ class KeptTable(Shown):
         """The chart in words."""
         return (
             "Line chart of the mean probability that a token is kept, for "
-            f"{len(self.states)} hidden states and {len(self.groups)} groups; all "
-            "numbers stand in the table below"
+            f"{len(self.states)} hidden states and {len(self.groups)} "
+            f"group{'' if len(self.groups) == 1 else 's'}; all numbers stand in the "
+            "table below."
         )
 
     def save(
@@ -383,4 +389,4 @@ class KeptTable(Shown):
             )
             for row in rows
         ]
-        return "\n".join([*lines, self.scope, *self.notes])
+        return printed("\n".join([*lines, self.scope, *self.notes]))

@@ -273,6 +273,7 @@ class KeptMap(Shown):
                 name="hidden state, from the first to the last",
                 labels=names.labels,
                 ticks=names.ticks,
+                hints=self.states,
             ),
             columns=Axis(
                 name="token",

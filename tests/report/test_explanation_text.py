@@ -42,10 +42,10 @@ def test_numbers_of_the_report():
 
 def test_pictures_list_their_patches():
     text = image_explanation().to_text(top=2)
-    assert "Patches that count most (2)" in text
+    assert "Patches that count most\n" in text and text.count("row ") == 2
     assert re.search(r"row 2, column 2\s+│█+", text)
     unknown = image_explanation(grid=None).to_text(top=2)
-    assert "Squares that count most (2)" in unknown
+    assert "Squares that count most\n" in unknown
 
 
 @pytest.mark.parametrize("color", [False, True])

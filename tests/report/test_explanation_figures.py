@@ -8,19 +8,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-from captum_transformer_lrp.visualization.figure import (
-    draw_figure,
-    render_figure,
-)
+
+pytest.importorskip("matplotlib")
+
 from PIL import Image
 
 from captum_transformer_lrp.report.colors import THEMES, to_hex
+from captum_transformer_lrp.report.figure import draw
+from captum_transformer_lrp.report.shown import draw_file
 from tests.visualization.samples import (
     image_explanation,
     image_weights,
     text_explanation,
     text_weights,
 )
+
+
+def draw_figure(shown, theme="light"):
+    return draw([card.blocks for one in shown for card in one.cards()], theme=theme)
 
 
 def size_of(png):
@@ -30,7 +35,7 @@ def size_of(png):
 def test_pyplot_is_not_touched():
     pyplot = pytest.importorskip("matplotlib.pyplot")
     before = pyplot.get_fignums()
-    render_figure([text_explanation()])
+    draw_file([text_explanation()])
     assert pyplot.get_fignums() == before
     assert "matplotlib.pyplot" in sys.modules
 
@@ -39,7 +44,7 @@ def test_pyplot_is_not_touched():
     ("kind", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")]
 )
 def test_kinds_of_files(kind, start):
-    written = render_figure([text_explanation()], kind, theme="dark", dpi=40)
+    written = draw_file([text_explanation()], kind, theme="dark", dpi=40)
     assert written.startswith(start)
     if kind == "svg":
         assert "Words that count most" in written.decode()
@@ -54,9 +59,9 @@ def test_themes(theme):
 
 
 def test_height_grows_with_the_text():
-    short = size_of(render_figure([text_explanation()]))
-    long = size_of(render_figure([text_explanation("word " * 200)]))
-    both = size_of(render_figure([text_explanation(), image_explanation()]))
+    short = size_of(draw_file([text_explanation()]))
+    long = size_of(draw_file([text_explanation("word " * 200)]))
+    both = size_of(draw_file([text_explanation(), image_explanation()]))
     assert short[0] == long[0] == both[0] == 1440
     assert long[1] > 2 * short[1]
     assert both[1] > 2 * short[1]
@@ -82,7 +87,7 @@ def test_colours_of_tokens():
 
 @pytest.mark.parametrize(("height", "width"), [(4, 40), (40, 4), (8, 8)])
 def test_tall_and_wide_pictures(height, width):
-    png = render_figure([image_explanation(height, width, grid=(2, 2))])
+    png = draw_file([image_explanation(height, width, grid=(2, 2))])
     assert size_of(png)[1] < 2000
 
 
@@ -116,12 +121,12 @@ def test_the_legend_of_weights_has_one_side():
 
 
 def test_dollar_signs_are_no_formulas():
-    render_figure([text_explanation("it cost $5 and $ 6_7^ more")])
+    draw_file([text_explanation("it cost $5 and $ 6_7^ more")])
 
 
 def test_missing_fonts_are_one_warning():
     with pytest.warns(UserWarning, match="no installed font has 2 of the characters"):
-        render_figure([text_explanation("\U0001315f \U00013160 again \U0001315f")])
+        draw_file([text_explanation("\U0001315f \U00013160 again \U0001315f")])
 
 
 @pytest.mark.filterwarnings("ignore:Glyph .* missing from font")

@@ -6,8 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .data import Data
-
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
@@ -23,7 +21,12 @@ class Labels:
     notes: tuple[str, ...] = ()
 
 
-def match_labels(data: Data, class_names: Sequence[str]) -> Labels:
+def match_labels(
+    labels: Sequence[str | int | None],
+    class_names: Sequence[str],
+    *,
+    folders: bool = False,
+) -> Labels:
     """Return the class of the model that each label means.
 
     A label is the name of a class, else its index. Names are compared without regard
@@ -33,8 +36,11 @@ def match_labels(data: Data, class_names: Sequence[str]) -> Labels:
     ``ImageFolder`` numbers them; a note says so.
 
     Args:
-        data (Data): The examples.
+        labels (sequence of str, int or None): One for each example; None where it is
+            not known.
         class_names (Sequence[str]): In the order of the logits; may be empty.
+        folders (bool, optional): Whether the labels are names of folders.
+            Default: False
     """
     exact = _once(class_names)
     plain = _once([_plain(name) for name in class_names])
@@ -47,32 +53,32 @@ def match_labels(data: Data, class_names: Sequence[str]) -> Labels:
             return find(int(label))
         return index
 
-    given = dict.fromkeys(e.label for e in data.examples if e.label is not None)
+    given = dict.fromkeys(label for label in labels if label is not None)
     known = {label: find(label) for label in given}
-    folders = sorted(str(label) for label in given)
+    names = sorted(str(label) for label in given)
     is_new = bool(given) and all(index is None for index in known.values())
-    if data.folder is not None and is_new and len(class_names) in (0, len(folders)):
-        known = {label: folders.index(str(label)) for label in given}
+    if folders and is_new and len(class_names) in (0, len(names)):
+        known = {label: names.index(str(label)) for label in given}
         note = (
             "The folders are taken for the model's classes in alphabetical order: "
-            f"{folders[0]!r} is class 0."
+            f"{names[0]!r} is class 0."
         )
         return Labels(
-            indices=tuple(_look_up(known, e.label) for e in data.examples),
+            indices=tuple(_look_up(known, label) for label in labels),
             notes=(note,),
         )
     unknown = [str(label) for label, index in known.items() if index is None]
     notes: tuple[str, ...] = ()
     if unknown:
         some = ", ".join(map(repr, unknown[:3])) + (" …" if len(unknown) > 3 else "")
-        names = ", ".join(map(repr, class_names[:5]))
+        called = ", ".join(map(repr, class_names[:5]))
         more = " …" if len(class_names) > 5 else ""
         notes = (
             f"No class of the model is called {some}: whether the model is right about "
-            f"such examples stays open. Its classes: {names or 'none named'}{more}.",
+            f"such examples stays open. Its classes: {called or 'none named'}{more}.",
         )
     return Labels(
-        indices=tuple(_look_up(known, e.label) for e in data.examples), notes=notes
+        indices=tuple(_look_up(known, label) for label in labels), notes=notes
     )
 
 

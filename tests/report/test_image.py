@@ -63,3 +63,18 @@ def test_png_and_data_uri():
     again = Image.open(io.BytesIO(png_bytes(image)))
     assert again.size == (3, 2) and again.getpixel((0, 0)) == (0, 128, 128)
     assert data_uri(image).startswith("data:image/png;base64,iVBOR")
+
+
+def test_smooth_overlays_are_exact_at_the_middles_and_monotone_between():
+    """Odd enlargement, so that each cell has a pixel in its middle."""
+    scores = np.array([[0.0, 1.0], [0.5, -1.0]])
+    image = Image.new("RGB", (30, 18), "grey")
+    flat = np.asarray(overlay(image, scores)).astype(int)
+    smooth = np.asarray(overlay(image, scores, smooth=True)).astype(int)
+    for row, column in ((4, 7), (4, 22), (13, 7), (13, 22)):
+        assert np.abs(smooth[row, column] - flat[row, column]).max() <= 1
+    orange = smooth[4, 7:23, 0] - smooth[4, 7:23, 2]
+    assert (np.diff(orange) >= 0).all() and orange[-1] > orange[0] + 100
+    assert len({tuple(pixel) for pixel in smooth[4, 7:23]}) > 10
+    one = np.asarray(overlay(image, np.array([[1.0]]), smooth=True))
+    assert (one == np.asarray(overlay(image, np.array([[1.0]])))).all()

@@ -1,0 +1,281 @@
+"""Explanations of many inputs: a list that knows what they have in common."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import ClassVar, Generic, TypeVar
+
+from .explanation import (
+    SUFFIXES,
+    Explanation,
+    ImageExplanation,
+    TextExplanation,
+    save_explanations,
+)
+from .models.prediction import percent
+from .report import shown
+from .report.blocks import (
+    Bars,
+    Block,
+    Card,
+    Cell,
+    ColorScale,
+    Facts,
+    Heading,
+    Paragraph,
+    Table,
+)
+from .report.colors import scale_limit
+from .report.shown import Shown
+
+E = TypeVar("E", bound=Explanation)
+
+_UNFOLDED = 12  # explanations that a page shows open
+_CLASSES = 12  # of a table of true and predicted classes, at most
+_WORDS = 10  # that count most for a class
+_LONGEST = 90  # characters of a text in a line
+
+
+class Explanations(list[E], Shown, Generic[E]):
+    """A list of explanations, which shows and saves itself.
+
+    A page begins with what they have in common: how many predictions are right, where
+    the data has labels, and which words count most for each class. Of more than twelve
+    only a line is open of each, confident mistakes first.
+
+    Args:
+        explanations (iterable of Explanation): In the order of the data.
+        said (str, optional): What they were read from, in words. Default: ``""``
+        notes (tuple of str, optional): What a reader should know of all of them.
+            Default: ()
+    """
+
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
+
+    def __init__(
+        self,
+        explanations: Iterable[E] = (),
+        *,
+        said: str = "",
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(explanations)
+        self.said = said
+        self.notes = notes
+
+    @property
+    def labelled(self) -> list[E]:
+        """Those of which it is known whether the prediction is right."""
+        return [one for one in self if one.right is not None]
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share of right predictions among :attr:`labelled`; None without any."""
+        judged = self.labelled
+        return (
+            sum(one.right is True for one in judged) / len(judged) if judged else None
+        )
+
+    def mistakes_first(self) -> list[E]:
+        """Return wrong predictions first, the most confident ones before others.
+
+        Behind them stands the rest in the order of the data.
+        """
+        wrong = [one for one in self if one.right is False]
+        wrong.sort(key=lambda one: -(one.prediction.probability or 0.0))
+        return [*wrong, *(one for one in self if one.right is not False)]
+
+    def words(self, target: int) -> list[tuple[str, float, int]]:
+        """Return the words that count most for a class, over all texts.
+
+        Args:
+            target (int): Index of the class. Texts that were explained for another one
+                do not count.
+
+        Returns:
+            *list* of the word in lower case, its score per text (the sum of its scores
+            over all texts, divided by the number of texts) and how often it occurs,
+            the largest magnitude first.
+        """
+        sums: dict[str, float] = defaultdict(float)
+        often: Counter[str] = Counter()
+        texts = [
+            one
+            for one in self
+            if isinstance(one, TextExplanation) and one.target.index == target
+        ]
+        for one in texts:
+            for word in one.words:
+                if not word.special and any(map(str.isalnum, word.text)):
+                    sums[word.text.lower()] += word.score
+                    often[word.text.lower()] += 1
+        found = [(w, total / len(texts), often[w]) for w, total in sums.items()]
+        return sorted(found, key=lambda row: -abs(row[1]))
+
+    # ------------------------------------------------------------------ what is shown
+
+    def blocks(self) -> Iterator[Block]:
+        """Yield what is shown of all of them together."""
+        yield Heading(text=self._count)
+        if self.said:
+            yield Paragraph(text=f"{self.said}.", kind="answer")
+        if not self:
+            return
+        yield Facts(pairs=tuple(self._facts()), brief=("Accuracy", "Method", "Model"))
+        if table := self._confusion():
+            yield table
+        yield from self._words_of_classes()
+        for note in self.notes:
+            yield Paragraph(text=note)
+
+    def cards(self) -> tuple[Card, ...]:
+        """Return a card of what they have in common, and one for each.
+
+        Without labels, and up to twelve, there is nothing to say of all together.
+        """
+        many = len(self) > _UNFOLDED
+        if not many and self.accuracy is None:
+            return tuple(card for one in self for card in one.cards())
+        first = Card(blocks=tuple(self.blocks()), alt=self.alt)
+        places = {id(one): number for number, one in enumerate(self, 1)}
+        return first, *(
+            self._card(one, places[id(one)], many) for one in self.mistakes_first()
+        )
+
+    @property
+    def alt(self) -> str:
+        """How many there are, and how many predictions are right."""
+        found = f"{self._count}."
+        if self.accuracy is not None:
+            found += f" {percent(self.accuracy)} of the predictions are right."
+        return found
+
+    def save(
+        self, path: str | Path, *, theme: shown.Theme = "light", dpi: int = 160
+    ) -> Path:
+        """Write them into one file: .html, .json, .png, .pdf or .svg.
+
+        Args:
+            path (str or Path): The file.
+            theme (str, optional): ``"light"`` or ``"dark"`` of a picture.
+                Default: ``"light"``
+            dpi (int, optional): Pixels per inch of a PNG. Default: 160
+
+        Returns:
+            *Path*: The file that was written.
+
+        Raises:
+            InputError: There is none, or more than a picture has room for.
+            UnknownNameError: The suffix or the theme is another one.
+        """
+        return save_explanations(self, path, theme=theme, dpi=dpi)
+
+    def __repr__(self) -> str:
+        return f"<{self.alt} {self.said}>" if self.said else f"<{self.alt}>"
+
+    # -------------------------------------------------------------------------- parts
+
+    @property
+    def _count(self) -> str:
+        return f"{len(self):,} explanation{'s' * (len(self) != 1)}"
+
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        judged = self.labelled
+        if self.accuracy is not None:
+            right = round(self.accuracy * len(judged))
+            share = f"{percent(self.accuracy)} ({right:,} of {len(judged):,})"
+            yield "Accuracy", share
+            if len(judged) < len(self):
+                yield "Without a verdict", f"{len(self) - len(judged):,}"
+        chances = [
+            one.prediction.probability
+            for one in self
+            if one.prediction.probability is not None
+        ]
+        if chances:
+            yield "Mean confidence", percent(sum(chances) / len(chances))
+        predicted = Counter(one.prediction.name for one in self).most_common(3)
+        most = ", ".join(f"{name} {count:,}" for name, count in predicted)
+        yield "Predicted most", most
+        for name in ("method", "model"):
+            values = dict.fromkeys(getattr(one, name) for one in self)
+            yield name.capitalize(), ", ".join(values)
+
+    def _confusion(self) -> Table | None:
+        """Return how often each true class got each prediction."""
+        pairs = Counter(
+            (one.label.name, one.prediction.name)
+            for one in self.labelled
+            if one.label is not None
+        )
+        names = sorted({name for pair in pairs for name in pair})
+        if not pairs or len(names) > _CLASSES:
+            return None
+        rows: list[tuple[str | Cell, ...]] = []
+        for true in names:
+            total = sum(pairs[true, name] for name in names) or 1
+            cells = (
+                Cell(text=f"{pairs[true, name]:,}", share=pairs[true, name] / total)
+                for name in names
+            )
+            rows.append((true, *cells))
+        return Table(
+            title="Predictions by true class",
+            heads=("True class", *(f"predicted {name}" for name in names)),
+            rows=tuple(rows),
+            scale=ColorScale(limit=1.0, signed=False),
+        )
+
+    def _words_of_classes(self) -> Iterator[Block]:
+        """Yield the words that count most for each of the classes explained most."""
+        classes = Counter(
+            (one.target.index, one.target.name)
+            for one in self
+            if isinstance(one, TextExplanation)
+        )
+        for (index, name), texts in classes.most_common(_CLASSES // 2):
+            rows = self.words(index)[:_WORDS]
+            if texts < 2 or not rows:
+                continue
+            signed = self[0].signed
+            yield Bars(
+                title=f"Words that count most for “{name}”, per text ({texts:,} texts)",
+                head="Word",
+                rows=tuple((word, score) for word, score, _ in rows),
+                scale=ColorScale(
+                    limit=scale_limit([score for _, score, _ in rows]),
+                    signed=signed,
+                    unit=self[0].quantity.capitalize(),
+                ),
+                marks=tuple(f"{often:,} ×" for *_, often in rows),
+            )
+
+    def _card(self, one: E, number: int, folded: bool) -> Card:
+        """Return a card that begins with a line: number, input, prediction, verdict."""
+        title, *blocks = one.blocks()
+        badge = {True: "correct", False: "wrong", None: ""}[one.right]
+        if folded:
+            title = Heading(text=f"{number}. {_line(one)}", badge=badge)
+            blocks = [b for b in blocks if not (isinstance(b, Table) and b.folded)]
+            blocks = [
+                b
+                for b in blocks
+                if not (isinstance(b, Paragraph) and b.kind == "meaning")
+            ]
+        else:
+            title = Heading(text=f"{number}. {one.question}", badge=badge)
+        return Card(blocks=(title, *blocks), alt=one.alt, folded=folded)
+
+
+def _line(one: Explanation) -> str:
+    """Return what was explained and predicted in a line."""
+    told = str(one.prediction)
+    if one.right is False and one.label is not None:
+        told += f", true {one.label.name}"
+    if not isinstance(one, TextExplanation):
+        assert isinstance(one, ImageExplanation)
+        return f"{told}: picture of {one.image.width} by {one.image.height} pixels"
+    text = " ".join(one.text.split())
+    return f"{told}: {text if len(text) <= _LONGEST else text[: _LONGEST - 1] + '…'}"

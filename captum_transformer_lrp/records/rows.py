@@ -1,0 +1,232 @@
+"""Records taken apart into rows, one per explanation, and put together again.
+
+The keys of a row are columns: ``target.index`` is the key ``index`` of ``target``, and
+``tokens.score`` is the list of the ``score`` of all tokens. Null is left out.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+from ..errors import InputError
+from .refusal import damaged
+
+Record = dict[str, Any]
+
+#: the names in the metadata of a file: what it holds, and the digest of its rows
+KEY, DIGEST = "captum_transformer_lrp", "sha256"
+
+_SCORE = {
+    "index": "whole",
+    "name": "text",
+    "logit": "number",
+    "probability": "number",
+}
+_TOKEN = {
+    "token": "texts",
+    "text": "texts",
+    "special": "flags",
+    "space_before": "flags",
+    "word": "wholes",
+    "score": "numbers",
+}
+#: column -> what stands in it
+OF_EXPLANATIONS = {
+    "schema": "text",
+    "version": "text",
+    "comparison": "whole",
+    "kind": "text",
+    "model": "text",
+    "method": "text",
+    **{f"prediction.{key}": kind for key, kind in _SCORE.items()},
+    **{f"target.{key}": kind for key, kind in _SCORE.items()},
+    **{f"label.{key}": kind for key, kind in _SCORE.items()},
+    "measure": "text",
+    "same_for_every_target": "flag",
+    "relevance_sum": "number",
+    "convergence_delta": "number",
+    "about_sum": "text",
+    "notes": "texts",
+    "text": "text",
+    "next_token": "flag",
+    "joined": "flag",
+    **{f"tokens.{key}": kind for key, kind in _TOKEN.items()},
+    "height": "whole",
+    "width": "whole",
+    "scores": "table",
+    "patch_scores": "table",
+    "image": "bytes",
+    "conservation.score": "number",
+    "conservation.relevance": "number",
+    "conservation.absorbed": "number",
+    "conservation.error": "number",
+}
+#: the tensors of a language model's result -> what stands in their column
+GENERATION_TENSORS = {
+    "token_attr": "table",
+    "seq_attr": "numbers",
+    "scores": "numbers",
+    "log_probs": "numbers",
+    "output_probs": "numbers",
+    "generated_attr": "table",
+    "start_attr": "table",
+    "skipped_attr": "numbers",
+}
+OF_GENERATIONS = {
+    "schema": "text",
+    "version": "text",
+    "kind": "text",
+    "input_tokens": "texts",
+    "output_tokens": "texts",
+    **{f"dtypes.{key}": "text" for key in GENERATION_TENSORS},
+    **GENERATION_TENSORS,
+}
+
+
+def columns_of(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return what the columns of a row are."""
+    return OF_GENERATIONS if row.get("kind") == "generation" else OF_EXPLANATIONS
+
+
+def rows_of(records: Iterable[Record]) -> Iterator[Record]:
+    """Yield one row per explanation; those of a comparison share a number."""
+    for number, record in enumerate(records):
+        if "explanations" not in record:
+            yield _row(record)
+            continue
+        traces = record["conservation"]
+        for one, trace in zip(record["explanations"], traces, strict=True):
+            yield _row({"comparison": number, **one, "conservation": trace})
+
+
+def _row(record: Record) -> Record:
+    flat: Record = {}
+    for key, value in record.items():
+        if key == "tokens":
+            flat |= {f"tokens.{k}": [token[k] for token in value] for k in _TOKEN}
+        elif isinstance(value, dict):
+            flat |= {f"{key}.{k}": v for k, v in value.items()}
+        elif value is not None:
+            flat[key] = value
+    columns = columns_of(flat)
+    unknown = [key for key in flat if key not in columns]
+    if unknown:
+        raise InputError(
+            f"it has no place for {unknown[0]!r} of a result of the kind "
+            f"{flat.get('kind')!r}; save it as .json"
+        )
+    return {k: _packed(k, columns[k], v) for k, v in flat.items() if v is not None}
+
+
+def _packed(column: str, kind: str, value: Any) -> Any:
+    if kind == "bytes":
+        return base64.b64decode(value)
+    if kind not in ("numbers", "table", "number"):
+        return value
+    numbers = np.asarray(value, dtype=np.float64)
+    if not np.isfinite(numbers).all():
+        raise ValueError(f"{column!r} has NaN or infinity, expected finite numbers")
+    return float(value) if kind == "number" else np.ascontiguousarray(numbers)
+
+
+def records_of(rows: Sequence[Record]) -> list[Record]:
+    """Return the records that were taken apart into rows."""
+    records: list[Record] = []
+    last = None  # the number of the comparison before
+    for row in rows:
+        record = _record(row)
+        number = record.pop("comparison", None)
+        if number is None:
+            records.append(record)
+        else:
+            trace = record.pop("conservation", None)
+            if number != last:
+                schema = "captum_transformer_lrp.comparison/1"
+                version = record.get("version")
+                empty: Record = {"conservation": [], "explanations": []}
+                records.append({"schema": schema, "version": version} | empty)
+            records[-1]["conservation"].append(trace)
+            records[-1]["explanations"].append(record)
+        last = number
+    return records
+
+
+def _record(row: Record) -> Record:
+    record: Record = {}
+    tokens: dict[str, Sequence[Any]] = {}
+    for column, value in row.items():
+        outer, _, inner = column.partition(".")
+        if outer == "tokens":
+            tokens[inner] = value
+        elif inner:
+            record.setdefault(outer, {})[inner] = value
+        else:
+            record[outer] = value
+    if tokens:
+        try:
+            listed = zip(*tokens.values(), strict=True)
+            record["tokens"] = [dict(zip(tokens, t, strict=True)) for t in listed]
+        except (TypeError, ValueError) as error:
+            raise damaged(
+                f"its columns of tokens do not fit together ({error})",
+                "lists of the same length",
+            ) from error
+    for column in columns_of(row):  # null is left out of rows
+        outer, _, inner = column.partition(".")
+        if outer in ("prediction", "target", "dtypes"):
+            record.setdefault(outer, {}).setdefault(inner, None)
+        elif outer == "label":  # which may be null as a whole
+            if record.setdefault(outer, None) is not None:
+                record[outer].setdefault(inner, None)
+        elif not inner and column != "comparison":
+            record.setdefault(column, None)
+    return record
+
+
+def digest_of(rows: Sequence[Record], several: bool) -> str:
+    """Return what tells rows from others: the formats notice too little."""
+    digest = hashlib.sha256(to_json(several).encode())
+    for row in rows:
+        for column, value in sorted(row.items()):
+            if isinstance(value, np.ndarray):
+                digest.update(f"{column} {value.shape}".encode())
+                digest.update(value.tobytes())
+            elif isinstance(value, bytes):
+                digest.update(f"{column} {len(value)}".encode())
+                digest.update(value)
+            else:
+                digest.update(to_json([column, value]).encode("utf-8"))
+    return digest.hexdigest()
+
+
+def check_digest(found: str, expected: Any) -> None:
+    """Raise unless the rows of a file are those that it was written with."""
+    if found != expected:
+        raise damaged(f"its content has the sha256 {found}", f"{DIGEST}={expected!r}")
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """Return JSON of finite numbers."""
+    return json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def parse_json(written: str | bytes) -> Any:
+    """Return what JSON of finite numbers holds.
+
+    Raises:
+        InputError: It is damaged.
+    """
+
+    def refuse(name: str) -> NoReturn:
+        raise ValueError(f"the number {name} is not finite")
+
+    try:
+        return json.loads(written, parse_constant=refuse)
+    except (ValueError, RecursionError) as error:
+        raise damaged(f"it cannot be read ({error})", "complete JSON") from error
