@@ -91,7 +91,7 @@ class Conservation:
     error: float
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Comparison(Kept):
     """Explanations of one prediction by several methods.
 

@@ -55,7 +55,7 @@ _ABOUT_RELEVANCE = (
 )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Explanation(Kept):
     """Which parts of an input count for one class.
 
@@ -425,7 +425,7 @@ class Explanation(Kept):
         return to_text([tuple(self.blocks(top=top))], color=color, width=width)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TextExplanation(Explanation):
     """The relevance or weight of each token of a text.
 
@@ -570,7 +570,7 @@ class TextExplanation(Explanation):
         }
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ImageExplanation(Explanation):
     """The relevance or weight of each pixel or patch of a picture.
 

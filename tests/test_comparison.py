@@ -86,6 +86,15 @@ def test_agreement_of_methods(of_text):
         anything_of(found).agreement("pearson")
 
 
+def test_a_prompt_shows_three_lines(of_text):
+    _, found = of_text
+    many = Comparison(
+        explanations=found.explanations * 6, conservation=found.conservation * 6
+    )
+    assert repr(many).startswith("<Comparison: Why “")
+    assert len(repr(many)) < 3 * 88
+
+
 def anything_of(found) -> Any:
     return found
 

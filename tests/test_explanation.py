@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from captum_transformer_lrp.models import Piece
 from captum_transformer_lrp.models.prediction import ClassScore, percent
 from tests.visualization.samples import (
     BAD,
+    GOOD,
     image_explanation,
     image_weights,
     text_explanation,
@@ -74,6 +76,18 @@ def test_cells_where_patches_are_unknown(shape, cells):
     assert explanation.cells.shape == cells
     assert explanation.patch_scores is None
     assert explanation.cells.sum() == pytest.approx(explanation.relevance_sum)
+
+
+def test_a_prompt_shows_a_line_or_three_also_of_a_list():
+    text = text_explanation("A warm film. " * 300)
+    assert repr(text_explanation()) == (
+        "<TextExplanation: Why “good”? The model predicts good (92.4 %). Words that "
+        "count most: . +0.600, A −0.600, film +0.200.>"
+    )
+    assert repr(image_explanation()).startswith("<ImageExplanation: Why “good”?")
+    assert len(repr([text] * 8)) < 24 * 88
+    names = text_explanation(model="m" * 900, prediction=replace(GOOD, name="n" * 900))
+    assert repr(names).endswith("n…>") and len(repr(names)) < 3 * 88
 
 
 def test_json_of_a_text():

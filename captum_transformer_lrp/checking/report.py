@@ -37,7 +37,7 @@ class Check:
     details: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class CheckReport(Shown):
     """What :func:`check` found; prints itself.
 

@@ -3,9 +3,10 @@
 A page needs no network and no other files, and follows the reader's light or dark
 setting; everything that colour says is also there as a number. All text that comes from
 outside (the input, names of models, classes and tokens) is escaped by Jinja2. A piece
-for a notebook brings its style along, which is stronger than the notebook's own; where
-a notebook takes styles away (JupyterLab, of a file that is not trusted) the colours of
-light stay, since each word and cell has them, too.
+for a notebook brings its style along, which is stronger than the notebook's own. Where
+a notebook takes it away (JupyterLab, of a file that is not trusted) what stands in
+attributes stays: each word and cell has the colours of light, pictures and bars their
+size, and what would be nonsense without style is ``hidden``.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def to_page(
         title=title,
         heading=heading,
         lead=lead,
-        style=_style(environment),
+        style=_style(environment, "style.css"),
     )
     return page
 
@@ -69,8 +70,11 @@ def to_fragment(cards: Sequence[b.Card]) -> str:
         MissingPackageError: jinja2 is not installed.
     """
     environment = _environment(inline=True)
-    # Three times the class: stronger than any rule of a notebook for its output.
-    style = _style(environment).replace(".xlrp", ".xlrp.xlrp.xlrp")
+    # The attribute, twice: stronger than a notebook's own rules for its output, and not
+    # for a piece whose data-s a notebook took away with the rest of the style.
+    style = _style(environment, "style.css", "notebook.css").replace(
+        ".xlrp", ".xlrp[data-s][data-s]"
+    )
     found: str = environment.get_template("fragment.html").render(
         items=[_card(card) for card in cards], style=style
     )
@@ -82,7 +86,8 @@ def _environment(*, inline: bool = False) -> Any:
 
     Args:
         inline (bool, optional): Whether each word and cell has its colours of light by
-            itself, for where style sheets are taken away. Default: False
+            itself, and what needs the style sheet is hidden, for where style sheets
+            are taken away. Default: False
     """
     jinja2 = require("jinja2")
     environment = jinja2.Environment(
@@ -96,9 +101,12 @@ def _environment(*, inline: bool = False) -> Any:
     return environment
 
 
-def _style(environment: Any) -> Any:
-    """Return the style sheet, marked as safe: nothing in it comes from outside."""
-    style = environment.get_template("style.css").render(light=_LIGHT, dark=_DARK)
+def _style(environment: Any, *sheets: str) -> Any:
+    """Return style sheets, marked as safe: nothing in them comes from outside."""
+    style = "\n".join(
+        environment.get_template(sheet).render(light=_LIGHT, dark=_DARK)
+        for sheet in sheets
+    )
     return require("jinja2").utils.markupsafe.Markup(style)
 
 
@@ -178,6 +186,7 @@ def _legend(block: b.Legend) -> dict[str, Any]:
         "unit": scale.unit,
         "words": scale.words,
         "steps": ",".join(steps),
+        "few": light[::2],
     }
 
 
@@ -288,7 +297,7 @@ def _matrix(block: b.Grid, panel: b.Panel, *, thin: bool) -> dict[str, Any]:
     most = _THINNED if thin else None
     return {
         "name": panel.name,
-        "picture": data_uri(transparent(shares)),
+        "picture": data_uri(enlarge(transparent(shares))),
         "row_labels": list(_spread(block.rows, most)),
         "column_labels": list(_spread(block.columns, most)),
         "width": len(block.columns),
@@ -414,6 +423,8 @@ def _bars(block: b.Bars) -> dict[str, Any]:
                 "mark": mark,
                 "score": written,
                 "share": round(width * min(1.0, abs(score) / scale.limit), 2),
+                "start": _start(score, scale, width),
+                "color": _LIGHT.scale.hex(-1 if score < 0 else 1),
                 "against": score < 0,
             }
             for (name, score), written, mark in zip(
@@ -421,6 +432,12 @@ def _bars(block: b.Bars) -> dict[str, Any]:
             )
         ],
     }
+
+
+def _start(score: float, scale: b.ColorScale, width: int) -> float:
+    """Return where a bar starts, in per cent of the width."""
+    share = min(1.0, max(-1.0, score / scale.limit))
+    return round(width * (1 + min(0.0, share)), 2) if scale.signed else 0.0
 
 
 def _pages(block: b.Pages) -> dict[str, Any]:

@@ -19,13 +19,15 @@ if TYPE_CHECKING:
 
 Theme = Literal["light", "dark"]
 
+_MOST_SAID = 200  # characters at a prompt
+
 
 class Shown(ABC):
     """A result that says what it is made of, and so shows itself everywhere.
 
     A subclass writes :meth:`blocks` and :attr:`alt`. In a notebook it then has a view
     with a picture beside it, for where HTML is not shown; ``str`` and ``print`` give
-    its numbers as text, at most a screen of it.
+    its numbers as text, at most a screen of it; ``repr`` is a line or three.
     """
 
     #: what :meth:`save` writes, by suffix
@@ -130,6 +132,13 @@ class Shown(ABC):
     ) -> dict[str, Any]:
         """Return HTML, and a picture and text for where HTML is not shown."""
         return mimebundle([self])
+
+    def __repr__(self) -> str:
+        """Return it in a line or three: what a prompt shows, and of each in a list."""
+        said = " ".join(self.alt.split())
+        if len(said) > _MOST_SAID:
+            said = f"{said[: _MOST_SAID - 1]}…"
+        return f"<{type(self).__name__}: {said}>"
 
     def __str__(self) -> str:
         from .terminal import plain

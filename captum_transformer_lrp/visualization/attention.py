@@ -35,7 +35,7 @@ class HasAttention(Protocol):
         """The map."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class LinePicture(Picture):
     """Attention of one head as lines from each token to those that it attends to.
 

@@ -20,7 +20,7 @@ from .text import check_limit, check_signed
 _MANY = 200  # cells along a side of a small panel, of which the largest are shown
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class GridPicture(Picture):
     """Scores in rows and columns, one grid or several beside each other.
 

@@ -23,7 +23,7 @@ Style = Literal["overlay", "smooth", "side-by-side", "contours", "heat"]
 STYLES = ("overlay", "smooth", "side-by-side", "contours", "heat")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ImagePicture(Picture):
     """Scores over an image.
 

@@ -53,7 +53,7 @@ class ScoredText:
         return sorted(own, key=lambda word: -abs(word.score))[:count]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TextPicture(Picture):
     """Texts below each other, each word on the colour of its score.
 

@@ -187,7 +187,7 @@ def _short(text: str) -> str:
     return text if len(text) <= 40 else f"{text[:39]}…"
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class KeptTable(Shown):
     """Mean P(kept) of groups of tokens at each hidden state; prints as a table.
 

@@ -48,7 +48,7 @@ KEPT = ColorScale(
 )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class KeptMap(Shown):
     """P(kept) of each token of a text at each hidden state: the picture of DiffMask.
 
