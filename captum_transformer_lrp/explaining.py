@@ -191,7 +191,7 @@ class Explainer:
     @overload
     def __call__(
         self,
-        text: Path | Iterable[str],
+        text: Path | Iterable[Any],
         image: None = None,
         *,
         target: int | str | None = None,
@@ -578,7 +578,7 @@ def explain(  # type: ignore[overload-overlap]
 
 @overload
 def explain(
-    text: Path | Iterable[str],
+    text: Path | Iterable[Any],
     image: None = None,
     *,
     model: str | Path | nn.Module | TextModel | None = None,

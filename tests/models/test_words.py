@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from captum_transformer_lrp import explain
+from captum_transformer_lrp._visible import visible
 from captum_transformer_lrp.models import Piece, read_pieces
 from captum_transformer_lrp.models.inputs import encode
 from captum_transformer_lrp.models.pieces import (
     token_labels,
-    visible,
     word_groups,
     word_text,
 )

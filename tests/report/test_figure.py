@@ -40,10 +40,10 @@ from captum_transformer_lrp.report.blocks import (
 from captum_transformer_lrp.report.colors import (
     HEAT_NEGATIVE,
     HEAT_POSITIVE,
+    LINES,
     THEMES,
 )
 from captum_transformer_lrp.report.figure import contoured, draw
-from captum_transformer_lrp.report.figure_chart import LINES
 
 SIGNED = ColorScale(limit=2.0, signed=True, unit="relevance")
 WORDS = ColorScale(limit=2.0, signed=True, unit="relevance", palette="words")
