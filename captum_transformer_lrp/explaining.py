@@ -180,7 +180,7 @@ class Explainer:
             _check_mode(model)
 
     @overload  # a str is iterable too, but one text
-    def __call__(  # type: ignore[overload-overlap]
+    def __call__(
         self,
         text: str,
         image: None = None,
@@ -562,7 +562,7 @@ class Explainer:
 
 
 @overload  # a str is iterable too, but one text
-def explain(  # type: ignore[overload-overlap]
+def explain(
     text: str,
     image: None = None,
     *,

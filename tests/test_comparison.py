@@ -191,7 +191,7 @@ def test_the_page_has_every_number_of_every_method(of_text, of_image):
                 assert one.scale.write(float(value)) in rows
         rho, tau = (found.agreement(m) for m in ("spearman", "kendall"))
         for r, t in zip(rho.ravel(), tau.ravel(), strict=True):
-            both = f"{r:.2f}({t:.2f})".replace("-0.00", "0.00").replace("-", "−")
+            both = f"{r:.2f} ({t:.2f})".replace("-0.00", "0.00").replace("-", "−")
             assert both in page.written
     heard = Reader(of_text[1].to_html()).hovered()
     expected = [

@@ -658,4 +658,4 @@ def test_pictures_of_a_version_before_are_refused(tmp_path):
 
 def test_the_names_say_what_there_is():
     found = re.findall(r"``(\.\w+)``", keeping.save.__doc__)
-    assert tuple(found) == records.SUFFIXES
+    assert tuple(found) == (*records.SUFFIXES, *saving.SUFFIXES)
