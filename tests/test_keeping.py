@@ -30,6 +30,7 @@ from captum_transformer_lrp.keeping import from_dict
 from captum_transformer_lrp.language import LLMRelevance
 from captum_transformer_lrp.models import Piece
 from captum_transformer_lrp.models.prediction import ClassScore
+from captum_transformer_lrp.report import saving
 from tests.visualization.samples import (
     BAD,
     image_explanation,
