@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
+from ._packages import require
 from .explanation import (
     SUFFIXES,
     Explanation,
@@ -30,9 +31,13 @@ from .report.blocks import (
 from .report.colors import scale_limit
 from .report.shown import Shown
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 E = TypeVar("E", bound=Explanation)
 
 _UNFOLDED = 12  # explanations that a page shows open
+_IN_NOTEBOOK = 20  # explanations that a notebook lists
 _CLASSES = 12  # of a table of true and predicted classes, at most
 _WORDS = 10  # that count most for a class
 _LONGEST = 90  # characters of a text in a line
@@ -130,19 +135,31 @@ class Explanations(list[E], Shown, Generic[E]):
         for note in self.notes:
             yield Paragraph(text=note)
 
-    def cards(self) -> tuple[Card, ...]:
+    def cards(self, most: int | None = None) -> tuple[Card, ...]:
         """Return a card of what they have in common, and one for each.
 
         Without labels, and up to twelve, there is nothing to say of all together.
+
+        Args:
+            most (int, optional): How many there is room for. Default: None, all
         """
         many = len(self) > _UNFOLDED
         if not many and self.accuracy is None:
             return tuple(card for one in self for card in one.cards())
-        first = Card(blocks=tuple(self.blocks()), alt=self.alt)
+        listed = self.mistakes_first()[:most]
+        blocks = [*self.blocks()]
+        if len(listed) < len(self):
+            said = f"The first {len(listed)} of {len(self):,} are listed here; the page"
+            blocks.append(Paragraph(text=f'{said} of save("report.html") has all.'))
         places = {id(one): number for number, one in enumerate(self, 1)}
-        return first, *(
-            self._card(one, places[id(one)], many) for one in self.mistakes_first()
+        return (
+            Card(blocks=tuple(blocks), alt=self.alt),
+            *(self._card(one, places[id(one)], many) for one in listed),
         )
+
+    def in_notebook(self) -> tuple[Card, ...]:
+        """Return the cards that a notebook shows, of a long list the first."""
+        return self.cards(_IN_NOTEBOOK)
 
     @property
     def alt(self) -> str:
@@ -174,6 +191,36 @@ class Explanations(list[E], Shown, Generic[E]):
 
     def __repr__(self) -> str:
         return f"<{self.alt} {self.said}>" if self.said else f"<{self.alt}>"
+
+    def to_pandas(self) -> DataFrame:
+        """Return a table with a row for each, which needs the package pandas.
+
+        Returns:
+            *pandas.DataFrame* with ``input`` (the text, or the size of the picture),
+            ``label`` and ``right`` (missing where not known), ``prediction``,
+            ``confidence`` (the probability of the prediction), ``target``, ``logit``
+            of the target, ``relevance_sum`` (missing where scores have no sign), and
+            ``top``, the word or place of largest magnitude.
+
+        Raises:
+            MissingPackageError: pandas is not installed.
+        """
+        rows = [
+            {
+                "input": one.text if isinstance(one, TextExplanation) else _size(one),
+                "label": None if one.label is None else one.label.name,
+                "right": one.right,
+                "prediction": one.prediction.name,
+                "confidence": one.prediction.probability,
+                "target": one.target.name,
+                "logit": one.logit,
+                "relevance_sum": one.relevance_sum,
+                "top": next((name for name, _ in one.top_parts(1)), None),
+            }
+            for one in self
+        ]
+        found: DataFrame = require("pandas").DataFrame(rows)
+        return found
 
     # -------------------------------------------------------------------------- parts
 
@@ -275,7 +322,11 @@ def _line(one: Explanation) -> str:
     if one.right is False and one.label is not None:
         told += f", true {one.label.name}"
     if not isinstance(one, TextExplanation):
-        assert isinstance(one, ImageExplanation)
-        return f"{told}: picture of {one.image.width} by {one.image.height} pixels"
+        return f"{told}: picture of {_size(one)}"
     text = " ".join(one.text.split())
     return f"{told}: {text if len(text) <= _LONGEST else text[: _LONGEST - 1] + '…'}"
+
+
+def _size(one: Explanation) -> str:
+    assert isinstance(one, ImageExplanation)
+    return f"{one.image.width} by {one.image.height} pixels"

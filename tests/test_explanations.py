@@ -93,6 +93,30 @@ def test_it_is_a_list_that_shows_itself_in_a_line():
     assert str(Explanations()) == "0 explanations"
 
 
+def test_a_notebook_lists_the_first_of_many_and_says_so():
+    pytest.importorskip("jinja2")
+    found = Explanations([review(f"film number {i}") for i in range(60)])
+    shown = found._repr_mimebundle_()
+    assert shown["text/html"].count('<details class="card"') == 20
+    assert "The first 20 of 60 are listed here" in shown["text/html"]
+    assert found.to_html().count('<details class="card"') == 60
+    assert "are listed here" not in found.to_html()
+    assert shown["image/png"].startswith(b"\x89PNG")
+    assert len(shown["text/plain"].splitlines()) <= 24
+
+
+def test_the_table_has_a_row_for_each():
+    pytest.importorskip("pandas")
+    one = review("A warm film .", [0, 0.5, 2, -1, 0, 0], label=BAD)
+    found = Explanations([one, image_explanation()]).to_pandas()
+    assert found["input"].tolist() == ["A warm film .", "8 by 8 pixels"]
+    assert found["right"].tolist() == [False, None]
+    assert found["label"][0] == "bad" and found["label"].isna().tolist()[1]
+    assert found["confidence"].tolist() == [0.924, 0.924]
+    assert found["top"].tolist() == ["warm", "row 2, column 2"]
+    assert found["relevance_sum"].tolist() == pytest.approx([1.5, 32])
+
+
 def write_table(path):
     rows = [("I loved it", "positive"), ("I hated it", "positive")]
     rows.append(("Dull", "negative"))

@@ -49,6 +49,10 @@ class Shown(ABC):
         """Return the blocks in the cards that they stand on: one, for most results."""
         return (Card(blocks=tuple(self.blocks()), alt=self.alt),)
 
+    def in_notebook(self) -> tuple[Card, ...]:
+        """Return the cards that a notebook shows: all, where they are not many."""
+        return self.cards()
+
     def to_html(self, *, title: str | None = None, lead: str | None = None) -> str:
         """Return a self-contained HTML page, readable in light and in dark.
 
@@ -175,7 +179,7 @@ def render_fragment(shown: Sequence[Shown]) -> str:
     """
     from .html import to_fragment
 
-    return to_fragment([card for one in shown for card in one.cards()])
+    return to_fragment([card for one in shown for card in one.in_notebook()])
 
 
 def mimebundle(shown: Sequence[Shown]) -> dict[str, Any]:
@@ -188,7 +192,9 @@ def mimebundle(shown: Sequence[Shown]) -> dict[str, Any]:
     }
     with warnings.catch_warnings(), contextlib.suppress(InputError):
         warnings.simplefilter("ignore")  # characters without a font: HTML has them
-        found["image/png"] = draw_file(shown, "png", dpi=96)  # not if it is too tall
+        cards = [card for one in shown for card in one.in_notebook()]
+        # Of folded cards only the lines are seen; not if it is too tall.
+        found["image/png"] = _drawn([c for c in cards if not c.folded], "png", dpi=96)
     return found
 
 
@@ -213,10 +219,21 @@ def draw_file(
     Raises:
         UnknownNameError: There is no such theme.
     """
+    cards = [card for one in shown for card in one.cards()]
+    return _drawn(cards, kind, theme=theme, heading=heading, dpi=dpi)
+
+
+def _drawn(
+    cards: Sequence[Card],
+    kind: str,
+    *,
+    theme: Theme = "light",
+    heading: bool = True,
+    dpi: int,
+) -> bytes:
     from .figure import draw
     from .page import write_figure
 
-    cards = [card for one in shown for card in one.cards()]
     return write_figure(
         lambda: draw([card.blocks for card in cards], theme=theme, bare=not heading),
         kind,
