@@ -145,7 +145,7 @@ class Shown(ABC):
         return f"<{type(self).__name__}: {said}>"
 
     def __str__(self) -> str:
-        from .terminal import plain
+        from .plain import plain
 
         return plain(self.blocks())
 
@@ -184,7 +184,7 @@ def render_fragment(shown: Sequence[Shown]) -> str:
 
 def mimebundle(shown: Sequence[Shown]) -> dict[str, Any]:
     """Return results as a notebook takes them: HTML, a picture, text."""
-    from .terminal import plain
+    from .plain import plain
 
     found: dict[str, Any] = {
         "text/html": render_fragment(shown),

@@ -1,24 +1,21 @@
-"""Blocks as text: for a terminal, with or without colour, and for ``str()``.
+"""Blocks as text for a terminal, with or without colour, drawn with rich.
 
-:func:`print_blocks` and :func:`to_text` draw with rich; :func:`plain` needs no package.
-What they were given may come from anywhere, so no text reaches a terminal with control
-characters in it: every one passes through :func:`_line` or ``printed``.
+What blocks hold may come from anywhere, so no text reaches a terminal with control
+characters in it: every one passes through :func:`one_line` or ``printed``.
 """
 
 from __future__ import annotations
 
 import io
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .._packages import require
-from .._visible import printed, visible
+from .._visible import printed
 from .blocks import (
     Axis,
     Bars,
@@ -40,12 +37,23 @@ from .blocks import (
     largest,
 )
 from .colors import LIGHT, THEMES, to_hex
+from .plain import (
+    STRONGEST,
+    cell_text,
+    follows,
+    headed,
+    is_answer,
+    names_of,
+    one_line,
+    strongest_pairs,
+    table_of,
+    title_of,
+    unfolded,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.text import Text
-
-_T = TypeVar("_T")
 
 _LIGHT = THEMES["light"]
 _FAINT = 0.02  # share of the limit below which a word has no colour
@@ -55,9 +63,6 @@ _LABEL = 20  # columns of a label beside a grid, at most
 _HEAD = 8  # columns of a label above a grid, at most
 _CELLS = 4000  # a larger grid is a list of its strongest cells
 _GAP = 2  # columns between those of a table
-_STRONGEST = 10  # cells or pairs, where not all are listed
-_LISTED = 40  # words of a text, where not all are listed
-_LONGEST = 60  # characters of a cell in a plain table
 
 
 def print_blocks(blocks: Iterable[Block], console: Console) -> None:
@@ -106,45 +111,13 @@ def to_text(
     return "\n".join(line.rstrip() for line in text.split("\n"))
 
 
-def plain(blocks: Iterable[Block], *, most: int = 24) -> str:
-    """Return blocks as short text without any package: what ``str()`` shows.
-
-    The title with its answer, the numbers and the notes; further lines are counted.
-    A folded table is left out unless nothing else has numbers.
-
-    Args:
-        blocks (iterable of Block): What to write.
-        most (int, optional): How many lines to write at most. Default: 24
-    """
-    blocks = list(blocks)
-    notes = [b for b in blocks if isinstance(b, Paragraph) and b.kind == "note"]
-    kept = _unfolded(blocks)
-    parts = _headed([(b, _plain(b, kept[i + 1 :])) for i, b in enumerate(kept)])
-    lines: list[str] = []
-    for number, (block, written) in enumerate(parts):
-        if number and _is_answer(block) and isinstance(parts[number - 1][0], Heading):
-            lines[-1] += f" {written[0]}"
-            written = written[1:]
-        lines += written
-    for note in notes:
-        lines += printed(note.text).split("\n")
-    if len(lines) > most:
-        lines[most - 1 :] = [f"... and {len(lines) - most + 1} more"]
-    return "\n".join(lines)
-
-
 # ------------------------------------------------------------------------------- texts
-
-
-def _line(text: str) -> str:
-    """Return a name or a number in one line, without what a terminal would obey."""
-    return visible(text).translate({10: "↵", 13: "␍", 9: "⇥"})
 
 
 def _text(text: str, style: str = "") -> Text:
     from rich.text import Text
 
-    return Text(_line(text), style=style)
+    return Text(one_line(text), style=style)
 
 
 def _cells(text: str) -> int:
@@ -158,7 +131,7 @@ def _fitted(text: str, room: int) -> str:
     """Return a text in exactly ``room`` columns; where longer, its end is cut off."""
     from rich.cells import set_cell_size
 
-    text = _line(text)
+    text = one_line(text)
     if _cells(text) > room:
         text = set_cell_size(text, room - 1).rstrip() + "…"
     return set_cell_size(text, room)
@@ -189,42 +162,10 @@ def _word_style(word: Word, scale: ColorScale) -> str:
 # ------------------------------------------------------------------- what stands where
 
 
-def _follows(later: Iterable[Block], kind: type) -> bool:
-    """Return whether a block of a kind comes later, and is not folded away."""
-    return any(isinstance(b, kind) and not _is_folded(b) for b in later)
-
-
-def _is_folded(block: Block) -> bool:
-    return isinstance(block, Table) and block.folded
-
-
-def _is_answer(block: Block) -> bool:
-    return isinstance(block, Paragraph) and block.kind == "answer"
-
-
-def _headed(
-    parts: Iterable[tuple[Block, list[_T]]],
-) -> list[tuple[Block, list[_T]]]:
-    """Leave out what is empty, and titles of parts with nothing left below them."""
-    found = [part for part in parts if part[1]]
-    below = [block for block, _ in found[1:]]
-    return [
-        part
-        for part, after in zip_longest(found, below)
-        if not _is_bare(part[0], after)
-    ]
-
-
-def _is_bare(block: Block, after: Block | None) -> bool:
-    if not isinstance(block, Heading) or block.level == 1 or block.badge:
-        return False
-    return after is None or isinstance(after, Heading)
-
-
 def _drawn(blocks: Iterable[Block], console: Console) -> list[RenderableType]:
     """Return what is printed, with the empty lines between."""
-    kept = _unfolded(blocks, words=_colored(console))
-    parts = _headed([(b, _draw(b, kept[i + 1 :], console)) for i, b in enumerate(kept)])
+    kept = unfolded(blocks, words=_colored(console))
+    parts = headed([(b, _draw(b, kept[i + 1 :], console)) for i, b in enumerate(kept)])
     drawn: list[RenderableType] = []
     for number, (block, lines) in enumerate(parts):
         if number and _apart(parts[number - 1][0], block):
@@ -236,20 +177,20 @@ def _drawn(blocks: Iterable[Block], console: Console) -> list[RenderableType]:
 def _apart(before: Block, after: Block) -> bool:
     """Return whether an empty line stands between two blocks."""
     if isinstance(before, Heading):
-        return before.level == 1 and not _is_answer(after)
+        return before.level == 1 and not is_answer(after)
     return not (_is_small(before) and _is_small(after))
 
 
 def _is_small(block: Block) -> bool:
     """Return whether a block is of the small print at the end: facts and notes."""
-    return isinstance(block, Facts | Paragraph) and not _is_answer(block)
+    return isinstance(block, Facts | Paragraph) and not is_answer(block)
 
 
 def _draw(
     block: Block, later: Sequence[Block], console: Console
 ) -> list[RenderableType]:
     """Return what is printed for one block, nothing for some."""
-    if isinstance(block, Chart) and _follows(later, Table):
+    if isinstance(block, Chart) and follows(later, Table):
         return []
     return list(_DRAW[type(block)](block, console))
 
@@ -258,11 +199,7 @@ def _draw(
 
 
 def _draw_heading(block: Heading, console: Console) -> Iterator[RenderableType]:
-    yield _text(_title(block), "bold" if block.level == 1 else "italic")
-
-
-def _title(block: Heading) -> str:
-    return f"{block.text} [{block.badge}]" if block.badge else block.text
+    yield _text(title_of(block), "bold" if block.level == 1 else "italic")
 
 
 def _draw_paragraph(block: Paragraph, console: Console) -> Iterator[RenderableType]:
@@ -277,7 +214,7 @@ def _draw_facts(block: Facts, console: Console) -> Iterator[RenderableType]:
     """Yield names and values, in two columns where there is room."""
     from rich.text import Text
 
-    longest = max((_cells(_line(name)) for name, _ in block.pairs), default=0)
+    longest = max((_cells(one_line(name)) for name, _ in block.pairs), default=0)
     room = max(12, longest + 2)
     for name, value in block.pairs:
         if 2 * room > console.width:
@@ -295,14 +232,14 @@ def _draw_words(block: Words, console: Console) -> Iterator[RenderableType]:
     for number, word in enumerate(block.words):
         if number and word.space_before:
             text.append(" ")
-        text.append(_line(word.text), style=_word_style(word, block.scale))
+        text.append(one_line(word.text), style=_word_style(word, block.scale))
     if block.words:
         yield text
 
 
 def _draw_legend(block: Legend, console: Console) -> Iterator[RenderableType]:
     """Yield the colour bar with its ends and its unit; without colours the unit."""
-    low, high = (_line(end) for end in block.scale.ends)
+    low, high = (one_line(end) for end in block.scale.ends)
     if not _colored(console):
         if block.scale.unit:
             yield _text(f"from {low} to {high}: {block.scale.unit}", "dim")
@@ -311,7 +248,7 @@ def _draw_legend(block: Legend, console: Console) -> Iterator[RenderableType]:
     bar = _text(f"{low} ")
     for color in block.scale.colors(_LIGHT, steps):
         bar.append(" ", style=f"on {to_hex(color)}")
-    unit = f"   {_line(block.scale.unit)}" if block.scale.unit else ""
+    unit = f"   {one_line(block.scale.unit)}" if block.scale.unit else ""
     yield bar.append(f" {high}{unit}")
 
 
@@ -353,13 +290,13 @@ class _Cells:
     def cell(self) -> int:
         """Columns of the terminal for a cell, one of them before the next."""
         number = max(_cells(text) for row in self.written for text in row)
-        head = max(_cells(_line(head)) for head in self.heads)
+        head = max(_cells(one_line(head)) for head in self.heads)
         return 1 + max(4, number, min(head, _HEAD))
 
     @cached_property
     def label(self) -> int:
         """Columns of the terminal for a label."""
-        longest = max(_cells(_line(label)) for label in self.labels)
+        longest = max(_cells(one_line(label)) for label in self.labels)
         return min(longest, _LABEL, max(4, self.width - self.cell - 1))
 
     @property
@@ -398,7 +335,7 @@ class _Cells:
 
 def _right(text: str, room: int) -> str:
     """Return a text at the right end of a cell, with a space behind it."""
-    text = _line(text)
+    text = one_line(text)
     if _cells(text) >= room:
         text = _fitted(text, room - 1).rstrip()
     return " " * (room - 1 - _cells(text)) + text + " "
@@ -463,49 +400,21 @@ def _turned(grid: Grid, width: int) -> _Cells:
 
 def _strongest(block: Grid, console: Console) -> Iterator[RenderableType]:
     head = f"{block.rows.kind}, {block.columns.kind}"
-    pairs = block.strongest(_STRONGEST)
+    pairs = block.strongest(STRONGEST)
     return _draw_table(largest(pairs, block.scale, head), console)
-
-
-def _strongest_pairs(block: Pairs) -> list[tuple[str, float]]:
-    """Return names and weights of the strongest lines."""
-    lines = sorted(block.lines, key=lambda line: -abs(line[2]))[:_STRONGEST]
-    left, right = block.left.labels, block.right.labels
-    return [
-        (f"“{left[a]}” to “{right[b]}”", s * block.scale.limit) for a, b, s in lines
-    ]
 
 
 def _draw_pairs(block: Pairs, console: Console) -> Iterator[RenderableType]:
     head = f"{block.left.kind} to {block.right.kind}"
-    table = largest(_strongest_pairs(block), block.scale, head)
+    table = largest(strongest_pairs(block), block.scale, head)
     return _draw_table(table, console)
 
 
 # ------------------------------------------------------------------------------ tables
 
 
-def _table_of(chart: Chart) -> Table:
-    """Return the values of a chart as a table, a row for each step."""
-    return Table(
-        title=chart.label,
-        heads=(chart.steps.kind, *chart.names),
-        rows=tuple(
-            (label, *(f"{value:.3f}" for value in column))
-            for label, column in zip(chart.steps.labels, chart.values.T, strict=True)
-        ),
-    )
-
-
 def _draw_chart(block: Chart, console: Console) -> Iterator[RenderableType]:
-    return _draw_table(_table_of(block), console)
-
-
-def _written(cell: str | Cell) -> str:
-    """Return a cell of a table in one line, a smaller number in brackets."""
-    if isinstance(cell, str):
-        return _line(cell)
-    return _line(f"{cell.text} ({cell.small})" if cell.small else cell.text)
+    return _draw_table(table_of(block), console)
 
 
 def _draw_table(block: Table, console: Console) -> Iterator[RenderableType]:
@@ -544,8 +453,8 @@ def _part(
 def _cell(cell: str | Cell, scale: ColorScale, console: Console) -> Text:
     share = cell.share if isinstance(cell, Cell) else None
     if share is None or abs(share) < _FAINT or not _colored(console):
-        return _text(_written(cell))
-    return _text(_written(cell), _on(scale, share))
+        return _text(cell_text(cell))
+    return _text(cell_text(cell), _on(scale, share))
 
 
 def _layout(block: Table, room: int) -> tuple[list[int], list[list[int]]]:
@@ -554,13 +463,13 @@ def _layout(block: Table, room: int) -> tuple[list[int], list[list[int]]]:
     Texts give way before numbers: they can be wrapped.
     """
     columns = range(len(block.heads))
-    cells = [max(_cells(_written(row[i])) for row in block.rows) for i in columns]
-    widths = [max(w, _cells(_line(block.heads[i]))) for i, w in enumerate(cells)]
+    cells = [max(_cells(cell_text(row[i])) for row in block.rows) for i in columns]
+    widths = [max(w, _cells(one_line(block.heads[i]))) for i, w in enumerate(cells)]
     if sum(widths) + _GAP * (len(widths) - 1) <= room:
         return widths, [list(columns)]
     texts, numbers = columns[: block.texts], columns[block.texts :]
     for i in numbers:
-        head = max(map(_cells, _line(block.heads[i]).split()), default=0)
+        head = max(map(_cells, one_line(block.heads[i]).split()), default=0)
         widths[i] = min(max(cells[i], min(head, 12)), room)
     beside = room - sum(widths[i] + _GAP for i in numbers)
     share = max(beside, room // 2) if numbers else room
@@ -604,7 +513,7 @@ def _draw_bars(block: Bars, console: Console) -> Iterator[RenderableType]:
         return
     if block.title:
         yield _text(block.title, "italic")
-    names, numbers = _names(block), [_line(text) for text in block.written]
+    names, numbers = names_of(block), [one_line(text) for text in block.written]
     signed = block.scale.signed or any(score < 0 for _, score in block.rows)
     longest, number = max(map(_cells, names)), max(map(_cells, numbers))
     room = console.width - number - 2 * _GAP - 1
@@ -619,15 +528,6 @@ def _draw_bars(block: Bars, console: Console) -> Iterator[RenderableType]:
         bar = _bar(score / block.scale.limit, side, signed=signed)
         table.add_row(_text(label), bar, _text(text))
     yield table
-
-
-def _names(block: Bars) -> list[str]:
-    """Return the names of bars with the marks behind them."""
-    marks = block.marks or ("",) * len(block.rows)
-    return [
-        _line(f"{name} {mark}" if mark else name)
-        for (name, _), mark in zip(block.rows, marks, strict=True)
-    ]
 
 
 def _bar(share: float, side: int, *, signed: bool) -> Text:
@@ -674,144 +574,4 @@ _DRAW: dict[type, Callable[[Any, Console], Iterator[RenderableType]]] = {
     Table: _draw_table,
     Bars: _draw_bars,
     Pages: _draw_pages,
-}
-
-
-# ------------------------------------------------------------------------------- plain
-
-
-def _unfolded(blocks: Iterable[Block], *, words: bool = True) -> list[Block]:
-    """Leave out folded tables, unless nothing else has numbers.
-
-    Args:
-        blocks (iterable of Block): From which they are left out.
-        words (bool, optional): Whether words show their scores: where they are listed,
-            or have colours. Default: True
-    """
-    blocks = list(blocks)
-    kept = [block for block in blocks if not _is_folded(block)]
-    numbers = Grid | Pairs | Chart | Table | Bars | Pages
-    told = any(isinstance(b, numbers) or (words and isinstance(b, Words)) for b in kept)
-    return kept if told else blocks
-
-
-def _plain(block: Block, later: Sequence[Block]) -> list[str]:
-    """Return the lines of one block, none for some."""
-    if isinstance(block, Words) and _follows(later, Bars):
-        return []
-    if isinstance(block, Chart) and _follows(later, Table):
-        return []
-    write = _PLAIN.get(type(block))
-    return write(block) if write else []
-
-
-def _plain_heading(block: Heading) -> list[str]:
-    return [_line(_title(block))]
-
-
-def _plain_paragraph(block: Paragraph) -> list[str]:
-    return printed(block.text).split("\n") if block.kind == "answer" else []
-
-
-def _scores(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    """Return names and their numbers as lines, the numbers first."""
-    return [f"{_line(number):>10}  {_line(name)}" for name, number in pairs]
-
-
-def _plain_words(block: Words) -> list[str]:
-    words, head = list(block.words), []
-    if len(words) > _LISTED:
-        head = [f"the {_LISTED} largest of {len(words)} words:"]
-        words = sorted(words, key=lambda word: -abs(word.score))[:_LISTED]
-    return head + _scores((w.text, block.scale.write(w.score)) for w in words)
-
-
-def _plain_grid(block: Grid) -> list[str]:
-    """Return all numbers where rows have short labels, else the strongest cells."""
-    if len(block.panels) == 1 and block.rows.ticks:
-        return _plain_table(_turned_table(block))
-    count = f"{block.rows.count}; {block.columns.count}"
-    if len(block.panels) > 1:
-        count = f"{len(block.panels)} grids of {count}"
-    unit = f"; {block.scale.unit}" if block.scale.unit else ""
-    cells = block.strongest(_STRONGEST)
-    scores = _scores((name, block.scale.write(score)) for name, score in cells)
-    return [_line(f"{count}{unit}"), *scores]
-
-
-def _turned_table(block: Grid) -> Table:
-    """Return a grid as a table, a row for each column, below the means."""
-    (panel,) = block.panels
-    rows = [*zip(block.columns.labels, panel.values.T, strict=True)]
-    if block.means is not None:
-        rows = [("mean", block.means), *rows]
-    return Table(
-        heads=(block.columns.kind, *block.rows.ticks),
-        rows=tuple(
-            (label, *(block.scale.brief(float(value)) for value in values))
-            for label, values in rows
-        ),
-    )
-
-
-def _plain_pairs(block: Pairs) -> list[str]:
-    pairs = _strongest_pairs(block)
-    return _scores((name, block.scale.write(score)) for name, score in pairs)
-
-
-def _plain_bars(block: Bars) -> list[str]:
-    return _scores(zip(_names(block), block.written, strict=True))
-
-
-def _plain_chart(block: Chart) -> list[str]:
-    return _plain_table(_table_of(block))
-
-
-def _plain_table(block: Table) -> list[str]:
-    """Return aligned columns, texts at their left end and numbers at their right."""
-    if not block.rows:
-        return []
-    rows = [[_shortened(_written(cell)) for cell in row] for row in block.rows]
-    if any(block.heads):
-        rows = [[_line(head) for head in block.heads], *rows]
-    widths = [max(map(_columns, column)) for column in zip(*rows, strict=True)]
-    lines = [_line(block.title)] if block.title else []
-    for row in rows:
-        cells = []
-        for i, (text, width) in enumerate(zip(row, widths, strict=True)):
-            space = " " * (width - _columns(text))
-            cells.append(text + space if i < block.texts else space + text)
-        lines.append("  ".join(cells).rstrip())
-    return lines
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1].rstrip() + "…"
-
-
-def _columns(text: str) -> int:
-    """Return about how many columns a text takes, without rich."""
-    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
-    marks = sum(unicodedata.category(letter) in ("Mn", "Me") for letter in text)
-    return len(text) + wide - marks
-
-
-def _plain_pages(block: Pages) -> list[str]:
-    """Return the labels of the first pages, with their scores."""
-    labels = block.labels[: block.printed]
-    lines = _scores((word.text, block.scale.write(word.score)) for word in labels)
-    more = len(block.labels) - len(labels)
-    return [*lines, f"and {more} more"] if more else lines
-
-
-_PLAIN: dict[type, Callable[[Any], list[str]]] = {
-    Heading: _plain_heading,
-    Paragraph: _plain_paragraph,
-    Words: _plain_words,
-    Grid: _plain_grid,
-    Pairs: _plain_pairs,
-    Chart: _plain_chart,
-    Table: _plain_table,
-    Bars: _plain_bars,
-    Pages: _plain_pages,
 }

@@ -32,7 +32,8 @@ from captum_transformer_lrp.report.blocks import (
     Words,
     largest,
 )
-from captum_transformer_lrp.report.terminal import plain, to_text
+from captum_transformer_lrp.report.plain import plain
+from captum_transformer_lrp.report.terminal import to_text
 
 cell_len = pytest.importorskip("rich.cells").cell_len
 
@@ -573,7 +574,7 @@ def test_plain_needs_no_rich():
     code = (
         "import sys; sys.modules['rich'] = None\n"
         "from captum_transformer_lrp.report.blocks import Heading\n"
-        "from captum_transformer_lrp.report.terminal import plain\n"
+        "from captum_transformer_lrp.report.plain import plain\n"
         "print(plain([Heading(text='seen')]))"
     )
     done = subprocess.run(
