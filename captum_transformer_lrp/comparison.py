@@ -28,7 +28,7 @@ from .explanation import (
 )
 from .models.loading import ImageModel, TextModel
 from .rank_agreement import kendall, spearman
-from .records.kept import Kept
+from .records.storable import Storable
 from .report.blocks import (
     Block,
     Cell,
@@ -92,7 +92,7 @@ class Conservation:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Comparison(Kept):
+class Comparison(Storable):
     """Explanations of one prediction by several methods.
 
     Args:

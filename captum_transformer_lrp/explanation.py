@@ -18,7 +18,7 @@ from .errors import InputError, UnknownNameError
 from .models.pieces import Piece, word_groups
 from .models.prediction import ClassScore
 from .models.words import own_scores, scored_words
-from .records.kept import Kept
+from .records.storable import Storable
 from .report import saving, shown
 from .report.blocks import (
     Bars,
@@ -56,7 +56,7 @@ _ABOUT_RELEVANCE = (
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
-class Explanation(Kept):
+class Explanation(Storable):
     """Which parts of an input count for one class.
 
     What the scores are is said by ``measure``:

@@ -190,6 +190,17 @@ def objection(module: str, imported: str) -> str | None:
     return None
 
 
+def test_each_class_has_a_name_of_its_own():
+    """One name for one thing: a reader who meets a class knows which it is."""
+    homes: dict[str, list[str]] = {}
+    for module, path in MODULES.items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(module)
+    assert len(homes) > 100
+    assert {name: where for name, where in homes.items() if len(where) > 1} == {}
+
+
 @functools.cache
 def import_graph() -> dict[str, set[str]]:
     return {

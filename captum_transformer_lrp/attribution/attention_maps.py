@@ -17,7 +17,7 @@ from ..propagation.engine import Engine
 from ..propagation.maps import AttentionMap, AttentionMaps
 from ..propagation.observers import Observer
 from ..propagation.positions import Layout, Positions
-from ..propagation.streams import depends_on, streams_of
+from ..propagation.streams import computed_from, streams_of
 from ..propagation.tape import Made
 from .inputs import Inputs
 from .single_pass import engine_scores, run_once
@@ -336,7 +336,7 @@ def _steps(maps: list[Made], streams: list[tuple[int, int]]) -> list[int]:
             and queries != keys
             and streams[i - 1] == (keys, queries)
             and (i < 2 or steps[i - 2] != steps[i - 1])
-            and not depends_on(maps[i], maps[i - 1])
+            and not computed_from(maps[i], maps[i - 1])
         )
         steps.append(steps[-1] if together else i)
     return steps

@@ -203,7 +203,7 @@ def read_off(engine: Engine, arriving: Arriving, places: Sequence[Place]) -> boo
     return any(gradient is not None for gradient in gradients)
 
 
-def depends_on(tensors: Sequence[Tensor], leaves: Sequence[Tensor]) -> bool:
+def leads_back_to(tensors: Sequence[Tensor], leaves: Sequence[Tensor]) -> bool:
     """Whether a way leads back from one of the tensors to one of the leaves."""
     wanted = {id(leaf) for leaf in leaves}
     return any(

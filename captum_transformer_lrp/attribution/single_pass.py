@@ -27,15 +27,15 @@ from ..propagation.engine import refuse_replicas
 from ..propagation.observers import ObservedEngine, Observer
 from ..propagation.precision import Raised
 from ..propagation.rules import AlphaBeta, Detach, PositiveProduct, ZPlus
-from ..propagation.table import Table
+from ..propagation.table import RuleTable
 from ..propagation.trace import Tracing
 from .inputs import Inputs, prepare_inputs, why_it_failed
 from .places import (
     Arriving,
     Place,
     check_order,
-    depends_on,
     go_through,
+    leads_back_to,
     read_off,
 )
 from .scores import output_tensor, select_scores
@@ -152,7 +152,7 @@ def explain_once(
         if places:
             arrived = read_off(engine, arriving, places)
             leaves = [leaf.leaf for leaf in prepared.leaves]
-            if not arrived and not depends_on(arriving.tensors, leaves):
+            if not arrived and not leads_back_to(arriving.tensors, leaves):
                 raise _disconnected(engine, prepared)
             gradients: tuple[Tensor | None, ...] = (None,) * len(prepared.leaves)
         else:
@@ -281,7 +281,7 @@ def _run(forward_func: Callable[..., Any], prepared: Inputs) -> Any:
 
 
 @functools.lru_cache(maxsize=64)
-def _divides_by_differences(table: Table) -> bool:
+def _divides_by_differences(table: RuleTable) -> bool:
     """Whether dense layers divide by what half precision has rounded away.
 
     Convolutions, of which there is one or few in front, were measured to be harmless.

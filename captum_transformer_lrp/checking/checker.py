@@ -36,11 +36,11 @@ from .measures import (
     dtype_of,
     free_memory,
     input_times_gradient,
-    listed,
+    message_of,
     named,
-    one_line,
     relative_error,
     state_of,
+    tensors_of,
 )
 from .report import Check, CheckReport, Outcome
 
@@ -138,7 +138,7 @@ class Checker:
         try:
             step()
         except LRPError as error:
-            self._add(step.__name__.strip("_"), "fail", one_line(error))
+            self._add(step.__name__.strip("_"), "fail", message_of(error))
         except Exception as error:  # the model runs without the rules
             self._add(
                 step.__name__.strip("_"),
@@ -179,7 +179,7 @@ class Checker:
                 self.trace = self._trace()
             except Exception as further:  # the model runs without the rules
                 sentence = (
-                    one_line(further)
+                    message_of(further)
                     if isinstance(further, LRPError)
                     else f"Could not be traced because of a {named(further)}"
                 )
@@ -188,7 +188,7 @@ class Checker:
             self._cuts(self.trace)
             return True
         except LRPError as error:
-            self._add("operators", "fail", f"Cannot be explained: {one_line(error)}")
+            self._add("operators", "fail", f"Cannot be explained: {message_of(error)}")
             return False
         except Exception as error:  # the model runs without the rules
             sentence = f"Could not be traced because of a {named(error)}"
@@ -348,7 +348,7 @@ class Checker:
         )
 
     def _attnlrp(self) -> None:
-        found = listed(self._relevance(AttnLRP, self.model, self.inputs))
+        found = tensors_of(self._relevance(AttnLRP, self.model, self.inputs))
         wrong = sum(int((~torch.isfinite(f)).sum()) for f in found)
         if wrong:
             self._add(
@@ -387,7 +387,7 @@ class Checker:
                     self._add(
                         "attention",
                         "not applicable",
-                        f"Only one kind of attention is there: {one_line(error)}",
+                        f"Only one kind of attention is there: {message_of(error)}",
                     )
                     return
                 found.append(self._relevance(AttnLRP, self.model, self.inputs))
@@ -443,7 +443,7 @@ class Checker:
                 tolerance=self.tolerance,
             )
             return
-        found = listed(self._relevance(CPLRP, self.model, two, both))
+        found = tensors_of(self._relevance(CPLRP, self.model, two, both))
         worst = relative_error(
             [relevance[:1] for relevance in found],
             self._relevance(CPLRP, self.model, one, target),
@@ -501,8 +501,10 @@ class Checker:
                 tolerance=self.tolerance,
             )
             return
-        (plain, *_) = listed(self._relevance(CPLRP, self.model, self.inputs, target))
-        (found, *_) = listed(self._relevance(CPLRP, self.model, padded, target))
+        (plain, *_) = tensors_of(
+            self._relevance(CPLRP, self.model, self.inputs, target)
+        )
+        (found, *_) = tensors_of(self._relevance(CPLRP, self.model, padded, target))
         if bool(found[:, length:].any()):
             self._add("padding", "fail", "Padding receives relevance.")
             return

@@ -146,7 +146,7 @@ def relative_error(found: Any, expected: Any) -> float:
     Of attributions of several inputs over all of these: an input whose relevance is
     rounding beside that of another is not judged by its own.
     """
-    pairs = list(zip(listed(found), listed(expected), strict=True))
+    pairs = list(zip(tensors_of(found), tensors_of(expected), strict=True))
     if any(f.shape != e.shape for f, e in pairs):
         return float("inf")
     doubles = [(f.detach().double(), e.detach().double()) for f, e in pairs]
@@ -155,7 +155,7 @@ def relative_error(found: Any, expected: Any) -> float:
     return float(difference / scale) if scale > 0 else float(difference)
 
 
-def listed(relevance: Any) -> list[Tensor]:
+def tensors_of(relevance: Any) -> list[Tensor]:
     """Return the tensors of an attribution, whatever its form."""
     if isinstance(relevance, Mapping):
         return list(relevance.values())
@@ -187,7 +187,7 @@ def dtype_name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def one_line(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     """Return the message of an error in one line."""
     return " ".join(str(error).split())
 
@@ -199,4 +199,4 @@ def named(error: BaseException) -> str:
         code = trace.tb_frame.f_code
         place = f"{Path(code.co_filename).name}:{trace.tb_lineno} in {code.co_name}"
         trace = trace.tb_next
-    return f"{type(error).__name__}: {one_line(error)[:300]} ({place})"
+    return f"{type(error).__name__}: {message_of(error)[:300]} ({place})"

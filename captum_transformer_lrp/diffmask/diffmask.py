@@ -15,7 +15,7 @@ from .._captum import PerturbationAttribution, log_usage
 from .._named import Named
 from ..description import Description
 from ..errors import InputError, NotFittedError, UnknownNameError, suggestion
-from ..models.discovery import Place, find_hidden_states, with_layouts
+from ..models.discovery import StatePlace, find_hidden_states, with_layouts
 from .batches import Batches
 from .calibration import (
     MARGIN,
@@ -151,7 +151,7 @@ class DiffMask(Named, PerturbationAttribution):
         self._fitted: Divergence | None = None
         self._token_mask = token_mask
         self.never_mask = tuple(int(i) for i in never_mask)
-        self.places: tuple[Place, ...] | None = (
+        self.places: tuple[StatePlace, ...] | None = (
             None if layers is None else _places_of(forward_func, layers)
         )
         self._named = layers is not None
@@ -698,7 +698,7 @@ class DiffMask(Named, PerturbationAttribution):
 
 def _places_of(
     forward_func: Any, layers: Sequence[nn.Module | str]
-) -> tuple[Place, ...]:
+) -> tuple[StatePlace, ...]:
     """Return the outputs of modules, given themselves or by name."""
     if isinstance(layers, (str, nn.Module)) or not layers:
         raise TypeError(
@@ -714,10 +714,10 @@ def _places_of(
                 raise UnknownNameError(
                     f"there is no module {layer!r}.{suggestion(layer, named)}"
                 )
-            places.append(Place(layer, "output", named[layer]))
+            places.append(StatePlace(layer, "output", named[layer]))
         elif isinstance(layer, nn.Module):
             name = names.get(id(layer)) or f"layers[{number}]"
-            places.append(Place(name, "output", layer))
+            places.append(StatePlace(name, "output", layer))
         else:
             raise TypeError(
                 f"layers[{number}] is a {type(layer).__name__}; expected a module or "

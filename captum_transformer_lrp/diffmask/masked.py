@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError, ModelStateError
-from ..models.discovery import Place, visiting
+from ..models.discovery import StatePlace, visiting
 from .batches import Batch, batch_of, tokens_of
 from .divergence import Divergence, NextToken, Outputs, outputs_of
 from .gates import Gates
@@ -70,13 +70,13 @@ class MaskedModel:
 
     Attributes:
         forward_func (Callable): the model.
-        places (tuple of Place): where its hidden states are.
+        places (tuple of StatePlace): where its hidden states are.
         token_mask (Callable or None): see :func:`.batches.tokens_of`.
         never_mask (tuple of int): identifiers of tokens that are always kept.
     """
 
     forward_func: Callable[..., Any]
-    places: tuple[Place, ...]
+    places: tuple[StatePlace, ...]
     token_mask: Callable[[Any], Tensor] | None = None
     never_mask: tuple[int, ...] = ()
 

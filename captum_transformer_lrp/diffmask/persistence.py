@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from .._files import write, written_whole
 from .._packages import require
 from ..errors import InputError
-from ..models.discovery import Place
+from ..models.discovery import StatePlace
 from .divergence import (
     DIVERGENCES,
     Divergence,
@@ -198,7 +198,7 @@ def _digest(path: Path) -> str:
 # ------------------------------------------------------------------------ what is kept
 
 
-def _names(place: Place) -> dict[str, Any]:
+def _names(place: StatePlace) -> dict[str, Any]:
     return {
         "name": place.name,
         "side": place.side,
@@ -207,7 +207,7 @@ def _names(place: Place) -> dict[str, Any]:
     }
 
 
-def _place(forward_func: Any, state: dict[str, Any], folder: Path) -> Place:
+def _place(forward_func: Any, state: dict[str, Any], folder: Path) -> StatePlace:
     modules = dict(forward_func.named_modules())
     if state["name"] not in modules:
         raise InputError(
@@ -215,7 +215,9 @@ def _place(forward_func: Any, state: dict[str, Any], folder: Path) -> Place:
             f"{type(forward_func).__name__} has no module {state['name']!r}."
         )
     module = modules[state["name"]]
-    return Place(state["name"], state["side"], module, state["call"], state["layout"])
+    return StatePlace(
+        state["name"], state["side"], module, state["call"], state["layout"]
+    )
 
 
 def _fingerprint(module: nn.Module) -> dict[str, Any]:
@@ -236,7 +238,7 @@ def _norm(parameter: Tensor) -> Tensor:
 
 
 def _check_same(
-    places: Sequence[Place], states: list[dict[str, Any]], folder: Path
+    places: Sequence[StatePlace], states: list[dict[str, Any]], folder: Path
 ) -> None:
     """Raise if modules have other classes, shapes or weights than in training."""
     start = f"the masks in {str(folder)!r} are for another model: "

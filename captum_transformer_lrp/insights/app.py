@@ -17,12 +17,12 @@ from ..errors import InputError
 from ..explaining import Explainer
 from ..explanation import Explanation
 from ..models.loading import ImageModel, TextModel
+from .cache import ExplanationCache
 from .data import LIMIT, Data, Kind, read_data
-from .explanations import Explanations
-from .page import Page
+from .page import AppPage
 from .predictions import Predictions
 from .server import HOST, PORT, Server
-from .view import LABEL, PREDICTION, Reader
+from .view import LABEL, PREDICTION, ViewReader
 
 
 class App:
@@ -94,10 +94,10 @@ class App:
         self.predictions = Predictions(
             self.source, self.data, self._model_lock, batch_size=batch_size
         )
-        self.explanations = Explanations(self.source, self._model_lock)
+        self.explanations = ExplanationCache(self.source, self._model_lock)
         #: where each example stands, by its number
         self.places = {e.number: i for i, e in enumerate(self.data.examples)}
-        self.reader = Reader(
+        self.reader = ViewReader(
             methods=self.methods,
             numbers=tuple(self.places),
             class_names=self.class_names,
@@ -191,7 +191,7 @@ class App:
     def panel(self) -> Any:
         """Return the app as an object of Panel, for a notebook or a larger page."""
         pn = require("panel")
-        page = Page(self)
+        page = AppPage(self)
         pn.state.execute(page.open)
         return page.layout
 

@@ -34,7 +34,7 @@ _ANY = -1  # the option of a menu that chooses nothing
 _TICK = 500  # milliseconds between two looks at the progress
 
 
-class Page:
+class AppPage:
     """What one visitor sees.
 
     Args:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._packages import require
 from ..errors import InputError
-from .page import Page
+from .page import AppPage
 from .uploads import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ class Server:
         root = pn.Column(sizing_mode="stretch_width", margin=0)
         template = pn.Template(_PAGE.read_text(encoding="utf-8"), location=True)
         template.add_panel("app", root)
-        pages: list[Page] = []
+        pages: list[AppPage] = []
 
         async def fill() -> None:
             location = pn.state.location
@@ -186,7 +186,7 @@ class Server:
             def write(query: str) -> None:
                 location.search = query
 
-            page = Page(self.app, location.search, write)
+            page = AppPage(self.app, location.search, write)
             pages.append(page)
             root.objects = [page.layout]
             await page.open()

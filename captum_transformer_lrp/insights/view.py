@@ -83,7 +83,7 @@ class View:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reader:
+class ViewReader:
     """Reads views from addresses.
 
     Args:

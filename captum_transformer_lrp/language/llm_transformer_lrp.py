@@ -43,8 +43,8 @@ from .scores import (
     check_finite,
     check_logits,
     checked_attr_target,
+    scores_of_tokens,
     sequence_weights,
-    token_scores,
 )
 from .sequences import Sequences, arrange, generate
 
@@ -444,9 +444,9 @@ class LLMTransformerLRP(Named, GradientAttribution):
                 )
         examples = torch.arange(len(positions), device=logits.device)[:, None]
         read = logits[examples, positions]
-        values = [token_scores(read, ids, self.attr_target) for ids in tokens]
+        values = [scores_of_tokens(read, ids, self.attr_target) for ids in tokens]
         scores = values[0] - values[1] if len(values) == 2 else values[0]
-        log_probs = token_scores(read.detach(), tokens[0], "log_prob")
+        log_probs = scores_of_tokens(read.detach(), tokens[0], "log_prob")
         scores = torch.where(valid, scores, 0)
         check_finite(scores)
         found = Scores(values=scores, logits=logits, positions=positions, valid=valid)

@@ -13,7 +13,7 @@ from .. import records
 from .._version import __version__
 from ..models.pieces import Piece, pieces_of_tokens
 from ..models.words import own_scores, scored_words
-from ..records.kept import Kept
+from ..records.storable import Storable
 from ..report.blocks import (
     Axis,
     Bars,
@@ -38,7 +38,7 @@ _LARGEST = 8  # words that are listed
 _MOST_CELLS = 2_000  # of a matrix that stands below
 
 
-class LLMRelevance(LLMAttributionResult, Kept):
+class LLMRelevance(LLMAttributionResult, Storable):
     """Captum's result, which plots, with what else one forward pass has told.
 
     It shows itself as the generated text over the prompt: in HTML one picks a generated

@@ -27,7 +27,7 @@ def checked_attr_target(attr_target: AttrTarget) -> AttrTarget:
     return attr_target
 
 
-def token_scores(logits: Tensor, tokens: Tensor, attr_target: AttrTarget) -> Tensor:
+def scores_of_tokens(logits: Tensor, tokens: Tensor, attr_target: AttrTarget) -> Tensor:
     """Return the score of one token at each position.
 
     Args:

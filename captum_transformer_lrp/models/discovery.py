@@ -40,7 +40,7 @@ _NUMBERED = re.compile(r"(^|\.)[^.\d]*\d+$")
 
 
 @dataclass(frozen=True)
-class Place:
+class StatePlace:
     """One hidden state: what goes into, or comes out of, a call of a module.
 
     Attributes:
@@ -69,13 +69,13 @@ class Place:
 
 
 @contextmanager
-def visiting(places: Sequence[Place], visit: Visit) -> Iterator[list[int]]:
+def visiting(places: Sequence[StatePlace], visit: Visit) -> Iterator[list[int]]:
     """Call ``visit`` with each hidden state of one forward pass in this block.
 
     Hooks stand on the modules while the block runs, and act in this thread only.
 
     Args:
-        places (sequence of Place): the states, all different.
+        places (sequence of StatePlace): the states, all different.
         visit (Callable): takes the position in ``places`` and the state, with the batch
             first and the width last, and returns another state to go on with, or None.
 
@@ -207,7 +207,7 @@ def _replaced(output: Any, old: Tensor | None, new: Tensor) -> Any:
 
 def find_hidden_states(
     model: nn.Module, run: Callable[[], Any], examples: int
-) -> tuple[Place, ...]:
+) -> tuple[StatePlace, ...]:
     """Find the hidden states of a transformer by running it, a few times and per state.
 
     Args:
@@ -216,10 +216,10 @@ def find_hidden_states(
         examples (int): how many there are in the batch.
 
     Returns:
-        *tuple of Place*: the output of the token embedding, if it has one with as many
-        tokens as the blocks; the input of each block; the output of the last. Where
-        more than the first argument of a block comes from the block before (pooled
-        queries), the outputs of blocks instead of their inputs.
+        *tuple of StatePlace*: the output of the token embedding, if it has one with as
+        many tokens as the blocks; the input of each block; the output of the last.
+        Where more than the first argument of a block comes from the block before
+        (pooled queries), the outputs of blocks instead of their inputs.
 
     Raises:
         InputError: if no blocks are found, or what they pass on is not all that the
@@ -270,17 +270,18 @@ def _hint(model: nn.Module) -> str:
 
 
 def with_layouts(
-    places: Sequence[Place], run: Callable[[], Any], examples: int
-) -> tuple[Place, ...]:
+    places: Sequence[StatePlace], run: Callable[[], Any], examples: int
+) -> tuple[StatePlace, ...]:
     """Find out how modules that a user named keep their tokens, by running the model.
 
     Args:
-        places (sequence of Place): the states; their layouts are not looked at.
+        places (sequence of StatePlace): the states; their layouts are not looked at.
         run (Callable): runs the model on real inputs.
         examples (int): how many there are in the batch.
 
     Returns:
-        *tuple of Place*: the same with layouts; as they were where no state was met.
+        *tuple of StatePlace*: the same with layouts; as they were where no state was
+        met.
     """
     places = [dataclasses.replace(place, layout="batch-first") for place in places]
     shapes: dict[int, torch.Size] = {}
@@ -335,11 +336,11 @@ class _Call:
 
 def _record(
     model: nn.Module, run: Callable[[], Any]
-) -> tuple[list[_Call], list[tuple[Place, Tensor]]]:
+) -> tuple[list[_Call], list[tuple[StatePlace, Tensor]]]:
     """Run the model; return the calls of numbered modules and of token embeddings."""
     thread = threading.get_ident()
     calls: list[_Call] = []
-    embedded: list[tuple[Place, Tensor]] = []
+    embedded: list[tuple[StatePlace, Tensor]] = []
     counts: dict[nn.Module, int] = {}
 
     def record(name: str) -> Callable[..., None]:
@@ -351,7 +352,7 @@ def _record(
             counts[module] = number + 1
             x, y = first_argument(args, kwargs), first_output(output)
             if isinstance(module, nn.Embedding) and y is not None:
-                embedded.append((Place(name, "output", module, number), y))
+                embedded.append((StatePlace(name, "output", module, number), y))
             else:
                 before, after = (torch.Size() if t is None else t.shape for t in (x, y))
                 storage = 0 if x is None else x.data_ptr()
@@ -408,18 +409,18 @@ class _Stack:
         stages = {call.siblings for call in self.calls}
         return 2 * len(self.keeping) + (len(stages) > 1) > len(self.calls)
 
-    def inputs(self) -> tuple[Place, ...]:
+    def inputs(self) -> tuple[StatePlace, ...]:
         """Return what goes into each block, and what comes out of the last."""
         inputs = [self._place(call, "input") for call in self.calls]
         return (*inputs, self._place(self.calls[-1], "output"))
 
-    def outputs(self) -> tuple[Place, ...]:
+    def outputs(self) -> tuple[StatePlace, ...]:
         """Return what goes into the first block, and what comes out of each."""
         outputs = [self._place(call, "output") for call in self.calls]
         return (self._place(self.calls[0], "input"), *outputs)
 
-    def _place(self, call: _Call, side: Side) -> Place:
-        return Place(call.name, side, call.module, call.number, self.layout(call))
+    def _place(self, call: _Call, side: Side) -> StatePlace:
+        return StatePlace(call.name, side, call.module, call.number, self.layout(call))
 
     def layout(self, call: _Call) -> Layout:
         """Return how a call keeps its tokens, to judge by their shape."""
@@ -473,10 +474,10 @@ def _stacks(calls: Sequence[_Call], examples: int) -> list[_Stack]:
 
 
 def _as_streams(
-    places: tuple[Place, ...],
+    places: tuple[StatePlace, ...],
     first: torch.Size,
-    embedded: Sequence[tuple[Place, Tensor]],
-) -> tuple[Place, ...]:
+    embedded: Sequence[tuple[StatePlace, Tensor]],
+) -> tuple[StatePlace, ...]:
     """Tell maps from tokens that are several vectors each: these are looked up."""
     looked_up = any(tensor.shape[:-1] == first[:2] for _, tensor in embedded)
     if len(first) != 4 or places[0].layout != "batch-first" or not looked_up:
@@ -485,11 +486,11 @@ def _as_streams(
 
 
 def _with_embedding(
-    places: tuple[Place, ...],
+    places: tuple[StatePlace, ...],
     first: _Call,
-    embedded: Sequence[tuple[Place, Tensor]],
+    embedded: Sequence[tuple[StatePlace, Tensor]],
     run: Callable[[], Any],
-) -> tuple[Place, ...]:
+) -> tuple[StatePlace, ...]:
     """Put the embedding of the tokens that go into the first block before the others.
 
     Where it is what goes into the first block, it takes that place. Of several lookups
@@ -517,8 +518,8 @@ def _tokens_and_width(shape: torch.Size, layout: Layout) -> tuple[torch.Size, in
 
 
 def _upright(
-    places: Sequence[Place], first: torch.Size, run: Callable[[], Any]
-) -> tuple[Place, ...]:
+    places: Sequence[StatePlace], first: torch.Size, run: Callable[[], Any]
+) -> tuple[StatePlace, ...]:
     """Turn the layout, where as many tokens as examples hide that it is another.
 
     The batch is where a change of one example changes no other prediction.
@@ -532,7 +533,7 @@ def _upright(
     return turned if separate == [False, True] else places
 
 
-def _examples_are_separate(place: Place, run: Callable[[], Any]) -> bool:
+def _examples_are_separate(place: StatePlace, run: Callable[[], Any]) -> bool:
     """Whether a change of the first example of a state changes no other prediction."""
 
     def change(_: int, state: Tensor) -> Tensor:
@@ -544,23 +545,23 @@ def _examples_are_separate(place: Place, run: Callable[[], Any]) -> bool:
     return torch.allclose(found[1:], expected[1:], rtol=1e-3, atol=1e-5)
 
 
-def _origin(model: nn.Module, places: Sequence[Place]) -> Place:
+def _origin(model: nn.Module, places: Sequence[StatePlace]) -> StatePlace:
     """Return what the states depend on: the embedding, or the input of the model."""
     if isinstance(places[0].module, nn.Embedding):
         return places[0]
-    return Place("", "input", model)
+    return StatePlace("", "input", model)
 
 
 def share_around(
-    places: Sequence[Place], run: Callable[[], Any], origin: Place
+    places: Sequence[StatePlace], run: Callable[[], Any], origin: StatePlace
 ) -> float:
     """Return how much of a change of the origin reaches the prediction around a state.
 
     Args:
-        places (sequence of Place): states, each of which is held as it was, one after
-            the other.
+        places (sequence of StatePlace): states, each of which is held as it was, one
+            after the other.
         run (Callable): runs the model.
-        origin (Place): what is changed; if it is not met, the first state.
+        origin (StatePlace): what is changed; if it is not met, the first state.
 
     Returns:
         *float*: the change of the prediction with a state held, as a part of the change

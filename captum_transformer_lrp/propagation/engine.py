@@ -1,9 +1,9 @@
 """The engine: sees every torch call of a model and lets the rules rebuild its gradient.
 
 :class:`Engine` is a :class:`torch.overrides.TorchFunctionMode`. Inside it a model runs
-as it always does; each operator is looked up in a :class:`~.table.Table` and its rule
-returns the same output with a modified gradient. Nothing of the model is patched: the
-mode lives on this thread's stack, and modules that are treated as one operator, or
+as it always does; each operator is looked up in a :class:`~.table.RuleTable`, and its
+rule returns the same output with a modified gradient. Nothing of the model is patched:
+the mode lives on this thread's stack, and modules that are treated as one operator, or
 whose outputs are wanted, are met through torch's global module hooks, which are
 registered while an engine needs them and ignore all other threads.
 
@@ -48,7 +48,7 @@ from .gates import Scaled, activation_behind
 from .identifiers import Identifiers
 from .installed import EAGER, MODULES, engine_here, leave_mode, thread
 from .joins import CONDITION, CUT, compared, hand_on, joint
-from .operators import transparent
+from .operators import opened
 from .passes import SPARSE, Passes
 from .registry import Layers
 from .rules import PlainGradient, Rule
@@ -58,7 +58,7 @@ from .rules.reductions import FOLDED
 from .scans import SCANNED
 from .special_calls import may_be_special
 from .table import Operator, table_for
-from .tape import WRITE, Made, Named, Tape, function_of, node_name, walk
+from .tape import WRITE, Made, Tape, Unlisted, function_of, node_name, walk
 from .tape import note as remember
 from .taps import OutputTap, ParameterTap, Tap
 from .unknown import UnknownOperators
@@ -854,7 +854,7 @@ class Engine(TorchFunctionMode):
             return output
         changed = self.apply_to_module(rule, module, args, kwargs, output)
         note, self._note = self._note, None
-        self._record(Named(type(module).__name__), parents, changed, note=note)
+        self._record(Unlisted(type(module).__name__), parents, changed, note=note)
         return changed
 
     def _before(
@@ -1100,7 +1100,7 @@ def _listed(scores: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
 
 
 #: torch.autograd.grad, without handing itself to the engine as one operator
-_grad = transparent(torch.autograd.grad) or torch.autograd.grad
+_grad = opened(torch.autograd.grad) or torch.autograd.grad
 
 
 def refuse_replicas(module: nn.DataParallel[Any]) -> None:

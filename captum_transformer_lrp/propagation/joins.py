@@ -228,7 +228,7 @@ class Joined:
 
 
 class Joins(Protocol):
-    """What a table says of joins, see :class:`~.table.Table`."""
+    """What a table says of joins, see :class:`~.table.RuleTable`."""
 
     one_function: Rule | None
     stabilises: bool

@@ -38,7 +38,7 @@ from .composites import Composite
 from .engine import Engine
 from .rules import PlainGradient, Rule
 from .table import Operator
-from .tape import Named
+from .tape import Unlisted
 
 #: computes an output of arguments, under the rules
 Run = Callable[[Any, dict[str, Any]], Any]
@@ -57,7 +57,7 @@ class Applied:
     """An operator that is applied, or a module that is treated as one.
 
     Attributes:
-        operator (Operator or Named): which; of a module its class name.
+        operator (Operator or Unlisted): which; of a module its class name.
         rule (Rule or None): what takes its relevance; None where torch's own gradient
             is taken for an unknown operator.
         args (tuple): positional arguments; what carries relevance requires a gradient.
@@ -340,7 +340,7 @@ class ObservedEngine(Engine):
             return Engine.apply_to_module(self, rule, module, args, kwargs, output)
 
         number = len(relevant((args, kwargs)))
-        name = Named(type(module).__name__)
+        name = Unlisted(type(module).__name__)
         call = Applied(name, rule, args, kwargs, number, module)
         with DisableTorchFunction():
             return self._shown(self._applying, call, run)

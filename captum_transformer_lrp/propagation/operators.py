@@ -288,7 +288,7 @@ def inplace_argument(function: Callable[..., Any]) -> int | None:
     return names.index("inplace") if "inplace" in names else None
 
 
-def transparent(function: Callable[..., Any]) -> Callable[..., Any] | None:
+def opened(function: Callable[..., Any]) -> Callable[..., Any] | None:
     """Return a twin of a torch function written in python that shows what it calls.
 
     Functions such as :func:`torch.nn.functional.multi_head_attention_forward` hand

@@ -54,6 +54,6 @@ def start_of(made: Made, *, without: frozenset[Made] = frozenset()) -> Made:
     return found
 
 
-def depends_on(pattern: Made, other: Made) -> bool:
+def computed_from(pattern: Made, other: Made) -> bool:
     """Whether one map was computed from another."""
     return any(made is other for made in behind(pattern) if made is not pattern)

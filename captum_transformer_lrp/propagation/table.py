@@ -23,9 +23,9 @@ from .operators import (
     inplace_argument,
     is_in_place,
     is_metadata,
+    opened,
     operator_name,
     out_of_place,
-    transparent,
 )
 from .registry import (
     COMPOSED_ACTIVATIONS,
@@ -105,7 +105,7 @@ class Operator:
         differentiates (bool): it asks autograd for gradients.
         twin (Callable | None): python code that does the same by other operators:
             a decomposition of ours, its transparent twin
-            (:func:`.operators.transparent`), or without a rule one of torch's.
+            (:func:`.operators.opened`), or without a rule one of torch's.
     """
 
     __slots__ = (
@@ -135,7 +135,7 @@ class Operator:
         "twin",
     )
 
-    def __init__(self, function: Callable[..., Any], table: Table) -> None:
+    def __init__(self, function: Callable[..., Any], table: RuleTable) -> None:
         spelled = operator_name(function)
         self.function = function
         self.in_place = is_in_place(spelled)
@@ -177,7 +177,7 @@ class Operator:
         )
         self.out_of_place = out_of_place(self.name) if self.in_place else None
         self.inplace_position = inplace_argument(function)
-        self.twin = DECOMPOSITIONS.get(self.name) or transparent(function)
+        self.twin = DECOMPOSITIONS.get(self.name) or opened(function)
         if self.twin is None and self.rule is None and not self.metadata:
             self.twin = torch_decomposition(self.name)
 
@@ -192,7 +192,7 @@ class Operator:
         return bool(given or args[position : position + 1] == (True,))
 
 
-class Table:
+class RuleTable:
     """The rows in force, from the most to the least specific.
 
     Overrides (innermost first), the composite, the registry. A composite without rows
@@ -362,16 +362,16 @@ class Table:
         return None
 
 
-_tables: dict[tuple[Any, ...], Table] = {}
+_tables: dict[tuple[Any, ...], RuleTable] = {}
 _MAXIMUM_TABLES = 64
 
 
-def table_for(composite: Composite) -> Table:
+def table_for(composite: Composite) -> RuleTable:
     """Return the table for a composite under the present registry and overrides."""
     key = (composite, registry.version, active_overrides())
     found = _tables.get(key)
     if found is None:
         if len(_tables) >= _MAXIMUM_TABLES:
             _tables.clear()
-        found = _tables[key] = Table(composite)
+        found = _tables[key] = RuleTable(composite)
     return found

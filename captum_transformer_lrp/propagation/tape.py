@@ -79,7 +79,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Named:
+class Unlisted:
     """The maker of a record that is no operator of a table.
 
     Attributes:
@@ -91,9 +91,9 @@ class Named:
     kind: str | None = None
 
 
-UNSEEN, VIEW = Named("unseen"), Named("view", "structural")
+UNSEEN, VIEW = Unlisted("unseen"), Unlisted("view", "structural")
 #: into a part of a tensor
-WRITE = Named("write", "structural")
+WRITE = Unlisted("write", "structural")
 
 
 def note(tensor: Tensor, made: Made) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from captum_transformer_lrp import TextExplanation, explain, insights
 from captum_transformer_lrp.errors import InputError, UnknownNameError
-from captum_transformer_lrp.insights.explanations import Explanations
-from captum_transformer_lrp.insights.view import Reader, View, select
+from captum_transformer_lrp.insights.cache import ExplanationCache
+from captum_transformer_lrp.insights.view import View, ViewReader, select
 from tests.helpers import assert_same_state, state_of
 
 from .conftest import SCRIPT, TEXTS
@@ -118,7 +118,7 @@ def test_explanations_are_those_of_explain(app):
 
 
 def test_explanations_are_kept_and_the_oldest_given_up(app):
-    kept = Explanations(app.source, threading.RLock(), capacity=2)
+    kept = ExplanationCache(app.source, threading.RLock(), capacity=2)
 
     def get(number):
         return kept.get(f"film {number}", "gradient-x-input", 0, number=number)
@@ -134,7 +134,7 @@ def test_explanations_are_kept_and_the_oldest_given_up(app):
 
 def test_twenty_threads_get_one_explanation_and_leave_the_model_alone(app):
     before = state_of(app.source.module)
-    kept = Explanations(app.source, threading.RLock())
+    kept = ExplanationCache(app.source, threading.RLock())
     found = []
     threads = [
         threading.Thread(
@@ -150,7 +150,7 @@ def test_twenty_threads_get_one_explanation_and_leave_the_model_alone(app):
     assert_same_state(before, state_of(app.source.module))
 
 
-READER = Reader(
+READER = ViewReader(
     methods=("attnlrp", "chefer"), numbers=(1, 5, 17), class_names=("bad", "good")
 )
 
@@ -238,9 +238,9 @@ def test_a_language_model_explains_its_next_token(tmp_path):
 
 
 def test_cards_escape_what_comes_from_outside(app):
-    from captum_transformer_lrp.insights.page import Page
+    from captum_transformer_lrp.insights.page import AppPage
 
-    page = Page(app)
+    page = AppPage(app)
     card = page._explained_card(4, replace(page.view, target="prediction"))
     assert "<script" not in card and "&lt;" in card and "<b>more" not in card
     plain = page._card(4)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from captum_transformer_lrp.errors import InputError
 from captum_transformer_lrp.models.discovery import (
-    Place,
+    StatePlace,
     find_hidden_states,
     visiting,
 )
@@ -119,5 +119,5 @@ def test_timm(name: str) -> None:
 
 def test_places_print_themselves() -> None:
     module = nn.Linear(2, 2)
-    assert str(Place("layers.0", "input", module)) == "layers.0 (input)"
-    assert str(Place("shared", "output", module, 1)) == "shared (output, call 2)"
+    assert str(StatePlace("layers.0", "input", module)) == "layers.0 (input)"
+    assert str(StatePlace("shared", "output", module, 1)) == "shared (output, call 2)"

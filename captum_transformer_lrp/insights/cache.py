@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Key = tuple[int, str, int | None]
 
 
-class Explanations:
+class ExplanationCache:
     """Explains with one model, and keeps the latest explanations.
 
     Requests come from several threads at once, and the model is explained by one.

@@ -11,7 +11,7 @@ from ..report.shown import Shown, Theme
 from .files import SUFFIXES, write
 
 
-class Kept(Shown):
+class Storable(Shown):
     """A result that shows itself and says what it is by :meth:`to_dict`."""
 
     suffixes: ClassVar[tuple[str, ...]] = (*saving.SUFFIXES, *SUFFIXES)
