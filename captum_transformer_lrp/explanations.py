@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    Generic,
+    SupportsIndex,
+    TypeVar,
+    overload,
+)
 
 from ._packages import require
 from .explanation import (
@@ -70,6 +78,20 @@ class Explanations(list[E], Shown, Generic[E]):
         self.said = said
         self.notes = notes
 
+    @overload
+    def __getitem__(self, index: SupportsIndex) -> E: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Explanations[E]: ...
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return one explanation, or for a slice a list that shows itself, too."""
+        found: Any = super().__getitem__(index)
+        return self._like(found) if isinstance(index, slice) else found
+
+    def _like(self, explanations: Iterable[E]) -> Explanations[E]:
+        return Explanations(explanations, said=self.said, notes=self.notes)
+
     @property
     def labelled(self) -> list[E]:
         """Those of which it is known whether the prediction is right."""
@@ -83,14 +105,15 @@ class Explanations(list[E], Shown, Generic[E]):
             sum(one.right is True for one in judged) / len(judged) if judged else None
         )
 
-    def mistakes_first(self) -> list[E]:
+    def mistakes_first(self) -> Explanations[E]:
         """Return wrong predictions first, the most confident ones before others.
 
         Behind them stands the rest in the order of the data.
         """
         wrong = [one for one in self if one.right is False]
         wrong.sort(key=lambda one: -(one.prediction.probability or 0.0))
-        return [*wrong, *(one for one in self if one.right is not False)]
+        others = (one for one in self if one.right is not False)
+        return self._like([*wrong, *others])
 
     def words(self, target: int) -> list[tuple[str, float, int]]:
         """Return the words that count most for a class, over all texts.

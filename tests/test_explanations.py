@@ -117,6 +117,15 @@ def test_the_table_has_a_row_for_each():
     assert found["relevance_sum"].tolist() == pytest.approx([1.5, 32])
 
 
+def test_a_part_of_it_shows_itself_too():
+    found = Explanations(
+        [review(label=GOOD), review(label=BAD)], said="a", notes=("b",)
+    )
+    for part in (found[1:], found.mistakes_first()[:1]):
+        assert isinstance(part, Explanations) and part == [found[1]]
+        assert (part.said, part.notes, part.accuracy) == ("a", ("b",), 0.0)
+
+
 def write_table(path):
     rows = [("I loved it", "positive"), ("I hated it", "positive")]
     rows.append(("Dull", "negative"))
