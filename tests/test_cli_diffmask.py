@@ -88,7 +88,8 @@ def test_fit_prints_a_report_and_writes_masks(capsys, model_folder, data, tmp_pa
     captured = capsys.readouterr()
     assert captured.out.startswith("4 steps")
     assert "bert.embeddings.word_embeddings (output)" in captured.out
-    assert "margin 0.0200 nats, 2 examples" in captured.out
+    assert "within the margin of 0.0200 nats, measured on 2 examples" in captured.out
+    assert "of the validation data." in captured.out
     assert captured.out.endswith(f"Wrote {folder}\n")
     assert "DiffMask" in captured.err  # the bar
     assert checkpoint.is_file()

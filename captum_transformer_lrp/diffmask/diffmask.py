@@ -28,7 +28,7 @@ from .calibration import (
 )
 from .divergence import Divergence, divergence_for, outputs_of
 from .gates import Gates, Mode
-from .history import History, Report, StateReport
+from .history import GIVEN, TRAINING, VALIDATION, History, Report, StateReport
 from .masked import MaskedModel, Original
 from .masking import Masking
 from .per_example import ExampleMasks, search
@@ -345,6 +345,7 @@ class DiffMask(Named, PerturbationAttribution):
             loader if validation is None else validation,
             examples=512 if validation is None else None,
             seed=seed,
+            data=TRAINING if validation is None else VALIDATION,
         )
         return training.history
 
@@ -581,6 +582,7 @@ class DiffMask(Named, PerturbationAttribution):
         *,
         examples: int | None = None,
         seed: int = 0,
+        data: str = GIVEN,
     ) -> Report:
         """Measure the masks: gates are sampled, at one state after the other.
 
@@ -588,6 +590,8 @@ class DiffMask(Named, PerturbationAttribution):
             dataloader (iterable): of batches, as for :meth:`fit`.
             examples (int, optional): stop after so many. Default: all
             seed (int, optional): of the samples. Default: 0
+            data (str, optional): what the report says that it is made on.
+                Default: ``"the data that was given"``
 
         Returns:
             *Report*: for each state divergence, its 95th percentile, kept fraction,
@@ -630,7 +634,7 @@ class DiffMask(Named, PerturbationAttribution):
                     len(found),
                 )
             )
-        return Report(tuple(reports))
+        return Report(tuple(reports), data)
 
     def _measured(
         self, masking: Masking, original: Original, generator: torch.Generator

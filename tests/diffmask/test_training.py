@@ -132,6 +132,8 @@ def test_history_and_report(trained: DiffMask) -> None:
         "agreement",
     }
     assert "converged" in str(history)
+    assert "of data that the masks were trained on" in str(history)
+    assert len(repr(history)) < 300
 
 
 def test_one_state_by_number_name_and_module(trained: DiffMask) -> None:

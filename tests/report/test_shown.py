@@ -19,6 +19,7 @@ import captum_transformer_lrp
 from captum_transformer_lrp.attribution.named import NamedMethods
 from captum_transformer_lrp.checking.report import Check, CheckReport
 from captum_transformer_lrp.comparison import Comparison, Conservation
+from captum_transformer_lrp.diffmask.history import History, Report, StateReport
 from captum_transformer_lrp.explanations import Explanations
 from captum_transformer_lrp.influence.ranking import (
     InfluentialExample,
@@ -118,6 +119,7 @@ def samples(text):
         InfluentialExample(index=i, example=one, label=text, score=0.5 - i)
         for i, one in enumerate((text, Image.new("RGB", (8, 8), "teal")))
     ]
+    state = StateReport(text, 0.01, 0.1, 0.5, 0.9, 2.0, 0.05, 7)
     return [
         words,
         picture,
@@ -152,6 +154,8 @@ def samples(text):
             title=text, question=text, measure=text, rows=tuple(examples)
         ),
         language(text),
+        History(steps=3, stopped=text, report=Report((state,), data=text)),
+        Report((state,), data=text),
     ]
 
 
