@@ -236,12 +236,20 @@ class Pictures:
 
     Args:
         pictures (tuple of Heat): From left to right, row by row.
-        size (str): ``"large"``, as large as there is room for, or ``"equal"``, three
+        size (str): ``"large"``, as large as there is room for, or ``"equal"``, several
             side by side. Default: ``"equal"``
+        across (int): How many side by side, where that has a meaning.
+            Default: 0, three; four of four
     """
 
     pictures: tuple[Heat, ...]
     size: Literal["large", "equal"] = "equal"
+    across: int = 0
+
+    @property
+    def columns(self) -> int:
+        """How many stand side by side."""
+        return self.across or (4 if len(self.pictures) == 4 else 3)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 LEVELS = (0.25, 0.5, 0.75)  # of contours, as shares of the limit
 # In inches.
 _SIDE, _WIDE, _TALLEST, _GAP = 3.9, 8.1, 7.0, 0.25
-_ACROSS = 3  # pictures of equal size in a row; four of four
 # In points.
 _CAPTION, _NAME, _UNDER = 8.5, 9.5, 8.0
 
@@ -31,7 +30,7 @@ def draw_pictures(page: Page, pictures: Pictures) -> None:
     if pictures.size == "large":
         _draw_large(page, pictures.pictures)
     else:
-        _draw_equal(page, pictures.pictures)
+        _draw_equal(page, pictures.pictures, pictures.columns)
 
 
 def pictures_width(pictures: Pictures) -> float:
@@ -69,21 +68,26 @@ def contoured(heat: Heat) -> Image:
 # ----------------------------------------------------------------------------- layout
 
 
-def _draw_equal(page: Page, pictures: Sequence[Heat]) -> None:
-    """Draw three or four side by side, all in boxes of the size of the first."""
-    across = 4 if len(pictures) == 4 else _ACROSS
-    gap = _GAP * _ACROSS / across
+def _draw_equal(page: Page, pictures: Sequence[Heat], across: int) -> None:
+    """Draw pictures side by side, each as large as fits into a square."""
+    gap = _GAP * min(1.0, 3 / across)
     side = (page.room - (across - 1) * gap) / across
-    columns, rows = pictures[0].image.size
-    scale = min(side / columns, side / rows)
-    width, height = columns * scale, rows * scale
     named = any(one.under for one in pictures)
     for start in range(0, len(pictures), across):
-        for number, one in enumerate(pictures[start : start + across]):
+        row = pictures[start : start + across]
+        sizes = [_fitted(one.image, side) for one in row]
+        tallest = max(height for _, height in sizes)
+        for number, (one, (width, height)) in enumerate(zip(row, sizes, strict=True)):
             x = page.margin + number * (side + gap)
             _draw_heat(page, one, x, width, height)
-            _draw_caption(page, one, x, page.y + height, side, named=named)
-        page.y += height + (0.62 if named else 0.42)
+            _draw_caption(page, one, x, page.y + tallest, side, named=named)
+        page.y += tallest + (0.62 if named else 0.42)
+
+
+def _fitted(image: Image, side: float) -> tuple[float, float]:
+    """Return width and height of a picture whose longer side is ``side`` inches."""
+    scale = side / max(image.size)
+    return scale * image.width, scale * image.height
 
 
 def _draw_caption(

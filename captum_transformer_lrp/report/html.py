@@ -191,7 +191,11 @@ def _legend(block: b.Legend) -> dict[str, Any]:
 
 
 def _pictures(block: b.Pictures) -> dict[str, Any]:
-    return {"size": block.size, "pictures": [_picture(one) for one in block.pictures]}
+    return {
+        "size": block.size,
+        "across": block.across,
+        "pictures": [_picture(one) for one in block.pictures],
+    }
 
 
 def _picture(one: b.Heat) -> dict[str, Any]:

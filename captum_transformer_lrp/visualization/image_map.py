@@ -180,8 +180,8 @@ def draw_image(
         raise InputError(f"style={style!r}; expected one of {', '.join(STYLES)}.")
     if not 0 <= outliers < 100:
         raise InputError(f"outliers={outliers}; expected per cent, 0 to less than 100.")
-    picture, notes = _image(image, mean, std)
-    values = _scores(scores, (picture.height, picture.width), patch_grid, features)
+    picture, notes = read_image(image, mean, std)
+    values = read_scores(scores, (picture.height, picture.width), patch_grid, features)
     found = check_limit(limit)
     if found is None and outliers:
         found = float(np.percentile(np.abs(values), 100 - outliers)) or None
@@ -207,7 +207,7 @@ def draw_image(
     )
 
 
-def _image(
+def read_image(
     image: Any,
     mean: Sequence[float] | float | None,
     std: Sequence[float] | float | None,
@@ -266,7 +266,7 @@ def _image(
     return PIL.Image.fromarray(pixels), notes
 
 
-def _scores(
+def read_scores(
     scores: Any,
     size: tuple[int, int],
     patch_grid: tuple[int, int] | None,
