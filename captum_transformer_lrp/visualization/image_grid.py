@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from torch import Tensor
 
 from ..errors import InputError
 from ..report.blocks import Block, ColorScale, Heat, Legend, Pictures, Table
@@ -95,8 +96,8 @@ class ImageGrid(Picture):
 
 
 def draw_image_grid(
-    images: Sequence[Any],
-    scores: Mapping[str, Sequence[Any]],
+    images: Sequence[Any] | Tensor,
+    scores: Mapping[str, Any],
     *,
     captions: Sequence[str] | None = None,
     style: Literal["overlay", "smooth"] = "overlay",

@@ -37,6 +37,7 @@ from captum_transformer_lrp.report.shown import Shown
 from captum_transformer_lrp.visualization import (
     draw_attention,
     draw_image,
+    draw_image_grid,
     draw_layers,
     draw_matrix,
     draw_text,
@@ -136,6 +137,9 @@ def samples(text):
         draw_matrix(np.outer(scores, scores), tokens, tokens, title=text, unit=text),
         draw_attention(np.full((1, 4, 4), 0.25), tokens, view="lines", title=text),
         draw_image(torch.rand(3, 8, 8), torch.randn(2, 2), title=text, unit=text),
+        draw_image_grid(
+            torch.rand(1, 3, 8, 8), {text: torch.randn(1, 2, 2)}, captions=[text]
+        ),
         kept,
         kept_by_group([kept], lambda piece: text, name=text),
         composite,
