@@ -1,4 +1,4 @@
-"""What comes from outside, shown instead of obeyed: controls and formulas."""
+"""What comes from outside, shown instead of obeyed, and in as much room as there is."""
 
 from __future__ import annotations
 
@@ -28,3 +28,13 @@ def no_formula(text: str) -> str:
     Only texts that begin as formulas do get one (``=``, ``+``, ``-``, ``@``).
     """
     return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+
+
+def shortened(text: str, most: int) -> str:
+    """Return a text in one line of at most ``most`` characters, its end cut off.
+
+    Unlike :func:`textwrap.shorten` also within a word, since many scripts have no
+    spaces.
+    """
+    line = " ".join(text.split())
+    return line if len(line) <= most else f"{line[: most - 1].rstrip()}…"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -103,7 +103,7 @@ class Comparison(Storable):
     """
 
     explanations: tuple[Explanation, ...]
-    conservation: tuple[Conservation | None, ...] = field(repr=False)
+    conservation: tuple[Conservation | None, ...]
 
     def __post_init__(self) -> None:
         """Check that the explanations are of one input."""

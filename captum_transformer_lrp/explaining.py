@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import os
-import textwrap
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from captum.attr import Attribution
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ._visible import shortened
 from .attribution import methods
 from .attribution.calling import (
     attribute_pixels,
@@ -82,7 +82,7 @@ class Failure:
     error: Exception
 
     def __str__(self) -> str:
-        shown = textwrap.shorten(str(self.given), 60, placeholder="...")
+        shown = shortened(str(self.given), 60)
         what = " ".join(str(self.error).split()) or type(self.error).__name__
         return f"{self.number} ({shown or 'empty'}): {what}"
 
@@ -405,11 +405,15 @@ class Explainer:
     ) -> tuple[list[Any], tuple[str, ...]]:
         """Return texts with the indices of their classes, and what could not be read.
 
-        A language model's next token has no class.
+        A language model's next token has no class, and a regression has none at all:
+        its label 0 is a number, not the first class.
         """
-        if self.text_model.task == _GENERATES:
-            return [(text, None) for text, _ in rows], ()
-        names = self.text_model.class_names
+        source = self.text_model
+        if source.task == _GENERATES or source.activation == "none":
+            what = "next token" if source.task == _GENERATES else "number"
+            note = f"The labels are left aside: the model predicts a {what}, no class."
+            return [(text, None) for text, _ in rows], (note,)
+        names = source.class_names
         labels = match_labels([label for _, label in rows], names)
         texts = (text for text, _ in rows)
         return [*zip(texts, labels.indices, strict=True)], labels.notes

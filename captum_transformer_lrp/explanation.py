@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 Normalization = Literal["max", "l1"]
 
 #: what explanations can be saved as
-SUFFIXES = (".html", ".json", ".png", ".pdf", ".svg", ".safetensors", ".parquet")
+SUFFIXES = Storable.suffixes
 JSON_SCHEMA = "captum_transformer_lrp.explanation/1"
 
 _ABOUT_RELEVANCE = (
@@ -98,7 +98,7 @@ class Explanation(Storable):
     method: str
     prediction: ClassScore
     target: ClassScore
-    scores: np.ndarray = field(repr=False)
+    scores: np.ndarray
     notes: tuple[str, ...] = ()
     measure: Literal["relevance", "attention", "magnitude"] = "relevance"
     same_for_every_target: bool = False
@@ -351,10 +351,11 @@ class Explanation(Storable):
         ``measure`` (``"relevance"``, ``"attention"`` or ``"magnitude"``, as
         :class:`Explanation` says), ``same_for_every_target``, ``relevance_sum`` (null
         where scores have no sign), ``convergence_delta`` (null where the method has
-        none), ``notes``, ``version`` (of this package) and ``about_sum`` (or null). A
-        text adds ``text``, ``next_token`` and ``tokens`` (each ``token``, ``text``,
-        ``special``, ``space_before``, ``score``, and ``word``, the number of the
-        tokenizer's word or null). An image adds ``height`` and ``width`` in pixels,
+        none), ``notes``, ``version`` (of this package), ``about_sum`` (or null) and
+        ``label`` (as ``target``, or null). A text adds ``text``, ``next_token``,
+        ``joined`` (whether it is shown by words) and ``tokens`` (each ``token``,
+        ``text``, ``special``, ``space_before``, ``score``, and ``word``, the number of
+        the tokenizer's word or null). An image adds ``height`` and ``width`` in pixels,
         ``scores`` (rows of pixels, or null where the method gives patches),
         ``patch_scores`` (rows of the model's patches, or null where they are unknown)
         and ``image``, the picture as PNG in base64 (in RGB, if its mode is one that PNG
@@ -441,7 +442,7 @@ class TextExplanation(Explanation):
     kind: ClassVar[str] = "text"
 
     text: str
-    pieces: tuple[Piece, ...] = field(repr=False)
+    pieces: tuple[Piece, ...]
     next_token: bool = False
     joined: bool = True
 
@@ -589,7 +590,7 @@ class ImageExplanation(Explanation):
 
     kind: ClassVar[str] = "image"
 
-    image: Image = field(repr=False)
+    image: Image
     patch_grid: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:

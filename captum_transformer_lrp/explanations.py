@@ -15,13 +15,16 @@ from typing import (
     overload,
 )
 
+from . import records
 from ._packages import require
+from ._visible import shortened
+from .errors import InputError
 from .explanation import (
     SUFFIXES,
     Explanation,
     ImageExplanation,
     TextExplanation,
-    save_explanations,
+    check_suffix,
 )
 from .models.prediction import percent
 from .report import shown
@@ -51,7 +54,7 @@ _WORDS = 10  # that count most for a class
 _LONGEST = 90  # characters of a text in a line
 
 
-class Explanations(list[E], Shown, Generic[E]):
+class Explanations(Shown, list[E], Generic[E]):
     """A list of explanations, which shows and saves itself.
 
     A page begins with what they have in common: how many predictions are right, where
@@ -110,13 +113,21 @@ class Explanations(list[E], Shown, Generic[E]):
 
         Behind them stands the rest in the order of the data.
         """
-        wrong = [one for one in self if one.right is False]
-        wrong.sort(key=lambda one: -(one.prediction.probability or 0.0))
-        others = (one for one in self if one.right is not False)
-        return self._like([*wrong, *others])
+        return self._like(self[i] for i in self._order())
+
+    def _order(self) -> list[int]:
+        """Return places in the list, those of mistakes first."""
+
+        def rank(i: int) -> tuple[bool, float]:
+            wrong = self[i].right is False
+            return not wrong, -(self[i].prediction.probability or 0.0) if wrong else i
+
+        return sorted(range(len(self)), key=rank)
 
     def words(self, target: int) -> list[tuple[str, float, int]]:
         """Return the words that count most for a class, over all texts.
+
+        What has neither letters nor digits, and what the tokenizer added, is no word.
 
         Args:
             target (int): Index of the class. Texts that were explained for another one
@@ -126,7 +137,17 @@ class Explanations(list[E], Shown, Generic[E]):
             *list* of the word in lower case, its score per text (the sum of its scores
             over all texts, divided by the number of texts) and how often it occurs,
             the largest magnitude first.
+
+        Raises:
+            InputError: The explanations are by several methods or of several models,
+                whose scores cannot be added.
         """
+        if len(self._made) > 1:
+            raise InputError(
+                f"these are explanations by {self._made_in_words}; expected one method "
+                "and one model, whose scores have one unit. Take those of one: "
+                f"Explanations(e for e in found if e.method == {self[0].method!r})"
+            )
         sums: dict[str, float] = defaultdict(float)
         often: Counter[str] = Counter()
         texts = [
@@ -142,6 +163,15 @@ class Explanations(list[E], Shown, Generic[E]):
         found = [(w, total / len(texts), often[w]) for w, total in sums.items()]
         return sorted(found, key=lambda row: -abs(row[1]))
 
+    @property
+    def _made(self) -> list[tuple[str, str]]:
+        """Method and model of each, every pair once."""
+        return [*dict.fromkeys((one.method, one.model) for one in self)]
+
+    @property
+    def _made_in_words(self) -> str:
+        return ", ".join(f"{method} of {model}" for method, model in self._made)
+
     # ------------------------------------------------------------------ what is shown
 
     def blocks(self) -> Iterator[Block]:
@@ -154,7 +184,11 @@ class Explanations(list[E], Shown, Generic[E]):
         yield Facts(pairs=tuple(self._facts()), brief=("Accuracy", "Method", "Model"))
         if table := self._confusion():
             yield table
-        yield from self._words_of_classes()
+        if len(self._made) == 1:
+            yield from self._words_of_classes()
+        else:
+            text = f"Words are not added up over {self._made_in_words}."
+            yield Paragraph(text=text)
         for note in self.notes:
             yield Paragraph(text=note)
 
@@ -169,15 +203,14 @@ class Explanations(list[E], Shown, Generic[E]):
         many = len(self) > _UNFOLDED
         if not many and self.accuracy is None:
             return tuple(card for one in self for card in one.cards())
-        listed = self.mistakes_first()[:most]
+        listed = self._order()[:most]
         blocks = [*self.blocks()]
         if len(listed) < len(self):
             said = f"The first {len(listed)} of {len(self):,} are listed here; the page"
             blocks.append(Paragraph(text=f'{said} of save("report.html") has all.'))
-        places = {id(one): number for number, one in enumerate(self, 1)}
         return (
             Card(blocks=tuple(blocks), alt=self.alt),
-            *(self._card(one, places[id(one)], many) for one in listed),
+            *(self._card(self[i], i + 1, many) for i in listed),
         )
 
     def in_notebook(self) -> tuple[Card, ...]:
@@ -186,8 +219,8 @@ class Explanations(list[E], Shown, Generic[E]):
 
     @property
     def alt(self) -> str:
-        """How many there are, and how many predictions are right."""
-        found = f"{self._count}."
+        """How many there are, of what, and how many predictions are right."""
+        found = f"{self._count}{f' of {self.said}' if self.said else ''}."
         if self.accuracy is not None:
             found += f" {percent(self.accuracy)} of the predictions are right."
         return found
@@ -195,13 +228,15 @@ class Explanations(list[E], Shown, Generic[E]):
     def save(
         self, path: str | Path, *, theme: shown.Theme = "light", dpi: int = 160
     ) -> Path:
-        """Write them into one file: .html, .json, .png, .pdf or .svg.
+        """Write them into one file by its suffix, as :meth:`Explanation.save`.
+
+        What keeps them (.json, .safetensors, .parquet) comes back as a list, also of
+        one.
 
         Args:
             path (str or Path): The file.
-            theme (str, optional): ``"light"`` or ``"dark"`` of a picture.
-                Default: ``"light"``
-            dpi (int, optional): Pixels per inch of a PNG. Default: 160
+            theme (str, optional): As for one. Default: ``"light"``
+            dpi (int, optional): As for one. Default: 160
 
         Returns:
             *Path*: The file that was written.
@@ -209,11 +244,14 @@ class Explanations(list[E], Shown, Generic[E]):
         Raises:
             InputError: There is none, or more than a picture has room for.
             UnknownNameError: The suffix or the theme is another one.
+            MissingPackageError: The package that writes such files is not installed.
         """
-        return save_explanations(self, path, theme=theme, dpi=dpi)
-
-    def __repr__(self) -> str:
-        return f"<{self.alt} {self.said}>" if self.said else f"<{self.alt}>"
+        if not self:
+            raise InputError("expected at least one explanation to save, got none")
+        if check_suffix(path) in records.SUFFIXES:
+            written = (one.to_dict() for one in self)
+            return records.write(Path(path), written, several=True)
+        return super().save(path, theme=theme, dpi=dpi)
 
     def to_pandas(self) -> DataFrame:
         """Return a table with a row for each, which needs the package pandas.
@@ -324,19 +362,20 @@ class Explanations(list[E], Shown, Generic[E]):
 
     def _card(self, one: E, number: int, folded: bool) -> Card:
         """Return a card that begins with a line: number, input, prediction, verdict."""
-        title, *blocks = one.blocks()
+        _, *blocks = one.blocks()
         badge = {True: "correct", False: "wrong", None: ""}[one.right]
         if folded:
-            title = Heading(text=f"{number}. {_line(one)}", badge=badge)
-            blocks = [b for b in blocks if not (isinstance(b, Table) and b.folded)]
-            blocks = [
-                b
-                for b in blocks
-                if not (isinstance(b, Paragraph) and b.kind == "meaning")
-            ]
-        else:
-            title = Heading(text=f"{number}. {one.question}", badge=badge)
+            blocks = [block for block in blocks if not _is_said_once(block)]
+        line = _line(one) if folded else one.question
+        title = Heading(text=f"{number}. {line}", badge=badge)
         return Card(blocks=(title, *blocks), alt=one.alt, folded=folded)
+
+
+def _is_said_once(block: Block) -> bool:
+    """Return whether a block is too much to repeat for each of many."""
+    if isinstance(block, Table):
+        return block.folded
+    return isinstance(block, Paragraph) and block.kind == "meaning"
 
 
 def _line(one: Explanation) -> str:
@@ -346,8 +385,7 @@ def _line(one: Explanation) -> str:
         told += f", true {one.label.name}"
     if not isinstance(one, TextExplanation):
         return f"{told}: picture of {_size(one)}"
-    text = " ".join(one.text.split())
-    return f"{told}: {text if len(text) <= _LONGEST else text[: _LONGEST - 1] + '…'}"
+    return f"{told}: {shortened(one.text, _LONGEST)}"
 
 
 def _size(one: Explanation) -> str:

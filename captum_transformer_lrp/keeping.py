@@ -26,7 +26,6 @@ from .explanation import (
     ImageExplanation,
     TextExplanation,
     pool,
-    save_explanations,
 )
 from .explanations import Explanations
 from .language import LLMRelevance
@@ -91,7 +90,7 @@ def save(results: Result | Iterable[Result], path: File) -> Path:
     together = _listed(listed)
     if isinstance(together, Explanations):
         together.said = said
-        return save_explanations(together, path)
+        return together.save(path)
     check_suffix(path, (*SUFFIXES, *records.SUFFIXES))
     return shown.save(together, path)
 

@@ -515,6 +515,11 @@ def test_a_text_that_fails_does_not_end_the_list(text_source, batch_size):
     assert len(failures) == 2
 
 
+def test_a_failure_shows_the_text_also_without_spaces():
+    long = Failure(number=3, given="电影" * 60, error=InputError("no"))
+    assert str(long) == f"3 ({'电影' * 29}电…): no"
+
+
 def test_errors_of_the_model_on_one_text_are_its_own(text_source, monkeypatch):
     def forward(*args, **kwargs):
         if kwargs["input_ids"].shape[1] > 6:

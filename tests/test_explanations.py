@@ -7,9 +7,11 @@ import csv
 import pytest
 
 import captum_transformer_lrp as lrp
-from captum_transformer_lrp import Explanations
+from captum_transformer_lrp import Explanations, TextExplanation
 from captum_transformer_lrp.cli import main
+from captum_transformer_lrp.errors import InputError
 from captum_transformer_lrp.models.prediction import ClassScore
+from tests.models.tiny import save_text_classifier
 from tests.visualization.samples import BAD, GOOD, image_explanation, text_explanation
 
 SURE = ClassScore(index=1, name="good", logit=9.0, probability=0.999)
@@ -52,6 +54,50 @@ def test_words_are_summed_over_texts_and_divided_by_their_number():
     assert found.words(7) == []
 
 
+def test_words_of_several_methods_are_not_added_up():
+    """Two methods on one text have two units: their sum would be no number."""
+    found = Explanations([review(), review(method="Saliency", measure="magnitude")])
+    with pytest.raises(
+        InputError, match="AttnLRP of tiny, Saliency of tiny; expected o"
+    ):
+        found.words(1)
+    other = Explanations([review(), review(model="large")])
+    with pytest.raises(InputError, match="AttnLRP of large"):
+        other.words(1)
+    assert found[:1].words(1) and not found[:1].words(0)
+    assert "Words that count most" not in str(found)
+    said = "Words are not added up over AttnLRP of tiny, Saliency of tiny."
+    assert said in str(found)
+    alike = Explanations([review(), review()])
+    assert "Words that count most for “good”, per text" in str(alike)
+
+
+def test_the_same_explanation_twice_has_two_numbers():
+    pytest.importorskip("jinja2")
+    page = Explanations([review()] * 13).to_html()
+    assert all(f">{i}. good" in page for i in range(1, 14))
+
+
+def test_a_list_of_one_is_kept_as_a_list(tmp_path):
+    found = Explanations([review()])
+    kept = lrp.load(found.save(tmp_path / "a.json"))
+    assert isinstance(kept, Explanations) and len(kept) == 1
+    assert isinstance(lrp.load(found[0].save(tmp_path / "b.json")), TextExplanation)
+    with pytest.raises(InputError, match="at least one explanation to save"):
+        Explanations().save(tmp_path / "c.html")
+
+
+def test_labels_of_a_regression_are_no_classes(tmp_path):
+    """0 and 1 are ratings there, not the first class and one that is not there."""
+    pytest.importorskip("transformers")
+    model = save_text_classifier(tmp_path / "one", problem_type="regression")
+    found = lrp.explain([("a good film", 0), ("a bad film", 1)], model=model)
+    assert [one.label for one in found] == [None, None] and found.accuracy is None
+    assert found.notes == (
+        "The labels are left aside: the model predicts a number, no class.",
+    )
+
+
 def test_a_page_of_many_opens_with_what_they_have_in_common():
     pytest.importorskip("jinja2")
     rows = [review(f"film number {i}", label=GOOD) for i in range(20)]
@@ -88,9 +134,13 @@ def test_it_is_a_list_that_shows_itself_in_a_line():
     one = review()
     found = Explanations([one], said="data from Python: 1 text")
     assert found == [one] and isinstance(found, list) and found[0] is one
-    assert repr(found) == "<1 explanation. data from Python: 1 text>"
+    said = "1 explanation of data from Python: 1 text."
+    assert repr(found) == f"<Explanations: {said}>"
     assert len(str(Explanations([review()] * 50)).splitlines()) <= 24
     assert str(Explanations()) == "0 explanations"
+    assert "Mean confidence" not in str(found)  # facts are for a page
+    many = Explanations([review(label=BAD), review(label=GOOD)])
+    assert "Predictions by true class" in str(many)
 
 
 def test_a_notebook_lists_the_first_of_many_and_says_so():

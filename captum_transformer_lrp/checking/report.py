@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from .._visible import printed
@@ -54,7 +54,7 @@ class CheckReport(Shown):
     dtype: str
     measured_in: str
     checks: tuple[Check, ...]
-    trace: Trace | None = field(default=None, repr=False)
+    trace: Trace | None = None
 
     @property
     def passed(self) -> bool:

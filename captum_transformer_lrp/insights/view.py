@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields
 from typing import Literal
 from urllib.parse import parse_qsl, urlencode
 
+from .._visible import shortened
 from .data import Data
 from .predictions import Prediction, Predictions
 
@@ -110,7 +111,7 @@ class ViewReader:
                 continue  # not ours: a reader's tool may have added it
             value = getattr(self, f"_read_{name}")(given[:_LONGEST])
             if value is None:
-                shown = given if len(given) <= 40 else f"{given[:39]}…"
+                shown = shortened(given, 40)
                 problems.append(
                     f"The address asks for {name} “{shown}”, which there is not here."
                 )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
 from typing import Any, TypeVar
 
-from .._visible import printed, visible
+from .._visible import printed, shortened, visible
 from .blocks import (
     Bars,
     Block,
@@ -238,7 +238,9 @@ def _plain_table(block: Table) -> list[str]:
     """Return aligned columns, texts at their left end and numbers at their right."""
     if not block.rows:
         return []
-    rows = [[_shortened(cell_text(cell)) for cell in row] for row in block.rows]
+    rows = [
+        [shortened(cell_text(cell), _LONGEST) for cell in row] for row in block.rows
+    ]
     if any(block.heads):
         rows = [[one_line(head) for head in block.heads], *rows]
     widths = [max(map(_columns, column)) for column in zip(*rows, strict=True)]
@@ -250,10 +252,6 @@ def _plain_table(block: Table) -> list[str]:
             cells.append(text + space if i < block.texts else space + text)
         lines.append("  ".join(cells).rstrip())
     return lines
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= _LONGEST else text[: _LONGEST - 1].rstrip() + "…"
 
 
 def _columns(text: str) -> int:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from .._files import write
+from .._visible import shortened
 from ..errors import InputError
 from .blocks import Block, Card
 from .saving import SUFFIXES, check_suffix
@@ -32,6 +33,8 @@ class Shown(ABC):
 
     #: what :meth:`save` writes, by suffix
     suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
+    #: suffix -> the method whose text it writes, where it is not a picture or a page
+    _writers: ClassVar[Mapping[str, str]] = {}
 
     @abstractmethod
     def blocks(self) -> Iterable[Block]:
@@ -126,7 +129,11 @@ class Shown(ABC):
             UnknownNameError: The suffix or the theme is another one.
             MissingPackageError: jinja2, which writes HTML, is not installed.
         """
-        return save([self], path, theme=theme, dpi=dpi)
+        writer = self._writers.get(check_suffix(path, self.suffixes))
+        if writer is None:
+            return save([self], path, theme=theme, dpi=dpi)
+        write(path, getattr(self, writer)().rstrip("\n") + "\n")
+        return Path(path)
 
     def _repr_html_(self) -> str:
         return render_fragment([self])
@@ -139,10 +146,7 @@ class Shown(ABC):
 
     def __repr__(self) -> str:
         """Return it in a line or three: what a prompt shows, and of each in a list."""
-        said = " ".join(self.alt.split())
-        if len(said) > _MOST_SAID:
-            said = f"{said[: _MOST_SAID - 1]}…"
-        return f"<{type(self).__name__}: {said}>"
+        return f"<{type(self).__name__}: {shortened(self.alt, _MOST_SAID)}>"
 
     def __str__(self) -> str:
         from .plain import plain

@@ -9,16 +9,13 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from ..._files import write
-from ..._visible import no_formula, printed
+from ..._visible import no_formula, printed, shortened
 from ...errors import InputError
 from ...models.pieces import Piece
-from ...report import shown
 from ...report.blocks import (
     Axis,
     Block,
@@ -28,7 +25,6 @@ from ...report.blocks import (
     Paragraph,
     Table,
 )
-from ...report.saving import check_suffix
 from ...report.shown import Shown
 from .maps import KEPT, KeptMap
 from .names import StateNames, state_names
@@ -111,8 +107,8 @@ def kept_by_group(
     for one in maps:
         if (one.states, one.mode) != (first.states, first.mode):
             raise InputError(
-                f"the map of {_short(one.text)!r} has {len(one.states)} states in "
-                f"{one.mode} mode, that of {_short(first.text)!r} "
+                f"the map of {shortened(one.text, 40)!r} has {len(one.states)} states "
+                f"in {one.mode} mode, that of {shortened(first.text, 40)!r} "
                 f"{len(first.states)} in {first.mode} mode, or states of other names; "
                 "expected maps of one model and its masks."
             )
@@ -170,8 +166,8 @@ def _group_names(
             if isinstance(names, str) or len(names) != len(one.pieces):
                 raise InputError(
                     f"groups holds {len(names)} names for the {len(one.pieces)} tokens "
-                    f"of {_short(one.text)!r}; expected one for each, None to leave a "
-                    f"token out. The tokens are {', '.join(one.tokens)}."
+                    f"of {shortened(one.text, 40)!r}; expected one for each, None to "
+                    f"leave a token out. The tokens are {', '.join(one.tokens)}."
                 )
             yield names
 
@@ -181,10 +177,6 @@ def _looked_up(groups: Mapping[str, str], word: str, token: str) -> str | None:
         if key in groups:
             return groups[key]
     return None
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 40 else f"{text[:39]}…"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -207,6 +199,7 @@ class KeptTable(Shown):
     """
 
     suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
+    _writers: ClassVar[Mapping[str, str]] = {".json": "to_json", ".csv": "to_csv"}
 
     model: str
     masks: str
@@ -347,30 +340,6 @@ class KeptTable(Shown):
             f"group{'' if len(self.groups) == 1 else 's'}; all numbers stand in the "
             "table below."
         )
-
-    def save(
-        self, path: str | Path, *, theme: shown.Theme = "light", dpi: int = 160
-    ) -> Path:
-        """Write the table by suffix: .html, .json, .csv, .png, .pdf or .svg.
-
-        Args:
-            path (str or Path): The file.
-            theme (str, optional): ``"light"`` or ``"dark"`` of a picture.
-                Default: ``"light"``
-            dpi (int, optional): Pixels per inch of a PNG. Default: 160
-
-        Returns:
-            *Path*: The file that was written.
-
-        Raises:
-            UnknownNameError: The suffix or the theme is another one.
-        """
-        path = Path(path)
-        suffix = check_suffix(path, SUFFIXES)
-        if suffix not in (".json", ".csv"):
-            return shown.save([self], path, theme=theme, dpi=dpi)
-        write(path, self.to_csv() if suffix == ".csv" else self.to_json() + "\n")
-        return path
 
     def __str__(self) -> str:
         rows = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -77,6 +77,7 @@ class KeptMap(Shown):
     """
 
     suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
+    _writers: ClassVar[Mapping[str, str]] = {".json": "to_json"}
 
     model: str
     text: str
@@ -314,25 +315,6 @@ class KeptMap(Shown):
             order = own[np.argsort(-sums, kind="stable")[:3]]
             found += f" Kept longest: {', '.join(self.tokens[i] for i in order)}."
         return found
-
-    def save(
-        self, path: str | Path, *, theme: shown.Theme = "light", dpi: int = 160
-    ) -> Path:
-        """Write the map by the suffix of ``path``: .html, .json, .png, .pdf or .svg.
-
-        Args:
-            path (str or Path): The file.
-            theme (str, optional): ``"light"`` or ``"dark"`` of a picture.
-                Default: ``"light"``
-            dpi (int, optional): Pixels per inch of a PNG. Default: 160
-
-        Returns:
-            *Path*: The file that was written.
-
-        Raises:
-            UnknownNameError: The suffix or the theme is another one.
-        """
-        return save_maps([self], path, theme=theme, dpi=dpi)
 
 
 def save_maps(
