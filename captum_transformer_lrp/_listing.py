@@ -205,13 +205,14 @@ def listed() -> Mapping[str, Listed]:
 
 def rows_of(lines: Mapping[str, Listed]) -> list[tuple[str, ...]]:
     """Return the list as rows of text, the names of the columns first."""
-    rows = [("name", "scores", "of each", "sum", "cost", "needs", "what it is")]
+    head = ("name", "scores", "of each", "sum", "cost", "needs", "what it is")
+    rows: list[tuple[str, ...]] = [head]
     for name, line in lines.items():
         cost = "-" if line.cost is None else f"{line.cost:g}"
         needs = ", ".join(line.needs) or "-"
         of = (line.scores, line.of_each, line.sums_to, cost, needs, line.summary)
         rows.append((name, *of))
-    return [*rows]
+    return rows
 
 
 def table(lines: Mapping[str, Listed]) -> str:

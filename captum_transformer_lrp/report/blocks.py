@@ -427,8 +427,6 @@ class Table:
             and terminals leave out. Default: False
         repeats (bool): Whether it lists what a picture above it shows; figures leave it
             out. Default: False
-        pale (tuple of int): Numbers of rows that are less than the others, such as
-            tokens of a template. Default: ()
     """
 
     title: str = ""
@@ -438,7 +436,6 @@ class Table:
     texts: int = 1
     folded: bool = False
     repeats: bool = False
-    pale: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

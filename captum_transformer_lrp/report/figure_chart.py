@@ -241,11 +241,11 @@ def draw_table(page: Page, table: Table) -> None:
         page.y += 0.08
     height = _COLORED_ROW if any(columns.colored) else _ROW
     _color_cells(page, columns, table, height)
-    for place, row in enumerate(table.rows):
-        color = page.theme.soft if place in table.pale else page.theme.ink
+    ink = page.theme.ink
+    for row in table.rows:
         baseline = page.y + height / 2 + 0.36 * _TEXT / 72
         for number, value in enumerate(row):
-            _write_cell(page, columns, number, baseline, _cell(value), _TEXT, color)
+            _write_cell(page, columns, number, baseline, _cell(value), _TEXT, ink)
         page.y += height
     page.y += 0.2
 

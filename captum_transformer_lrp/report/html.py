@@ -392,11 +392,7 @@ def _table(block: b.Table) -> dict[str, Any]:
             for cell in row
         ),
         "rows": [
-            {
-                "pale": number in block.pale,
-                "cells": [_table_cell(cell, block.scale) for cell in row],
-            }
-            for number, row in enumerate(block.rows)
+            [_table_cell(cell, block.scale) for cell in row] for row in block.rows
         ],
     }
 

@@ -444,9 +444,8 @@ def _part(
             width=widths[i],
             overflow="fold",
         )
-    for number, row in enumerate(block.rows):
-        cells = [_cell(row[i], block.scale, console) for i in columns]
-        table.add_row(*cells, style="dim" if number in block.pale else None)
+    for row in block.rows:
+        table.add_row(*(_cell(row[i], block.scale, console) for i in columns))
     return table
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -85,12 +87,13 @@ def test_captions_are_text(tmp_path):
     ],
 )
 def test_what_does_not_belong_together(arguments, message):
+    wrong: Any = "heat"
     with pytest.raises(InputError, match=message):
         draw_image_grid(*arguments)
     with pytest.raises(InputError, match="3 captions for 2 images"):
         draw_image_grid(IMAGES, SCORES, captions=["a", "b", "c"])
     with pytest.raises(InputError, match="expected overlay or smooth"):
-        draw_image_grid(IMAGES, SCORES, style="heat")  # type: ignore[arg-type]
+        draw_image_grid(IMAGES, SCORES, style=wrong)
 
 
 def test_pictures_of_several_sizes_keep_their_shapes():
