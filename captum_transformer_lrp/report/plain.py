@@ -227,7 +227,9 @@ def _plain_pairs(block: Pairs) -> list[str]:
 
 
 def _plain_bars(block: Bars) -> list[str]:
-    return _scores(zip(names_of(block), block.written, strict=True))
+    """Return the numbers, below the title where no picture says what they are."""
+    head = [one_line(block.title)] if block.title and not block.repeats else []
+    return head + _scores(zip(names_of(block), block.written, strict=True))
 
 
 def _plain_chart(block: Chart) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -501,7 +502,9 @@ def test_pages_with_a_title_of_their_own_have_no_label_above_it():
 def test_plain_has_title_numbers_and_notes():
     note = Paragraph(text="A note.")
     meaning = Paragraph(text="What it means.", kind="meaning")
-    blocks = [TITLE, ANSWER, WORDS, Legend(scale=SPOKEN), note, BARS, FACTS, meaning]
+    bars = replace(BARS, repeats=True)  # the words above say what they are
+    blocks = [TITLE, ANSWER, WORDS, Legend(scale=SPOKEN), note, bars, FACTS, meaning]
+    assert plain([BARS]).split("\n")[:2] == [BARS.title, "    +0.600  life"]
     assert plain(blocks).split("\n") == [
         f"{TITLE.text} {ANSWER.text}",
         "    +0.600  life",
