@@ -330,7 +330,10 @@ def save_convolutional_network(folder):
         (["explain", "--text", "a", "--top", "-1"], "argument --top: expected 0 or"),
         (["explain", "--text", "a", "--top", "x"], "argument --top: invalid"),
         (["explain", "--text", "a", "--method", "atn"], "no method 'atn'"),
-        (["explain", "--text", "a", "--output", "a.gif"], "one of .html, .json, .png"),
+        (
+            ["explain", "--text", "a", "--output", "a.gif"],
+            "one of .html, .png, .pdf, .svg, .json, .safetensors, .parquet",
+        ),
         (["explain", "--text", "a", "--output", "no/a.png"], "no folder 'no'"),
         (["explain", "--text", "@no-such-file"], "write '@@' for a text that starts"),
         (["explain", "--text", " "], "expected a text with words"),
