@@ -11,7 +11,7 @@
 #   make check        formatting, lint, types; `make -k check` goes on after a failure
 #
 # Another interpreter:  make test PYTHON=python3.12 VENV=.venv-3.12
-# A part of the tests:  make test PYTEST_ARGS="tests/propagation -x"
+# A part of the tests:  make test PYTEST_ARGS="tests/core -x"
 
 PYTHON ?= python3
 VENV ?= .venv

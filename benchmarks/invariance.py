@@ -31,8 +31,8 @@ from captum_transformer_lrp import (
     GradientXInput,
     TransformerLRP,
 )
-from captum_transformer_lrp.propagation import ATTN_LRP, CP_LRP
-from captum_transformer_lrp.propagation.precision import Raised
+from captum_transformer_lrp.attribution.precision import Raised
+from captum_transformer_lrp.core.composites import ATTN_LRP, CP_LRP
 
 EXAMPLES, TOKENS, WIDTH, CLASSES = 2, 5, 6, 3
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from . import errors
+    from . import errors, rules
     from .attribution import (
         CPLRP,
         METHODS,
@@ -53,21 +53,15 @@ if TYPE_CHECKING:
     )
     from .checking import CheckReport, check
     from .comparison import Comparison, compare
+    from .core import Composite, Layers, ModuleName, Predicate
     from .description import Description
     from .diffmask import DiffMask
     from .explaining import Explainer, explain
     from .explanation import Explanation, ImageExplanation, TextExplanation
     from .explanations import Explanations
     from .keeping import load, save
+    from .known import registry
     from .language import LLMRelevance, LLMTransformerLRP
-    from .propagation import (
-        Composite,
-        Layers,
-        ModuleName,
-        Predicate,
-        registry,
-        rules,
-    )
 
 __all__ = [
     "CPLRP",
@@ -165,21 +159,15 @@ _HOMES = {
     ),
     "checking": ("CheckReport", "check"),
     "comparison": ("Comparison", "compare"),
+    "core": ("Composite", "Layers", "ModuleName", "Predicate"),
     "description": ("Description",),
     "diffmask": ("DiffMask",),
     "explaining": ("Explainer", "explain"),
     "explanation": ("Explanation", "ImageExplanation", "TextExplanation"),
     "explanations": ("Explanations",),
     "keeping": ("load", "save"),
+    "known": ("registry",),
     "language": ("LLMRelevance", "LLMTransformerLRP"),
-    "propagation": (
-        "Composite",
-        "Layers",
-        "ModuleName",
-        "Predicate",
-        "registry",
-        "rules",
-    ),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

@@ -720,7 +720,7 @@ def _rules(options: argparse.Namespace) -> None:
     if options.method is not None:
         check_method_names([options.method])
     from .attribution import methods
-    from .propagation import Composite
+    from .core.composites import Composite
 
     if options.method is None:
         users: dict[Composite, list[str]] = {}

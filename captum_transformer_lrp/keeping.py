@@ -21,12 +21,7 @@ from . import records
 from ._version import __version__
 from .comparison import Comparison, Conservation
 from .errors import InputError
-from .explanation import (
-    Explanation,
-    ImageExplanation,
-    TextExplanation,
-    pool,
-)
+from .explanation import Explanation, ImageExplanation, TextExplanation, pool
 from .explanations import Explanations
 from .language import LLMRelevance
 from .models.pieces import Piece

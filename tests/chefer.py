@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from captum_transformer_lrp import Composite
-from captum_transformer_lrp.propagation.composites import TRANSFORMER_ATTRIBUTION
-from captum_transformer_lrp.propagation.rules import (
-    PositiveProduct,
-    ProportionalSum,
-    ZBox,
-)
+from captum_transformer_lrp.carried.composites import TRANSFORMER_ATTRIBUTION
+from captum_transformer_lrp.carried.positive import PositiveProduct
+from captum_transformer_lrp.carried.residual import ProportionalSum
+from captum_transformer_lrp.classic.input_layer import ZBox
 
 FULL_LRP = Composite(
     "Full LRP",

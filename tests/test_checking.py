@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from captum_transformer_lrp import CheckReport, check, errors, registry
 from captum_transformer_lrp.cli import main
-from captum_transformer_lrp.propagation import Call, Rule
-from captum_transformer_lrp.propagation.gradients import scale_output_gradient
+from captum_transformer_lrp.core.call import Call
+from captum_transformer_lrp.core.gradients import scale_output_gradient
+from captum_transformer_lrp.core.rules.base import Rule
 from tests.helpers import assert_same_state, needs_shared, state_of, tiny
 
 IDS = torch.tensor([[3, 1, 4, 1, 5]])

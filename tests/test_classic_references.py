@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from captum_transformer_lrp import CaptumLRP, Composite, TransformerLRP, rules
-from captum_transformer_lrp.propagation import (
-    ATTN_LRP,
-    COMPOSITES,
+from captum_transformer_lrp.classic.composites import (
     alpha_beta_lrp,
     epsilon_gamma_box,
     epsilon_lrp,
 )
+from captum_transformer_lrp.composites import COMPOSITES
+from captum_transformer_lrp.core.composites import ATTN_LRP
 from tests.helpers import REFERENCES, relative
 
 TOLERANCE = {"f32": 1e-5, "f64": 1e-10}

@@ -37,39 +37,13 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "description",
         "report",
     ),
-    (
-        "propagation.call",
-        "propagation.gates",
-        "propagation.gradients",
-        "propagation.installed",
-        "propagation.operators",
-        "propagation.passes",
-        "propagation.positions",
-        "propagation.precision",
-        "propagation.recurrent",
-        "propagation.streams",
-        "propagation.tape",
-        "propagation.taps",
-    ),
-    (
-        "propagation.rules",
-        "propagation.counts",
-        "propagation.decompositions",
-        "propagation.flex_attention",
-        "propagation.functions",
-        "propagation.joins",
-        "propagation.scans",
-        "propagation.special_calls",
-    ),
-    ("propagation.registry",),
-    ("propagation.composites",),
-    ("propagation.classic",),
-    ("propagation.named",),
-    ("propagation.identifiers", "propagation.table", "propagation.unknown"),
-    ("propagation.engine",),
-    ("propagation.observers", "propagation.constants", "propagation.cuts"),
-    ("propagation.trace", "propagation.maps", "propagation.encodings"),
-    ("propagation",),
+    ("core",),
+    ("known",),
+    ("carried",),
+    ("classic",),
+    ("composites", "rules"),
+    ("observers",),
+    ("propagation",),  # old import paths
     ("attribution",),
     ("language",),
     ("checking", "explaining", "masking"),
@@ -108,7 +82,7 @@ OF_EXTRAS = (
 
 
 def module_name(path: Path) -> str:
-    """Dotted name below the package: `propagation/rules/__init__.py` is a folder's."""
+    """Dotted name below the package: `core/rules/__init__.py` is a folder's."""
     parts = path.relative_to(PACKAGE).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -163,8 +137,7 @@ def row(module: str) -> int | None:
         for number, entries in enumerate(LAYERS)
         for entry in entries
         # A folder's own row is for its `__init__`, unless the folder is one row whole.
-        if module == entry
-        or (entry not in ("", "propagation") and is_below(module, entry))
+        if module == entry or (entry and is_below(module, entry))
     ]
     return max(matches)[1] if matches else None
 
@@ -242,6 +215,58 @@ def test_imports_run_one_way(module):
     assert list(filter(None, (objection(module, name) for name in imports))) == []
 
 
+def test_the_core_knows_torch_alone():
+    """And errors, and the base of everything that shows itself."""
+    roots, own = set(), set()
+    for module, path in MODULES.items():
+        if is_below(module, "core"):
+            tree = ast.parse(path.read_text())
+            own |= {n.partition(".")[0] for n in import_graph()[module]}
+            for node in nodes_that_run(tree):
+                if isinstance(node, ast.Import):
+                    roots |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and not node.level:
+                    roots.add(str(node.module).partition(".")[0])
+    assert roots - sys.stdlib_module_names == {"torch"}
+    assert own == {"core", "errors", "report", "_torch", "_visible"}
+
+
+def test_what_is_computed_does_not_depend_on_what_was_imported():
+    """Rooms plug themselves in, also where only the core was asked for."""
+    program = f"""
+from {NAME}.core import CP_LRP, Engine, registry
+engine = Engine(CP_LRP)
+print(engine.table.operator(__import__("torch").addmm).special is not None)
+print("transformers.activations.MishActivation" in registry)
+"""
+    assert run_python(program) == "True\nTrue\n"
+
+
+def test_old_import_paths_lead_to_the_same_with_a_warning():
+    program = f"""
+import warnings
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    from {NAME}.propagation.rules.base import Rule
+    from {NAME}.propagation import COMPOSITES, Call, Engine, registry, rules
+    from {NAME}.propagation.gradients import scale_output_gradient
+    from {NAME}.propagation.observers import Observer
+    import {NAME}.propagation.trace
+import {NAME}, {NAME}.core.gradients, {NAME}.composites
+assert Rule is {NAME}.rules.Rule and rules is {NAME}.rules
+assert COMPOSITES is {NAME}.composites.COMPOSITES
+assert registry is {NAME}.registry and Observer is {NAME}.observers.Observer
+assert scale_output_gradient is {NAME}.core.gradients.scale_output_gradient
+(warning,) = (w for w in caught if w.category is DeprecationWarning)
+print(warning.message)
+from {NAME}.propagation import MOVED
+print(*MOVED.values())
+"""
+    message, moved = run_python(program).splitlines()
+    assert message.startswith(f"{NAME}.propagation has moved, and this path will go")
+    assert set(moved.split()) <= set(MODULES)
+
+
 def test_no_import_cycle():
     assert find_cycle(import_graph()) is None
 
@@ -250,14 +275,16 @@ def test_no_import_cycle():
     ("module", "source", "imported"),
     [
         ("errors", f"import {NAME}.cli", "cli"),
-        ("errors", f"from {NAME}.propagation.engine import Engine", "engine"),
-        ("errors", "def late():\n    from .propagation.rules import linear", "rules"),
-        ("propagation.rules.linear", "from ..registry import registry", "registry"),
-        ("propagation.rules.linear", "from ..composites import EPSILON", "composites"),
-        ("propagation.trace", f"import {NAME}", ""),
-        ("metrics.flipping", "from ..propagation.gradients import ratio", "gradients"),
+        ("errors", f"from {NAME}.core.engine import Engine", "engine"),
+        ("errors", "def late():\n    from .core.rules import linear", "rules"),
+        ("core.rules.linear", "from ...known import joins", "joins"),
+        ("core.engine", "from ..carried.passes import Switch", "passes"),
+        ("known.joins", "from ..carried import convert", "convert"),
+        ("carried.convert", "from ..classic.linear_map import LinearMap", "linear_map"),
+        ("observers.trace", f"import {NAME}", ""),
+        ("metrics.flipping", "from ..core.gradients import ratio", "gradients"),
         ("diffmask.gates", "from ..attribution import AttnLRP", "attribution"),
-        ("propagation.engine", "from ..metrics import flipping", "metrics"),
+        ("core.engine", "from ..metrics import flipping", "metrics"),
     ],
 )
 def test_an_import_in_the_wrong_direction_is_found(module, source, imported):
@@ -350,9 +377,9 @@ def test_type_checkers_know_the_public_names():
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert imported.pop("errors") is None  # a module
+    assert imported.pop("errors") is imported.pop("rules") is None  # modules
     assert imported == captum_transformer_lrp._HOME_OF
-    assert set(captum_transformer_lrp.__all__) == {*imported, "errors"}
+    assert set(captum_transformer_lrp.__all__) == {*imported, "errors", "rules"}
     assert set(captum_transformer_lrp.__all__) <= set(dir(captum_transformer_lrp))
 
 

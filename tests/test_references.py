@@ -8,13 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from captum_transformer_lrp import (
-    CPLRP,
-    AttnLRP,
-    GradientXInput,
-    LayerTransformerLRP,
-)
-from captum_transformer_lrp.propagation import COMPOSITES
+from captum_transformer_lrp import CPLRP, AttnLRP, GradientXInput, LayerTransformerLRP
+from captum_transformer_lrp.composites import COMPOSITES
 from tests.helpers import REFERENCES, relative
 
 METHODS = {

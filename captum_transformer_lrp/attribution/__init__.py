@@ -1,7 +1,7 @@
 """The Captum classes; the only place that knows both Captum and the engine."""
 
+from ..composites import COMPOSITES
 from ..description import Description, describe
-from ..propagation import COMPOSITES
 from . import units
 from .attention import (
     AttentionAttribution,
@@ -32,20 +32,10 @@ from .gradient_methods import (
 from .insights import register_insights
 from .layer_transformer_lrp import LayerAttnLRP, LayerCPLRP, LayerTransformerLRP
 from .named import NamedMethod, NamedMethods
-from .neuron_transformer_lrp import (
-    NeuronAttnLRP,
-    NeuronCPLRP,
-    NeuronTransformerLRP,
-)
+from .neuron_transformer_lrp import NeuronAttnLRP, NeuronCPLRP, NeuronTransformerLRP
 from .owen_lrp import OwenLRP
 from .positional_lrp import PositionalLRP, PositionalRelevance, PositionRelevance
-from .transformer_lrp import (
-    CPLRP,
-    AttnLRP,
-    EpsilonLRP,
-    GradientXInput,
-    TransformerLRP,
-)
+from .transformer_lrp import CPLRP, AttnLRP, EpsilonLRP, GradientXInput, TransformerLRP
 
 #: the methods of this package
 METHODS: dict[str, type[TransformerLRP] | type[AttentionAttribution]] = {

@@ -13,7 +13,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from ..propagation.positions import Layout, merge
+from ..observers.positions import Layout, merge
 
 Stream = TypeVar("Stream", bound=Hashable)
 Relations = dict[tuple[Stream, Stream], Tensor]

@@ -15,18 +15,14 @@ from torch import Tensor
 from .._captum import GradientAttribution, LayerAttribution, log_usage
 from .._named import Named
 from .._torch import DisableTorchFunction
+from ..carried.composites import TRANSFORMER_ATTRIBUTION
+from ..core.call import tensors_in
+from ..core.composites import ATTN_LRP, GRADIENT_X_INPUT, Composite
 from ..description import Description
 from ..errors import AttentionError
-from ..propagation import Composite
-from ..propagation.call import tensors_in
-from ..propagation.composites import (
-    ATTN_LRP,
-    GRADIENT_X_INPUT,
-    TRANSFORMER_ATTRIBUTION,
-)
-from ..propagation.observers import Observer
-from ..propagation.positions import merge
-from ..propagation.trace import Trace, Tracing
+from ..observers.observed import Observer
+from ..observers.positions import merge
+from ..observers.trace import Trace, Tracing
 from .aggregation import Merge, Relations, compose
 from .attention_maps import AttentionLayer, Seen, seen
 from .attention_readout import (
@@ -82,7 +78,7 @@ class AttentionAttribution(Named, GradientAttribution):
         unknown (str, optional): for operators without a rule: ``"raise"``, ``"warn"``
             or ``"gradient"``. Default: ``"raise"``
         observers (sequence of Observer, optional): objects of yours that watch every
-            pass, see :mod:`~captum_transformer_lrp.propagation.observers`.
+            pass, see :mod:`~captum_transformer_lrp.observers`.
             Default: none
     """
 

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from .._torch import DisableTorchFunction
+from ..core.composites import Composite
+from ..core.engine import Engine
+from ..core.tape import Made
 from ..errors import AttentionError
-from ..propagation import Composite
-from ..propagation.engine import Engine
-from ..propagation.maps import AttentionMap, AttentionMaps
-from ..propagation.observers import Observer
-from ..propagation.positions import Layout, Positions
-from ..propagation.streams import computed_from, streams_of
-from ..propagation.tape import Made
+from ..observers.maps import AttentionMap, AttentionMaps
+from ..observers.observed import Observer
+from ..observers.positions import Layout, Positions
+from ..observers.streams import computed_from, streams_of
 from .inputs import Inputs
 from .single_pass import engine_scores, run_once
 
@@ -34,7 +34,7 @@ class AttentionLayer:
             not depend on it.
         relevance (Tensor or None): of A, of the same shape, if it was asked for.
         queries (int): the stream of tokens that ask, by the id of the leaf that it
-            starts from; see :mod:`captum_transformer_lrp.propagation.streams`.
+            starts from; see :mod:`captum_transformer_lrp.observers.streams`.
         keys (int): the stream of tokens that answer.
         step (int): layers of one step do not depend on one another.
         used (bool): the score depends on this map.
@@ -89,7 +89,7 @@ class Seen:
         inputs (Inputs): what is explained.
         grids (dict): stream -> spatial shape before the first map.
         merges (list of Tensor): the token of the next stage that each token goes into;
-            see :attr:`captum_transformer_lrp.propagation.positions.Positions.stages`.
+            see :attr:`captum_transformer_lrp.observers.positions.Positions.stages`.
         go_back (Callable): takes a target, and returns the layers for it.
         go_on (Callable): takes a target, and goes on behind the maps, to the inputs;
             returns the layers, what started at the scores, and what arrived.

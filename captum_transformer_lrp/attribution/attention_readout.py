@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import AttentionError
-from ..propagation.positions import Layout
+from ..observers.positions import Layout
 from .aggregation import Contribution, Merge
 from .attention_maps import AttentionLayer
 

@@ -14,7 +14,8 @@ from .._captum import (
     PropagationRule,
     log_usage,
 )
-from ..propagation import Composite, ModuleName
+from ..core.composites import Composite
+from ..core.registry import ModuleName
 from .captum_rules import from_captum
 from .explains import explains
 from .layer_transformer_lrp import LayerTransformerLRP

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from .._captum import PropagationRule
-from ..propagation.call import Call
-from ..propagation.rules import CarriedRule
+from ..core.call import Call
+from ..core.rules.base import CarriedRule
 
 
 def from_captum(rule: PropagationRule) -> CaptumRule:

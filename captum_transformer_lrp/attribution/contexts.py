@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from .._captum import log_usage
+from ..core.composites import Composite
 from ..description import Description
 from ..errors import InputError, TraceError
 from ..models.special_tokens import baseline_id, special_ids
-from ..propagation import Composite
-from ..propagation.trace import Trace, Tracing, together
+from ..observers.trace import Trace, Tracing, together
 from .explains import explains
 from .inputs import Inputs, Leaf, prepare_inputs
 from .patches import checked_patch_size, patch_numbers

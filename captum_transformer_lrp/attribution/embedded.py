@@ -4,7 +4,7 @@ Token identifiers have no gradient and cannot be interpolated; their embeddings 
 model is run as it is, on its identifiers, so that masks, positions and the last token
 are those of the text; only what its embedding tables return for the identifiers is
 replaced. Where an identifier went is followed as in
-:mod:`~captum_transformer_lrp.propagation.identifiers`, through any shift or slice, in
+:mod:`~captum_transformer_lrp.known.identifiers`, through any shift or slice, in
 this thread alone and without a hook.
 """
 
@@ -20,12 +20,12 @@ from torch.overrides import TorchFunctionMode
 
 from .._copied import copied
 from .._torch import DisableTorchFunction
+from ..core.call import Call, tensors_in
+from ..core.composites import ATTN_LRP
+from ..core.installed import Eagerly, leave_mode
+from ..core.table import table_for
 from ..errors import InputError
-from ..propagation.call import Call, tensors_in
-from ..propagation.composites import ATTN_LRP
-from ..propagation.identifiers import Identifiers, Met
-from ..propagation.installed import Eagerly, leave_mode
-from ..propagation.table import table_for
+from ..known.identifiers import Identifiers, Met
 from .inputs import prepare_inputs, why_it_failed
 from .scores import output_tensor, select_scores
 

@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..classic.composites import gamma_lrp
+from ..core.composites import Composite
 from ..errors import InputError
-from ..propagation import Composite, gamma_lrp
 from .contexts import ContextLRP, Parts
 
 #: AttnLRP, in whose linear layers what speaks for the score counts a little more

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from .._torch import DisableTorchFunction
+from ..core.installed import AsBefore, thread
 from ..errors import NotFiniteWarning
-from ..propagation.installed import AsBefore, thread
 from .arguments import Taken
 
 Method = TypeVar("Method", bound=Callable[..., Any])

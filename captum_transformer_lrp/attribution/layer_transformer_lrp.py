@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from .._captum import LayerGradientXActivation, log_usage
+from ..core.call import tensors_in
+from ..core.composites import Composite
 from ..errors import InputError
-from ..propagation import Composite
-from ..propagation.call import tensors_in
-from ..propagation.trace import Trace, Tracing, together
+from ..observers.trace import Trace, Tracing, together
 from .explains import explains
 from .single_pass import Explained
 from .transformer_lrp import TransformerLRP

@@ -26,9 +26,9 @@ from torch import nn
 
 from .._listing import Listed, no_method, rows_of, table
 from .._visible import printed
+from ..core.composites import Composite
 from ..description import Description, describe
 from ..errors import DuplicateRuleError, InputError, OutputError
-from ..propagation import Composite
 from ..report.blocks import Block, Heading, Table
 from ..report.shown import Shown
 from .calling import make_method

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from .._captum import NeuronAttribution, log_usage
-from ..propagation import Composite
-from ..propagation.trace import Trace, Tracing
+from ..core.composites import Composite
+from ..observers.trace import Trace, Tracing
 from .explains import explains
 from .layer_transformer_lrp import check_devices
 from .single_pass import Explained, Start

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from ..core.composites import Composite
 from ..errors import InputError
-from ..propagation import Composite
 from .contexts import ContextLRP, Parts
 
 

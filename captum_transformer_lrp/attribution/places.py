@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from .._torch import DisableTorchFunction
+from ..core.call import map_tensors
+from ..core.engine import Engine
+from ..core.tape import walk
 from ..errors import DisconnectedError, InputError, OutputError
-from ..propagation import Engine
-from ..propagation.call import map_tensors
-from ..propagation.tape import walk
-from ..propagation.taps import Tap
+from ..observers.taps import Tap
 from .units import Readings, Selector, Unit
 
 
@@ -172,7 +172,8 @@ def go_through(
                 torch.where(mask == 0, 0, gradient * mask)
                 for gradient, mask in zip(received, flat, strict=True)
             ]
-        engine.held_back(gate.unit.module, tensors, received, passed)
+        for observer in engine.observers:
+            observer.held_back(gate.unit.module, tensors, received, passed)
         arriving = Arriving(tensors, passed)
     return arriving
 

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from .._captum import log_usage
+from ..core.composites import Composite
 from ..errors import InputError
-from ..propagation import Composite
-from ..propagation.encodings import Encoding, PositionEncodings, PositionUse
-from ..propagation.observers import Observer
-from ..propagation.trace import Trace, Tracing
+from ..observers.encodings import Encoding, PositionEncodings, PositionUse
+from ..observers.observed import Observer
+from ..observers.trace import Trace, Tracing
 from .explains import explains
 from .inputs import KNOWN_KEYS, Inputs
 from .single_pass import Explained
@@ -151,7 +151,7 @@ class PositionalLRP(TransformerLRP):
     AttnLRP), position embeddings and biases of attention scores (ALiBi, T5) receive
     relevance where they meet tokens; it is summed per token. Positions are recognised
     in any model by what they are computed from, see
-    :mod:`captum_transformer_lrp.propagation.encodings`. For biases of scores no
+    :mod:`captum_transformer_lrp.observers.encodings`. For biases of scores no
     reference implementation exists.
 
     Args:

@@ -13,6 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from .._torch import HIGHER_ORDER, DisableTorchFunction, node_outputs
+from ..carried.positive import PositiveProduct
+from ..classic.contributions import AlphaBeta, ZPlus
+from ..core.call import tensors_in
+from ..core.composites import Composite
+from ..core.engine import Engine, refuse_replicas
+from ..core.rules.linear import Detach
+from ..core.table import RuleTable
 from ..errors import (
     DisconnectedError,
     DropoutWarning,
@@ -21,23 +28,12 @@ from ..errors import (
     LRPError,
     ModelStateError,
 )
-from ..propagation import Composite, Engine
-from ..propagation.call import tensors_in
-from ..propagation.engine import refuse_replicas
-from ..propagation.observers import ObservedEngine, Observer
-from ..propagation.precision import Raised
-from ..propagation.rules import AlphaBeta, Detach, PositiveProduct, ZPlus
-from ..propagation.table import RuleTable
-from ..propagation.trace import Tracing
+from ..observers.observed import ObservedEngine, Observer
+from ..observers.taps import Taps
+from ..observers.trace import Tracing
 from .inputs import Inputs, prepare_inputs, why_it_failed
-from .places import (
-    Arriving,
-    Place,
-    check_order,
-    go_through,
-    leads_back_to,
-    read_off,
-)
+from .places import Arriving, Place, check_order, go_through, leads_back_to, read_off
+from .precision import Raised
 from .scores import output_tensor, select_scores
 from .units import Selector, Unit
 
@@ -131,8 +127,12 @@ def explain_once(
         composite=composite,
         unknown=unknown,
         observers=observers,
-        taps=tuple(tap for place in everywhere for tap in place.taps),
-        until=None if source is None else source.until(),
+        taps=Taps(
+            [tap for place in everywhere for tap in place.taps],
+            None if source is None else source.until(),
+        )
+        if everywhere
+        else None,
     ) as (engine, prepared, output):
         with DisableTorchFunction():
             for place in everywhere:

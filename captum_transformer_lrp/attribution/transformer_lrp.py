@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from .._captum import GradientAttribution, log_usage
 from .._named import Named
+from ..classic.composites import epsilon_lrp
+from ..composites import composite_named
+from ..core.call import tensors_in
+from ..core.composites import Composite
+from ..core.registry import Row
 from ..description import Description
 from ..errors import DisconnectedError
-from ..propagation import Composite, composite_named
-from ..propagation.call import tensors_in
-from ..propagation.composites import epsilon_lrp
-from ..propagation.observers import Observer
-from ..propagation.registry import Row
-from ..propagation.trace import Trace, Tracing, balancing
+from ..observers.observed import Observer
+from ..observers.trace import Trace, Tracing, balancing
 from .explains import explains
 from .single_pass import Explained, check_callable, explain_once
 from .units import Selector, Unit, as_unit
@@ -54,7 +55,7 @@ class TransformerLRP(Named, GradientAttribution):
             Conditions on disjoint parts add up to the condition on all of them, where
             rules are linear in relevance (those named above are). Default: None
         observers (sequence of Observer, optional): objects of yours that watch every
-            pass, see :mod:`~captum_transformer_lrp.propagation.observers`.
+            pass, see :mod:`~captum_transformer_lrp.observers`.
             Default: none
 
     Raises:
@@ -309,7 +310,7 @@ def trace_of(method: str, explained: Explained, tracing: Tracing) -> Trace:
 
 
 def _checked_unknown(unknown: Any) -> Any:
-    from ..propagation.unknown import UnknownOperators
+    from ..core.unknown import UnknownOperators
 
     if unknown is not None:
         UnknownOperators(unknown, composite_named("attnlrp"))

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from ..errors import InputError, UnitError
-from ..propagation.taps import OutputTap, ParameterTap, Reading, SlotsTap, Tap
+from ..observers.taps import OutputTap, ParameterTap, Reading, SlotsTap, Tap
 
 #: an index, several, a tuple of indices and slices as in Captum, a mask or a function
 Selector = int | list[int] | tuple[Any, ...] | Tensor | slice | Callable[..., Any]

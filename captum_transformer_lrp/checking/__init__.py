@@ -15,10 +15,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..core.engine import batch_norm_message
+from ..core.installed import Eagerly
+from ..core.registry import Row
 from ..errors import DropoutWarning, HalfPrecisionWarning, ModelStateError
-from ..propagation.engine import batch_norm_message
-from ..propagation.installed import Eagerly
-from ..propagation.registry import Row
 from .checker import TOLERANCES, Checker
 from .report import Check, CheckReport
 

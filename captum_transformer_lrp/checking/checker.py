@@ -14,10 +14,10 @@ from ..attribution import CPLRP, AttnLRP, GradientXInput
 from ..attribution.inputs import KNOWN_KEYS
 from ..attribution.scores import check_scores, output_tensor, select_scores
 from ..attribution.single_pass import run_once
+from ..core.composites import CP_LRP
+from ..core.registry import Row
 from ..errors import LRPError, UnknownOperatorError
-from ..propagation.composites import CP_LRP
-from ..propagation.registry import Row
-from ..propagation.trace import Trace
+from ..observers.trace import Trace
 from .inputs import (
     examples_in,
     field_of,

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from .._visible import printed
 from ..errors import UnknownNameError
-from ..propagation.trace import Trace
+from ..observers.trace import Trace
 from ..report.blocks import Block, Heading, Paragraph, Table
 from ..report.shown import Shown
 

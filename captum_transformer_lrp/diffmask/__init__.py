@@ -1,13 +1,7 @@
 """Differentiable masking: which tokens a prediction needs, layer by layer."""
 
 from .diffmask import DiffMask
-from .divergence import (
-    Bernoulli,
-    Categorical,
-    Divergence,
-    Gaussian,
-    NextToken,
-)
+from .divergence import Bernoulli, Categorical, Divergence, Gaussian, NextToken
 from .hard_concrete import HardConcrete
 from .history import History, Report, StateReport
 from .recipes import FAST, PAPER, RECIPES, Recipe

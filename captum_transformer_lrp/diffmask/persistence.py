@@ -17,13 +17,7 @@ from .._files import write, written_whole
 from .._packages import require
 from ..errors import InputError
 from ..models.discovery import StatePlace
-from .divergence import (
-    DIVERGENCES,
-    Divergence,
-    Gaussian,
-    NextToken,
-    divergence_for,
-)
+from .divergence import DIVERGENCES, Divergence, Gaussian, NextToken, divergence_for
 from .gates import Gates
 from .history import History
 from .recipes import Recipe

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from .._torch import function_class
+from ..core.engine import Engine
+from ..core.gradients import RatioGradient
 from ..errors import ModelStateError
-from ..propagation import Engine
-from ..propagation.gradients import RatioGradient
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,12 +22,14 @@ from ..attribution.positional_lrp import (
 )
 from ..attribution.scores import output_tensor
 from ..attribution.single_pass import check_callable, run_once
+from ..composites import composite_named
+from ..core.composites import Composite
+from ..core.engine import Engine
+from ..core.registry import Row
 from ..errors import DisconnectedError, InputError, LRPError, TargetError
-from ..propagation import Composite, Engine, composite_named
-from ..propagation.encodings import PositionEncodings, PositionUse
-from ..propagation.observers import Observer
-from ..propagation.registry import Row
-from ..propagation.trace import Trace, Tracing
+from ..observers.encodings import PositionEncodings, PositionUse
+from ..observers.observed import Observer
+from ..observers.trace import Trace, Tracing
 from .backward import Scores, gradients_of_each
 from .prompts import (
     Prompts,
@@ -84,7 +86,7 @@ class LLMTransformerLRP(Named, GradientAttribution):
         unknown (str, optional): for operators without a rule: ``"raise"``, ``"warn"``
             or ``"gradient"``. Default: the composite's
         observers (sequence of Observer, optional): objects of yours that watch every
-            pass, see :mod:`~captum_transformer_lrp.propagation.observers`.
+            pass, see :mod:`~captum_transformer_lrp.observers`.
             Default: none
 
     Raises:

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ..core.gradients import HALF_PRECISION
 from ..errors import OutputError
-from ..propagation.gradients import HALF_PRECISION
 
 AttrTarget = Literal["logit", "log_prob", "prob"]
 

@@ -33,11 +33,7 @@ from .protocols import (
     leave_one_out,
 )
 from .quantus import QuantusTokenWrapper, to_quantus_explain_func
-from .randomization import (
-    ModelRandomization,
-    model_randomization,
-    randomize_cascade,
-)
+from .randomization import ModelRandomization, model_randomization, randomize_cascade
 from .ranking import pool_patches, rankable
 from .rationales import average_precision, token_f1
 from .replacement import (

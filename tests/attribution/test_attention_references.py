@@ -24,7 +24,7 @@ from captum_transformer_lrp import (
     TransformerLRP,
 )
 from captum_transformer_lrp.attribution.aggregation import Contribution, compose
-from captum_transformer_lrp.propagation.composites import TRANSFORMER_ATTRIBUTION
+from captum_transformer_lrp.carried.composites import TRANSFORMER_ATTRIBUTION
 from tests.chefer import FULL_LRP, LRP_BASELINE
 from tests.helpers import REFERENCES
 

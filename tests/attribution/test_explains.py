@@ -18,7 +18,7 @@ from torch.autograd.graph import saved_tensors_hooks
 import captum_transformer_lrp as package
 from captum_transformer_lrp import attribution, errors
 from captum_transformer_lrp.attribution import BASELINES, METHODS
-from captum_transformer_lrp.propagation import COMPOSITES
+from captum_transformer_lrp.composites import COMPOSITES
 from tests.helpers import Tiny, tiny
 from tests.language.models import Plain, plain
 

@@ -41,6 +41,8 @@ from captum_transformer_lrp import (
 )
 from captum_transformer_lrp.attribution import BASELINES, METHODS, InputOcclusion
 from captum_transformer_lrp.cli import main
+from captum_transformer_lrp.composites import COMPOSITES
+from captum_transformer_lrp.core.composites import ATTN_LRP
 from captum_transformer_lrp.description import describe
 from captum_transformer_lrp.errors import (
     AttentionError,
@@ -50,7 +52,6 @@ from captum_transformer_lrp.errors import (
     UnknownNameError,
 )
 from captum_transformer_lrp.models import load_image_model, load_text_model
-from captum_transformer_lrp.propagation import ATTN_LRP, COMPOSITES
 from tests.models.tiny import save_text_classifier, save_timm_classifier
 from tests.test_explaining import picture
 

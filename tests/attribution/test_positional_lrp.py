@@ -16,13 +16,7 @@ from captum_transformer_lrp import (
     PositionalLRP,
     errors,
 )
-from tests.helpers import (
-    REFERENCES,
-    assert_same_state,
-    relative,
-    state_of,
-    tiny,
-)
+from tests.helpers import REFERENCES, assert_same_state, relative, state_of, tiny
 from tests.language.models import language_model, plain, tokens
 from tests.oracles.positions import (
     attention_relevance,

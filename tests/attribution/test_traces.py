@@ -13,9 +13,9 @@ import captum_transformer_lrp as package
 from captum_transformer_lrp import METHODS, AttnLRP, LLMTransformerLRP, PositionalLRP
 from captum_transformer_lrp.attribution import BASELINES, ContextLRP
 from captum_transformer_lrp.attribution.positional_lrp import Sign
+from captum_transformer_lrp.classic.composites import gamma_lrp
 from captum_transformer_lrp.errors import LRPError, TraceError
-from captum_transformer_lrp.propagation import gamma_lrp
-from captum_transformer_lrp.propagation.trace import Trace
+from captum_transformer_lrp.observers.trace import Trace
 from tests.helpers import Tiny, tiny
 from tests.language.models import language_model, plain, tokens
 

@@ -284,7 +284,7 @@ def test_the_trace_says_what_did_not_pass(composite: str) -> None:
 
 def test_relevance_itself_passes_units_too() -> None:
     """Where the gradient is relevance, not relevance over input."""
-    from captum_transformer_lrp.propagation.composites import TRANSFORMER_ATTRIBUTION
+    from captum_transformer_lrp.carried.composites import TRANSFORMER_ATTRIBUTION
 
     body = Body()
     everything = TransformerLRP(body, TRANSFORMER_ATTRIBUTION).attribute(X, target=1)

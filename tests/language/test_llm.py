@@ -18,8 +18,8 @@ from captum_transformer_lrp import (
     errors,
     load,
 )
-from captum_transformer_lrp.propagation.composites import TRANSFORMER_ATTRIBUTION
-from captum_transformer_lrp.propagation.engine import Engine
+from captum_transformer_lrp.carried.composites import TRANSFORMER_ATTRIBUTION
+from captum_transformer_lrp.core.engine import Engine
 from tests.helpers import assert_same_state, relative, state_of
 from tests.language.models import VOCABULARY, Plain, language_model, plain, tokens
 from tests.models.tiny import byte_level_tokenizer

@@ -12,10 +12,7 @@ from torch import nn
 
 from captum_transformer_lrp import AttnLRP, RawAttention
 from captum_transformer_lrp.errors import InputError, OutputError
-from captum_transformer_lrp.metrics import (
-    QuantusTokenWrapper,
-    to_quantus_explain_func,
-)
+from captum_transformer_lrp.metrics import QuantusTokenWrapper, to_quantus_explain_func
 from captum_transformer_lrp.models.loading import load_image_model, load_text_model
 
 PIXELS = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -12,11 +12,7 @@ from captum_transformer_lrp import explain
 from captum_transformer_lrp._visible import visible
 from captum_transformer_lrp.models import Piece, read_pieces
 from captum_transformer_lrp.models.inputs import encode
-from captum_transformer_lrp.models.pieces import (
-    token_labels,
-    word_groups,
-    word_text,
-)
+from captum_transformer_lrp.models.pieces import token_labels, word_groups, word_text
 from tests.models.tiny import byte_level_tokenizer, word_piece_tokenizer
 
 pytest.importorskip("transformers")

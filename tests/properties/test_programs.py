@@ -24,9 +24,9 @@ import torch
 import torch.fx.experimental.symbolic_shapes  # by autograd, with a filter
 from torch import Tensor, nn
 
-from captum_transformer_lrp import CPLRP, AttnLRP, GradientXInput, TransformerLRP
+from captum_transformer_lrp import CPLRP, AttnLRP, GradientXInput, TransformerLRP, rules
+from captum_transformer_lrp.core.composites import CP_LRP
 from captum_transformer_lrp.errors import LRPError, UnknownOperatorError
-from captum_transformer_lrp.propagation import CP_LRP, rules
 from tests.helpers import assert_same_state, state_of
 from tests.properties import programs
 from tests.properties.programs import (

@@ -19,6 +19,8 @@ import captum_transformer_lrp
 from captum_transformer_lrp.attribution.named import NamedMethods
 from captum_transformer_lrp.checking.report import Check, CheckReport
 from captum_transformer_lrp.comparison import Comparison, Conservation
+from captum_transformer_lrp.core.composites import Composite
+from captum_transformer_lrp.core.rules.elementwise import Identity
 from captum_transformer_lrp.diffmask.history import History, Report, StateReport
 from captum_transformer_lrp.explanations import Explanations
 from captum_transformer_lrp.influence.ranking import (
@@ -28,9 +30,7 @@ from captum_transformer_lrp.influence.ranking import (
 from captum_transformer_lrp.language.result import LLMRelevance
 from captum_transformer_lrp.models import Piece
 from captum_transformer_lrp.models.prediction import ClassScore
-from captum_transformer_lrp.propagation.composites import Composite
-from captum_transformer_lrp.propagation.rules import Identity
-from captum_transformer_lrp.propagation.trace import Record, Trace
+from captum_transformer_lrp.observers.trace import Record, Trace
 from captum_transformer_lrp.report import shown
 from captum_transformer_lrp.report.colors import THEMES, to_hex
 from captum_transformer_lrp.report.shown import Shown

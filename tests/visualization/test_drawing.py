@@ -17,11 +17,7 @@ from torch import nn
 from captum_transformer_lrp.errors import InputError, UnknownNameError
 from captum_transformer_lrp.models import pieces_of_tokens
 from captum_transformer_lrp.report.blocks import pool_largest
-from captum_transformer_lrp.report.colors import (
-    THEMES,
-    contrast_ratio,
-    find_theme,
-)
+from captum_transformer_lrp.report.colors import THEMES, contrast_ratio, find_theme
 from captum_transformer_lrp.visualization import (
     draw_attention,
     draw_heads,

@@ -33,9 +33,9 @@ from torch.overrides import TorchFunctionMode
 
 from captum_transformer_lrp import CPLRP, AttnLRP, GradientXInput, TransformerLRP
 from captum_transformer_lrp.attribution.inputs import KNOWN_KEYS
+from captum_transformer_lrp.attribution.precision import Raised
 from captum_transformer_lrp.errors import LRPError, UnknownOperatorError
-from captum_transformer_lrp.propagation.precision import Raised
-from captum_transformer_lrp.propagation.trace import Trace
+from captum_transformer_lrp.observers.trace import Trace
 from tests.helpers import assert_same_state, state_of
 
 TOLERANCE = 1e-6

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_transformer_lrp import registry, rules
-from captum_transformer_lrp.propagation import scans
+from captum_transformer_lrp.known import scans
 
 from .command import examine_apart, keep
 from .page import page

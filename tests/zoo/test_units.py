@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from captum_transformer_lrp import CPLRP, LayerCPLRP, units
 from captum_transformer_lrp.attribution.single_pass import run_once
-from captum_transformer_lrp.propagation import GRADIENT_X_INPUT
-from captum_transformer_lrp.propagation.maps import AttentionMaps
+from captum_transformer_lrp.core.composites import GRADIENT_X_INPUT
+from captum_transformer_lrp.observers.maps import AttentionMaps
 from tests.helpers import relative
 from tests.zoo.test_families import IDS, hugging_face
 

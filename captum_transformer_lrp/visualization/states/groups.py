@@ -16,15 +16,7 @@ import numpy as np
 from ..._visible import no_formula, printed, shortened
 from ...errors import InputError
 from ...models.pieces import Piece
-from ...report.blocks import (
-    Axis,
-    Block,
-    Cell,
-    Chart,
-    Heading,
-    Paragraph,
-    Table,
-)
+from ...report.blocks import Axis, Block, Cell, Chart, Heading, Paragraph, Table
 from ...report.shown import Shown
 from .maps import KEPT, KeptMap
 from .names import StateNames, state_names

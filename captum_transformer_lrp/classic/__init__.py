@@ -1,0 +1,1 @@
+"""The classic rules of LRP, made for images, and the composites of them."""

@@ -1,0 +1,35 @@
+"""The engine, its rules and its registry: knows torch alone, read in one sitting.
+
+- :mod:`.operators`: which operator a torch call is, and of which kind.
+- :mod:`.registry`, :mod:`.composites`, :mod:`.table`: what everything is, what a method
+  does with each kind, and both together, ready for look-up.
+- :mod:`.engine`: sees every torch call of a model; :mod:`.tape` is its memory,
+  :mod:`.gates` what it reads there, :mod:`.unknown` what it says of operators without a
+  rule, :mod:`.installed` what it installs and takes back.
+- :mod:`.call`: what arrives at a rule; :mod:`.rules`: the rules of AttnLRP and CP-LRP;
+  :mod:`.gradients`: the gradients that they are made of.
+- :mod:`.plugins`: where other rooms plug in.
+"""
+
+from .call import Call
+from .composites import ATTN_LRP, CP_LRP, GRADIENT_X_INPUT, Composite
+from .engine import Engine
+from .operators import KINDS
+from .registry import Layers, ModuleName, Predicate, Registry, registry
+from .rules.base import Rule
+
+__all__ = [
+    "ATTN_LRP",
+    "CP_LRP",
+    "GRADIENT_X_INPUT",
+    "KINDS",
+    "Call",
+    "Composite",
+    "Engine",
+    "Layers",
+    "ModuleName",
+    "Predicate",
+    "Registry",
+    "Rule",
+    "registry",
+]

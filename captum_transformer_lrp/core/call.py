@@ -1,0 +1,283 @@
+"""One call of an operator or of a module, as a rule sees it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
+
+from ..errors import RuleError
+from .tape import Made, Tape
+
+#: arguments in which there is no tensor
+PLAIN_TYPES = frozenset(
+    {int, float, bool, str, type(None), torch.dtype, torch.device, torch.Size}
+)
+
+
+#: layouts of tensors that have no memory place by place
+SPARSE = frozenset(
+    (
+        torch.sparse_coo,
+        torch.sparse_csr,
+        torch.sparse_csc,
+        torch.sparse_bsr,
+        torch.sparse_bsc,
+    )
+)
+
+
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in nested containers and dataclasses, in order.
+
+    Of a packed sequence they are its data; the rest says how it is packed.
+    """
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, PackedSequence):
+        yield value.data
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from tensors_in(item)
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from tensors_in(item)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            yield from tensors_in(getattr(value, field.name, None))
+
+
+def map_tensors(function: Callable[[Tensor], Any], value: Any) -> Any:
+    """Apply ``function`` to each tensor in nested containers and dataclasses.
+
+    What contains nothing that changed is returned as it is; named tuples, dictionary
+    types (Hugging Face's ``ModelOutput``), dataclasses and packed sequences, of which
+    only the data is meant, keep their class.
+    """
+    if isinstance(value, Tensor):
+        return function(value)
+    if isinstance(value, PackedSequence):
+        data = function(value.data)
+        return value if data is value.data else value._replace(data=data)
+    if isinstance(value, (list, tuple)):
+        items = [map_tensors(function, item) for item in value]
+        if all(new is old for new, old in zip(items, value, strict=True)):
+            return value
+        if hasattr(value, "_fields"):
+            return type(value)(*items)
+        return type(value)(items)
+    if isinstance(value, dict):
+        pairs = {key: map_tensors(function, item) for key, item in value.items()}
+        if all(pairs[key] is value[key] for key in pairs):
+            return value
+        return type(value)(**pairs) if type(value) is not dict else pairs
+    if is_dataclass(value) and not isinstance(value, type):
+        found = {f.name: getattr(value, f.name, None) for f in fields(value)}
+        parts = map_tensors(function, found)
+        if parts is found:
+            return value
+        value = copy.copy(value)
+        for name, part in parts.items():
+            object.__setattr__(value, name, part)
+    return value
+
+
+def carries_relevance(value: Any) -> bool:
+    """Whether a value is a tensor through which relevance flows.
+
+    Within the engine every parameter and every foreign tensor is detached on entry, so
+    ``requires_grad`` means exactly that.
+    """
+    return isinstance(value, Tensor) and value.requires_grad
+
+
+class Seeing(Protocol):
+    """What a call needs of the engine that made it."""
+
+    passes: Any
+    tape: Tape
+    merged: list[Made]
+
+    def reenter(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run python code so that the operators in it are seen one by one."""
+
+
+class Call:
+    """What arrives at a rule: the operator or module, and its arguments.
+
+    Attributes:
+        operator (str): name of the operator, or the class name of the module.
+        kind (str | None): its kind, see :data:`~.operators.KINDS`.
+        function (Callable): what computes the unchanged output.
+        args (tuple): positional arguments; parameters arrive detached.
+        kwargs (dict): keyword arguments.
+        module (Module | None): the module, when a module is treated as one operator.
+        note (Any): what the rule leaves on the tape, beside the record of the output.
+    """
+
+    __slots__ = (
+        "_engine",
+        "_frozen",
+        "_output",
+        "args",
+        "function",
+        "kind",
+        "kwargs",
+        "module",
+        "note",
+        "operator",
+    )
+
+    def __init__(
+        self,
+        operator: str,
+        kind: str | None,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        module: nn.Module | None = None,
+        output: Any = None,
+        engine: Seeing | None = None,
+        frozen: bool = False,
+    ) -> None:
+        self.operator = operator
+        self.kind = kind
+        self.function = function
+        self.args = args
+        self.kwargs = kwargs
+        self.module = module
+        self._output = output
+        self._engine = engine
+        self._frozen = frozen  # the operators inside the module recorded nothing
+        self.note: Any = None
+
+    def made(self, tensor: Any) -> Made | None:
+        """Return what made a tensor that carries relevance; None for a constant."""
+        if self._engine is None or not carries_relevance(tensor):
+            return None
+        return self._engine.tape.of(tensor)
+
+    def run(self) -> Any:
+        """Return the output with torch's own gradient.
+
+        Raises:
+            RuleError: of a module that ran without one, as the rule asked.
+        """
+        if self._frozen:
+            raise RuleError(
+                f'a rule with inside = "constant" asked {self.operator} for an output '
+                "with torch's own gradient, which was not recorded. Take call.value(), "
+                "or leave `inside` out."
+            )
+        if self.module is not None:
+            return self._output
+        return self.function(*self.args, **self.kwargs)
+
+    def run_with(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Return the output for changed arguments, with torch's own gradient."""
+        return self.function(*args, **kwargs)
+
+    def value(self) -> Any:
+        """Return the output without a gradient."""
+        if self.module is not None:
+            return map_tensors(Tensor.detach, self._output)
+        args = map_tensors(Tensor.detach, self.args)
+        return self.function(*args, **map_tensors(Tensor.detach, self.kwargs))
+
+    def argument(self, position: int, name: str, default: Any = None) -> Any:
+        """Return an argument given by position or by name."""
+        if position < len(self.args):
+            return self.args[position]
+        return self.kwargs.get(name, default)
+
+    def replacing(
+        self, function: Callable[[Tensor], Tensor], *, only: set[int] | None = None
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """Return the arguments with relevant tensors (of these ids) replaced."""
+
+        def replace(tensor: Tensor) -> Tensor:
+            if not tensor.requires_grad or (
+                only is not None and id(tensor) not in only
+            ):
+                return tensor
+            return function(tensor)
+
+        return map_tensors(replace, self.args), map_tensors(replace, self.kwargs)
+
+    def aliased(self) -> tuple[Call, list[Tensor]]:
+        """Return this call with relevant arguments replaced by aliases, and these.
+
+        The gradient at an alias is that of this call alone, even where one argument was
+        computed from another. Of a module that has run already, the output stays that
+        of the arguments it was given.
+        """
+        aliases: dict[int, Tensor] = {}
+
+        def alias(tensor: Tensor) -> Tensor:
+            if id(tensor) not in aliases:
+                twin = tensor.view_as(tensor)
+                if self._engine is not None:
+                    self._engine.tape.same(twin, tensor)
+                aliases[id(tensor)] = twin
+            return aliases[id(tensor)]
+
+        args, kwargs = self.replacing(alias)
+        call = Call(
+            self.operator,
+            self.kind,
+            self.function,
+            args,
+            kwargs,
+            module=self.module,
+            output=self._output,
+            engine=self._engine,
+            frozen=self._frozen,
+        )
+        return call, list(aliases.values())
+
+    def decompose(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Run python code whose operators meet the rules of the method in turn."""
+        assert self._engine is not None
+        return self._engine.reenter(function, *args)
+
+    def switch(
+        self,
+        output: Tensor,
+        share: Callable[[Tensor], Sequence[Tensor | None]] | None,
+        *operands: Tensor,
+    ) -> Tensor:
+        """Return ``output``, behind which relevance and gradient go two ways.
+
+        For tables that carry relevance, see :mod:`..carried.passes`.
+
+        Args:
+            output (Tensor): with torch's own gradient, which is left alone.
+            share (Callable or None): takes the relevance of ``output``, and returns
+                that of each operand, or None for none; None lets nothing past.
+            operands (Tensor): the inputs that receive relevance.
+        """
+        assert self._engine is not None
+        alias: Tensor = self._engine.passes.switch(output, share, *operands)
+        return alias
+
+    def merged_with(self, path: list[Made]) -> None:
+        """Say that this call is one operator with those of some records.
+
+        Relevance does not pass between them: what they made has the output's.
+        """
+        assert self._engine is not None
+        self._engine.merged = path
+
+    def keep(self, tensor: Tensor) -> Any:
+        """Return the values of a tensor for the way back, whatever is written later.
+
+        For tables that carry relevance: they are ``keep(tensor).tensor``.
+        """
+        assert self._engine is not None
+        return self._engine.passes.keep(tensor)

@@ -1,0 +1,1 @@
+"""The rules of AttnLRP and CP-LRP, one family a file."""

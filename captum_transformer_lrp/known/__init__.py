@@ -1,0 +1,27 @@
+"""What is known of particular operators, functions and modules, beyond their kind.
+
+Importing this room plugs it in, see :mod:`~captum_transformer_lrp.core.plugins`.
+"""
+
+from ..core.plugins import plugins
+from ..core.registry import registry
+from . import modules
+from .decompositions import DECOMPOSITIONS, torch_decomposition
+from .flex_attention import IN_PLACE
+from .functions import APPLY, OPENED
+from .identifiers import Identifiers
+from .joins import Joins
+from .scans import SCANNED
+from .special_calls import SPECIAL_CALLS
+
+plugins.twins.update(DECOMPOSITIONS)
+plugins.last_twin = torch_decomposition
+plugins.special.update(SPECIAL_CALLS)
+plugins.installed += [IN_PLACE, SCANNED, APPLY]
+plugins.joins = Joins.of
+plugins.identifiers = Identifiers.under
+modules.register(registry)
+for name, row in OPENED.items():
+    registry.register(name, row)
+
+__all__ = ["registry"]
