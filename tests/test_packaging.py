@@ -30,6 +30,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "_files",
         "_listing",
         "_named",
+        "_nested",
         "_packages",
         "_torch",
         "_version",
@@ -228,7 +229,7 @@ def test_the_core_knows_torch_alone():
                 elif isinstance(node, ast.ImportFrom) and not node.level:
                     roots.add(str(node.module).partition(".")[0])
     assert roots - sys.stdlib_module_names == {"torch"}
-    assert own == {"core", "errors", "report", "_torch", "_visible"}
+    assert own == {"core", "errors", "report", "_nested", "_torch", "_visible"}
 
 
 def test_what_is_computed_does_not_depend_on_what_was_imported():

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._nested import (
+    map_tensors,
+)
 from .._torch import DisableTorchFunction
-from ..core.call import map_tensors
 from ..core.engine import Engine
 from ..core.tape import walk
 from ..errors import DisconnectedError, InputError, OutputError

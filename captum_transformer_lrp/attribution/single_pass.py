@@ -12,12 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .._nested import (
+    tensors_in,
+)
 from .._torch import HIGHER_ORDER, DisableTorchFunction, node_outputs
 from ..carried.positive import PositiveProduct
 from ..classic.contributions import AlphaBeta, ZPlus
-from ..core.call import tensors_in
 from ..core.composites import Composite
-from ..core.engine import Engine, refuse_replicas
+from ..core.engine import (
+    Engine,
+)
 from ..core.rules.linear import Detach
 from ..core.table import RuleTable
 from ..errors import (
@@ -27,6 +31,9 @@ from ..errors import (
     InputError,
     LRPError,
     ModelStateError,
+)
+from ..known.refusals import (
+    refuse_replicas,
 )
 from ..observers.observed import ObservedEngine, Observer
 from ..observers.taps import Taps

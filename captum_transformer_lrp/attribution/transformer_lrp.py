@@ -13,9 +13,11 @@ from torch import Tensor, nn
 
 from .._captum import GradientAttribution, log_usage
 from .._named import Named
+from .._nested import (
+    tensors_in,
+)
 from ..classic.composites import epsilon_lrp
 from ..composites import composite_named
-from ..core.call import tensors_in
 from ..core.composites import Composite
 from ..core.registry import Row
 from ..description import Description

@@ -15,7 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.call import Call, carries_relevance, map_tensors, tensors_in
+from .._nested import (
+    map_tensors,
+    tensors_in,
+)
+from ..core.call import (
+    Call,
+    carries_relevance,
+)
 from ..core.operators import PASSING
 from ..core.rules.base import (
     CarriedRule,

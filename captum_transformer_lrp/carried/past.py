@@ -8,7 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.call import Call, carries_relevance, tensors_in
+from .._nested import (
+    tensors_in,
+)
+from ..core.call import (
+    Call,
+    carries_relevance,
+)
 from ..core.gates import ABSORBED
 from ..core.rules.base import CarriedRule
 

@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ..core.call import Call, map_tensors, tensors_in
+from .._nested import (
+    map_tensors,
+    tensors_in,
+)
+from ..core.call import (
+    Call,
+)
 from ..core.gates import is_absorbed
 from ..core.rules.addends import without_addend
 from ..core.rules.base import CarriedRule

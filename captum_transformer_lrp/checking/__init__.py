@@ -15,10 +15,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..core.engine import batch_norm_message
-from ..core.installed import Eagerly
 from ..core.registry import Row
 from ..errors import DropoutWarning, HalfPrecisionWarning, ModelStateError
+from ..known.compiled import (
+    Eagerly,
+)
+from ..known.refusals import (
+    batch_norm_message,
+)
 from .checker import TOLERANCES, Checker
 from .report import Check, CheckReport
 

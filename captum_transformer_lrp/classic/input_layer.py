@@ -11,9 +11,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from .._nested import (
+    tensors_in,
+)
 from ..carried.convert import Converted
 from ..carried.positive import PositiveProduct
-from ..core.call import Call, carries_relevance, tensors_in
+from ..core.call import (
+    Call,
+    carries_relevance,
+)
 from ..core.gradients import stabilize
 from ..core.operators import MOVES
 from ..core.rules.base import CarriedRule, DelegatingRule, Rule

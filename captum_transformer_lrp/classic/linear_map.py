@@ -21,7 +21,14 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..core.call import SPARSE, Call, map_tensors, tensors_in
+from .._nested import (
+    map_tensors,
+    tensors_in,
+)
+from ..core.call import (
+    SPARSE,
+    Call,
+)
 from ..core.gradients import HALF_PRECISION, AbsoluteLinear, SplitGradient
 from ..core.rules.addends import addend_of, relevant_factors, without_addend
 from ..core.rules.base import Rule

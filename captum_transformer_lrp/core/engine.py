@@ -27,6 +27,11 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
 from torch.overrides import TorchFunctionMode
 
+from .._nested import (
+    PLAIN_TYPES,
+    map_tensors,
+    tensors_in,
+)
 from .._torch import (
     MOVING_FUNCTIONS,
     DisableTorchFunction,
@@ -39,10 +44,12 @@ from .._torch import (
     transform_level,
 )
 from ..errors import ModelStateError, RuleError
-from .call import PLAIN_TYPES, Call, map_tensors, tensors_in
+from .call import (
+    Call,
+)
 from .composites import Composite
 from .gates import Scaled, activation_behind
-from .installed import EAGER, MODULES, engine_here, leave_mode, thread
+from .installed import MODULES, engine_here, leave_mode, thread
 from .operators import opened
 from .plugins import plugins
 from .registry import Layers
@@ -151,7 +158,7 @@ class Engine(TorchFunctionMode):
                 self._outer._paused = True
             set_grad_enabled(True)
             self._hook_modules()
-            for shared in (EAGER, *plugins.installed):
+            for shared in plugins.installed:
                 shared.acquire(self)
             super().__enter__()  # type: ignore[no-untyped-call]
         except BaseException:
@@ -176,7 +183,7 @@ class Engine(TorchFunctionMode):
             pop_mode()
         if self.taps is not None:
             self.taps.unhook()
-        for shared in (MODULES, EAGER, *plugins.installed):
+        for shared in (MODULES, *plugins.installed):
             shared.release(self)
         # weights that were computed here come from detached parameters
         cached = cached_parametrizations()
@@ -518,8 +525,10 @@ class Engine(TorchFunctionMode):
             other = self.special(operator, args, kwargs)
             if other is not NotImplemented:
                 return other
-        if operator.stateful:
-            self._check_state(operator, args, kwargs)
+        if operator.stateful is not None:
+            operator.stateful(
+                self, Call(operator.name, operator.kind, function, args, kwargs)
+            )
         rule = self.rule_for(operator)
         if rule is None:
             return self.without_rule(operator, args, kwargs)
@@ -625,20 +634,6 @@ class Engine(TorchFunctionMode):
             self.unknown.met(operator.name, self.module_path(), args, kwargs, nodes)
         return output
 
-    def _check_state(
-        self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> None:
-        """Notice randomness, refuse what would change the model."""
-        call = Call(operator.name, operator.kind, operator.function, args, kwargs)
-        if operator.name == "batch_norm":
-            training = call.argument(5, "training", False)
-            if training and call.argument(1, "running_mean") is not None:
-                raise ModelStateError(batch_norm_message(self.module_path()))
-        elif operator.name == "scaled_dot_product_attention":
-            self.dropout_seen |= call.argument(4, "dropout_p", 0.0) > 0
-        elif call.argument(2, "training", True) and call.argument(1, "p", 0.5) > 0:
-            self.dropout_seen = True
-
     # -------------------------------------------------------------------- modules
 
     def module_path(self) -> str:
@@ -663,20 +658,20 @@ class Engine(TorchFunctionMode):
             return ""
         if id(found[0]) not in self._names:
             root = found[-1] if self.root is None else self.root
-            self._names.update(_names_of(root))
+            self._names.update(names_of(root))
         name = self._names.get(id(found[0]), "")
         return name or type(found[0]).__name__
 
     def name_of(self, module: nn.Module) -> str:
         """Return the name of a module, or of its class."""
-        names = {} if self.root is None else _names_of(self.root)
+        names = {} if self.root is None else names_of(self.root)
         return names.get(id(module)) or type(module).__name__
 
     def _index(self, root: nn.Module) -> None:
         """Find the modules that are treated as one operator, or cannot be explained."""
         places = {}
         if self.table.patterns:
-            self._names.update(_names_of(root))
+            self._names.update(names_of(root))
             places = {
                 key: key.within(root)
                 for key, _ in self.table.patterns
@@ -696,28 +691,11 @@ class Engine(TorchFunctionMode):
     def _index_one(self, module: nn.Module, root: nn.Module, places: Any) -> None:
         name = self._names.get(id(module), "")
         rule = self.table.for_module(module, name, places)
+        asked = plugins.refuse_module(module, root, rule)
         if rule is not None:
             self._module_rules[id(module)] = rule
-        elif type(module).__module__.startswith(_QUANTIZED):
-            refuse_quantized(module, root)
-        elif not isinstance(module, _SPECIAL) and not self.table.asks_each(
-            type(module)
-        ):
+        elif not asked and not self.table.asks_each(type(module)):
             self.table.ordinary.add(type(module))
-        if isinstance(module, _SPECIAL):
-            self._check_module(module, root)
-
-    def _check_module(self, module: nn.Module, root: nn.Module) -> None:
-        name = _names_of(root).get(id(module)) or type(module).__name__
-        if isinstance(module, torch.jit.ScriptModule):
-            raise ModelStateError(
-                f"the module {name!r} is a TorchScript module, whose operators cannot "
-                "be seen. Explain the python model that was scripted or traced."
-            )
-        if isinstance(module, nn.DataParallel):
-            refuse_replicas(module)
-        elif module.training and module.running_mean is not None:
-            raise ModelStateError(batch_norm_message(name))
 
     def _hook_modules(self) -> None:
         if self.taps is not None:
@@ -940,7 +918,7 @@ class Engine(TorchFunctionMode):
         name = function_of(node)
         if name is None:  # torch makes views anew whose base was written into
             return node_name(node) == "AsStridedBackward"
-        refuse_reentrant(name)
+        plugins.refuse_function(name)
         row = self.table.modules.get(name)
         return name.startswith(MOVING_FUNCTIONS) or isinstance(row, PlainGradient)
 
@@ -952,17 +930,6 @@ def _nothing_returned(rule: Rule, call: Call) -> RuleError:
     )
 
 
-def refuse_reentrant(function: str) -> None:
-    """Raise ModelStateError for a checkpoint that re-enters autograd."""
-    if function == "torch.utils.checkpoint.CheckpointFunction":
-        raise ModelStateError(
-            "part of the model is checkpointed with use_reentrant=True, which "
-            "recomputes it where no rule can see it. Call model.eval() or "
-            "model.gradient_checkpointing_disable(), or enable checkpointing with "
-            'gradient_checkpointing_kwargs={"use_reentrant": False}.'
-        )
-
-
 _is_grad_enabled = torch.is_grad_enabled
 #: kinds of operators that compute something new
 _COMPUTES = frozenset({"product", "activation", "normalization", "softmax"})
@@ -970,40 +937,10 @@ _COMPUTES = frozenset({"product", "activation", "normalization", "softmax"})
 _ONE_BY_ONE = frozenset(
     "broadcast_tensors meshgrid atleast_1d atleast_2d atleast_3d".split()
 )
-_SPECIAL = (
-    nn.modules.batchnorm._BatchNorm,
-    nn.DataParallel,
-    torch.jit.ScriptModule,
-)
 
 
-#: packages of modules that compute with quantised numbers, of which torch records
-#: nothing to go back through
-_QUANTIZED = (
-    "torch.ao.nn.quantized.",
-    "torch.ao.nn.intrinsic.quantized.",
-    "transformers.integrations.bitnet",  # rounds its inputs to int8
-)
-
-
-def refuse_quantized(module: nn.Module, root: nn.Module) -> None:
-    """Raise ModelStateError for a quantised module without a rule.
-
-    Left alone, what it returns would count as a constant.
-    """
-    if type(module).__name__.endswith("PackedParams"):  # holds weights, runs nothing
-        return
-    name = _names_of(root).get(id(module)) or "(the model itself)"
-    cls = type(module)
-    raise ModelStateError(
-        f"the module {name!r} ({cls.__module__}.{cls.__qualname__}) computes with "
-        "quantised numbers, through which torch records no gradient. Explain the model "
-        "as it was before quantisation. Linear layers by quantize_dynamic(model, "
-        "{torch.nn.Linear}) can be explained by every method but Gradient x Input."
-    )
-
-
-def _names_of(root: nn.Module) -> dict[int, str]:
+def names_of(root: nn.Module) -> dict[int, str]:
+    """Return the names of modules within a model, by their ids."""
     return {id(module): name for name, module in root.named_modules()}
 
 
@@ -1013,27 +950,6 @@ def _listed(scores: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
 
 #: torch.autograd.grad, without handing itself to the engine as one operator
 _grad = opened(torch.autograd.grad) or torch.autograd.grad
-
-
-def refuse_replicas(module: nn.DataParallel[Any]) -> None:
-    """Raise ModelStateError for a model that would run on several devices.
-
-    Its replicas run in threads of their own, which the engine does not see.
-    """
-    if len(module.device_ids) > 1:
-        raise ModelStateError(
-            f"the model is a DataParallel on {len(module.device_ids)} devices, whose "
-            "replicas run where no rule can see them. Explain model.module on one "
-            "device, a part of the batch at a time."
-        )
-
-
-def batch_norm_message(name: str) -> str:
-    """Return the message for batch normalisation in training mode."""
-    return (
-        f"the batch normalisation {name!r} is in training mode: it would change its "
-        "running statistics and mix the examples of the batch. Call model.eval() first."
-    )
 
 
 def _write_out(
@@ -1122,4 +1038,4 @@ def _running() -> list[Engine]:
     return engines
 
 
-__all__ = ["Engine", "batch_norm_message", "refuse_quantized", "refuse_replicas"]
+__all__ = ["Engine", "names_of"]

@@ -29,6 +29,12 @@ class Plugins:
             such code or None.
         special (dict): operator -> what is asked before its rule, see :class:`Special`.
         installed (list of WhileUsed): what is installed while an engine runs.
+        stateful (dict): operator -> what is asked before it runs, because it may draw
+            random numbers or change a module; takes the engine and the call.
+        refuse_module (Callable): raises for a module that cannot be explained; see
+            :mod:`..known.refusals`.
+        refuse_function (Callable): takes the name of an autograd function that ran
+            unseen, and raises for one that cannot be explained whatever its row says.
         joins (Callable): takes a table, and returns what finds functions of one tensor,
             see :mod:`..known.joins`.
         identifiers (Callable): takes pairs of integer inputs and leaves, and the
@@ -43,6 +49,9 @@ class Plugins:
     last_twin: Callable[[str], Callable[..., Any] | None] = lambda name: None
     special: dict[str, Special] = field(default_factory=dict)
     installed: list[Any] = field(default_factory=list)
+    stateful: dict[str, Callable[..., None]] = field(default_factory=dict)
+    refuse_module: Any = None
+    refuse_function: Any = None
     joins: Any = None
     identifiers: Any = None
     passes: Any = None

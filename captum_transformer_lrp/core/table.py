@@ -48,12 +48,6 @@ RESHAPES = frozenset(
 #: operators that take the shape or dtype of their second argument, not its values
 IMITATES = frozenset("view_as reshape_as expand_as type_as to".split())
 
-#: operators that draw random numbers or change a module in training mode
-STATEFUL = frozenset(
-    """batch_norm scaled_dot_product_attention dropout dropout1d dropout2d dropout3d
-    alpha_dropout feature_dropout feature_alpha_dropout native_dropout""".split()
-)
-
 
 class Operator:
     """How one torch callable is treated: looked up once, then read from a dictionary.
@@ -63,7 +57,8 @@ class Operator:
         name (str): the operator that it spells, without the in-place underscore.
         kind (str | None): its kind.
         rule (Rule | None): the rule of the composite; None if it has none.
-        stateful (bool): it may draw random numbers or change a module.
+        stateful (Callable | None): asked before it runs: it may draw random numbers or
+            change a module.
         metadata (bool): it carries no relevance whatever happens.
         follows (bool): identifiers may be followed through it.
         multiplies (bool): it is of kind ``"product"``.
@@ -134,7 +129,7 @@ class Operator:
         self.reshapes = self.name in RESHAPES
         self.recomputes = self.in_place and self.name != "setitem"
         self.differentiates = spelled in ("grad", "backward")
-        self.stateful = stateful = self.name in STATEFUL
+        self.stateful = plugins.stateful.get(self.name)
         self.special: Special | None = None
         if table.composite.rows:
             self.special = plugins.special.get(self.name)
@@ -143,13 +138,13 @@ class Operator:
         alone = self.special is None or self.special.unless_alone
         self.plain = (
             type(self.rule) is PlainGradient  # a subclass is another rule
-            and not stateful
+            and self.stateful is None
             and alone
         )
         self.multiplies = self.kind == "product"
         self.plain_for_one = (
             type(self.rule) in PLAIN_FOR_ONE
-            and not stateful
+            and self.stateful is None
             and self.name not in FOLDED
             and alone
         )

@@ -7,13 +7,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from .._nested import (
+    tensors_in,
+)
 from ..errors import (
     UnknownNameError,
     UnknownOperatorError,
     UnknownOperatorWarning,
     suggestion,
 )
-from .call import tensors_in
 from .composites import Composite
 from .operators import KINDS, is_pointwise
 from .tape import Unseen

@@ -21,8 +21,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from .._nested import (
+    PLAIN_TYPES,
+    map_tensors,
+    tensors_in,
+)
 from .._torch import DisableTorchFunction, is_wrapped, unwrapped
-from ..core.call import PLAIN_TYPES, Call, map_tensors, tensors_in
+from ..core.call import (
+    Call,
+)
 
 
 def _names(text: str) -> frozenset[str]:

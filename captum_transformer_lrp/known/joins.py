@@ -33,7 +33,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.call import Call, map_tensors, tensors_in
+from .._nested import (
+    map_tensors,
+    tensors_in,
+)
+from ..core.call import (
+    Call,
+)
 from ..core.gates import EXPONENTIALS, SUMS, Activation, Scaled, is_of_one
 from ..core.gradients import RatioGradient
 from ..core.rules.base import Rule
@@ -217,7 +223,7 @@ class Joined:
     plain: bool = False
     plain_for_one: bool = False
     reshapes: bool = False
-    stateful: bool = False
+    stateful: None = None
     in_place: bool = False
     recomputes: bool = False
     cuts: bool = False

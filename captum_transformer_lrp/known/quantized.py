@@ -8,7 +8,12 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from ..core.call import Call, tensors_in
+from .._nested import (
+    tensors_in,
+)
+from ..core.call import (
+    Call,
+)
 from ..core.gradients import SplitGradient
 from ..core.rules.base import Rule
 from ..errors import ModelStateError

@@ -30,7 +30,9 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import handle_torch_function
 
-from ..core.call import tensors_in
+from .._nested import (
+    tensors_in,
+)
 from ..core.installed import WhileUsed, engine_here
 
 Factors = tuple[Tensor, ...]

@@ -16,7 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.call import carries_relevance, map_tensors, tensors_in
+from .._nested import (
+    map_tensors,
+    tensors_in,
+)
+from ..core.call import (
+    carries_relevance,
+)
 from ..core.plugins import Special
 from ..core.rules.addends import ELLIPSIS, einsum_indices
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
-from ..core.call import tensors_in
+from .._nested import (
+    tensors_in,
+)
 
 _DETACHED = frozenset("detach data".split())
 _COPIED = frozenset("tensor new_tensor".split())

@@ -28,8 +28,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from .._nested import (
+    map_tensors,
+    tensors_in,
+)
 from .._torch import DisableTorchFunction
-from ..core.call import map_tensors, tensors_in
 from ..core.gates import product_behind
 from ..core.table import Operator
 from ..core.tape import Made

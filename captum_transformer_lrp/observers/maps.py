@@ -8,8 +8,10 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from .._nested import (
+    tensors_in,
+)
 from .._torch import DisableTorchFunction
-from ..core.call import tensors_in
 from ..core.gates import MATRIX_PRODUCTS, attention_behind
 from ..core.table import Operator
 from ..core.tape import Made

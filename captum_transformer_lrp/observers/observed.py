@@ -32,8 +32,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from .._nested import (
+    map_tensors,
+    tensors_in,
+)
 from .._torch import DisableTorchFunction
-from ..core.call import map_tensors, tensors_in
 from ..core.composites import Composite
 from ..core.engine import Engine
 from ..core.rules.base import Rule

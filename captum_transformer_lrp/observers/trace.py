@@ -25,9 +25,12 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from .._nested import (
+    map_tensors,
+    tensors_in,
+)
 from .._torch import DisableTorchFunction
 from .._visible import printed
-from ..core.call import map_tensors, tensors_in
 from ..core.composites import Composite
 from ..core.engine import Beginning
 from ..core.gates import Activation

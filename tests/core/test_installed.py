@@ -18,6 +18,7 @@ from torch.overrides import _get_current_function_mode_stack
 from captum_transformer_lrp import AttnLRP, CheferLRP, LayerAttnLRP, OwenLRP, registry
 from captum_transformer_lrp.attribution import InputSaliency
 from captum_transformer_lrp.core import installed
+from captum_transformer_lrp.known import compiled as eager
 from captum_transformer_lrp.known.functions import Opened
 from tests.helpers import Tiny, assert_same_state, relative, state_of, tiny
 
@@ -197,7 +198,7 @@ def test_a_lock_that_an_interrupt_left_taken_is_given_back() -> None:
     model = tiny()
 
     def cut_off(ids: Tensor) -> Tensor:
-        installed._LOCK.acquire()
+        installed.LOCK.acquire()
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -217,7 +218,7 @@ def test_a_lost_release_is_made_up_for_by_the_next() -> None:
     lost: Any = type("Lost", (), {})()
     before = around(), list(nn.modules.module._global_forward_hooks)
     installed.MODULES.acquire(lost)
-    installed.EAGER.acquire(lost)
+    eager.EAGER.acquire(lost)
     assert list(nn.modules.module._global_forward_hooks) != before[1]
     del lost
     model = tiny()

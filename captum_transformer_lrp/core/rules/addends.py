@@ -11,7 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..call import Call, tensors_in
+from ..._nested import (
+    tensors_in,
+)
+from ..call import (
+    Call,
+)
 
 #: operators whose named argument is added to the product, with its position
 _ADDEND: dict[str, tuple[int, str]] = {

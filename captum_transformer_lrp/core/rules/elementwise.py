@@ -10,8 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..._nested import (
+    tensors_in,
+)
 from ...errors import RuleError, UnknownOperatorError
-from ..call import Call, carries_relevance, tensors_in
+from ..call import (
+    Call,
+    carries_relevance,
+)
 from ..gates import Activation, scaled
 from ..gradients import RatioGradient, kept_here, value_and_slope_at_zero
 from .base import DelegatingRule, ElementwiseRule, Rule

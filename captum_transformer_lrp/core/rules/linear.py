@@ -7,7 +7,12 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from ..call import Call, map_tensors
+from ..._nested import (
+    map_tensors,
+)
+from ..call import (
+    Call,
+)
 from ..gates import Activation, gate_strength, is_pair_of_one, is_sum_of, scaled
 from ..gradients import scale_output_gradient
 from .addends import multiplies_pairs, relevant_factors

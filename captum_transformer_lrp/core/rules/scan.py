@@ -7,7 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from ..call import Call, carries_relevance, map_tensors
+from ..._nested import (
+    map_tensors,
+)
+from ..call import (
+    Call,
+    carries_relevance,
+)
 from ..gradients import ScaledGradients, scale_output_gradient
 from .base import Rule
 
