@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge
+from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode
 
 from .._nested import (
@@ -210,6 +211,8 @@ class Engine(TorchFunctionMode):
         operator = self._operators.get(func)
         if operator is None:
             operator = self.table.operator(func)
+        if operator.inert and not (self._follows and operator.follows):
+            return func(*args, **kwargs) if kwargs else func(*args)
         tape = self.tape
         if self._follows and operator.follows and not self._paused:
             handled, output = self.identifiers.meet(operator, func, args, kwargs or {})
@@ -246,7 +249,10 @@ class Engine(TorchFunctionMode):
             cls = value.__class__
             if cls in PLAIN_TYPES:
                 continue
-            if cls is Tensor or isinstance(value, Tensor):
+            if cls is Parameter:
+                if not value.requires_grad:
+                    continue
+            elif cls is Tensor or isinstance(value, Tensor):
                 if not value.requires_grad:
                     if cuts and getattr(value, "_made", None) is not None:
                         remade = True
@@ -269,10 +275,12 @@ class Engine(TorchFunctionMode):
                 continue
             else:
                 value = self.without_foreign(value)
-            constants = constants or list(given)
+            if constants is None:
+                constants = list(given)
             constants[place] = value.detach() if isinstance(value, Tensor) else value
         if constants is not None:
-            if self._in_transform():
+            if transform_level() is not None:
+                self._in_transform()
                 return func(*args, **kwargs) if kwargs else func(*args)
             if operator.in_place and args:  # the target stays the model's own
                 constants[0] = args[0]

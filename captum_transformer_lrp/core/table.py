@@ -60,6 +60,7 @@ class Operator:
         stateful (Callable | None): asked before it runs: it may draw random numbers or
             change a module.
         metadata (bool): it carries no relevance whatever happens.
+        inert (bool): likewise, and nothing is to be noted of it.
         follows (bool): identifiers may be followed through it.
         multiplies (bool): it is of kind ``"product"``.
         special (Special | None): asked before the rule whether this call is another
@@ -94,6 +95,7 @@ class Operator:
         "function",
         "imitates",
         "in_place",
+        "inert",
         "inplace_position",
         "joins",
         "kind",
@@ -129,6 +131,7 @@ class Operator:
         self.reshapes = self.name in RESHAPES
         self.recomputes = self.in_place and self.name != "setitem"
         self.differentiates = spelled in ("grad", "backward")
+        self.inert = self.metadata and not (self.differentiates or self.compares)
         self.stateful = plugins.stateful.get(self.name)
         self.special: Special | None = None
         if table.composite.rows:

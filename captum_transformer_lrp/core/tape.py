@@ -55,10 +55,12 @@ class Made:
         tape (Tape): of the pass that made it.
         note (Any): a small value that the rule left, see :attr:`~.call.Call.note`.
         source (tuple or None): a weak reference to the tensor and its shape, where a
-            function of it was taken, see :mod:`.joins`.
+            function of it was taken, see :mod:`..known.joins`.
+        root (Made, bool or None): the record of the tensor that it is a function of at
+            last, once that was asked; False if it is that of none.
     """
 
-    __slots__ = ("note", "operator", "parents", "source", "tape")
+    __slots__ = ("note", "operator", "parents", "root", "source", "tape")
 
     def __init__(
         self,
@@ -72,6 +74,7 @@ class Made:
         self.tape = tape
         self.note = note
         self.source: tuple[weakref.ref[Tensor], torch.Size] | None = None
+        self.root: Made | bool | None = None
 
     def __repr__(self) -> str:
         name = "start" if self.operator is None else self.operator.name

@@ -92,7 +92,6 @@ CONDITION = "condition"
 CUT = "cut"
 _CUT = (CUT, CONDITION)
 _MAXIMUM_STEPS = 32
-_STEPS = range(_MAXIMUM_STEPS)
 
 
 def _is_function(made: Made) -> bool:
@@ -123,26 +122,35 @@ def _functions(made: Made) -> list[Made]:
     return found
 
 
-def _root(made: Made) -> Made | None:
-    """Return what a tensor is a function of at last; None if that is far away."""
-    for _ in _STEPS:
+def _root(made: Made) -> Made:
+    """Return what a tensor is a function of at last; itself, if of none."""
+    way = []
+    while made.root is None:
         if not _is_function(made):
-            return made
+            made.root = False  # and no cycle of records
+            break
+        way.append(made)
         made = made.parents[0]
-    return None
+    root = made.root or made
+    assert isinstance(root, Made)
+    for step in way:
+        step.root = root
+    return root
 
 
 def common_source(parents: Sequence[Made]) -> Made | None:
     """Return the nearest tensor of which all operands of a join are functions."""
     first = parents[0]
-    others = [other for other in parents if other is not first]
-    if not others:
+    root = first.root or _root(first)
+    alone = True
+    for other in parents:
+        if other is not first:
+            alone = False
+            if (other.root or _root(other)) is not root:
+                return None  # the usual case
+    if alone:
         return None
-    root = _root(first)
-    for other in others:
-        end = _root(other)
-        if end is not root and end is not None and root is not None:
-            return None  # the usual case
+    others = [other for other in parents if other is not first]
     behind = [set(map(id, _functions(other))) for other in others]
     for made in _functions(first):
         if all(id(made) in known for known in behind):
