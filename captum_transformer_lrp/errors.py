@@ -51,7 +51,7 @@ class UnknownOperatorError(LRPError, RuntimeError):
     """The model uses differentiable operators for which the composite has no rule."""
 
 
-class RuleError(LRPError, TypeError):
+class RuleError(LRPError, ValueError):
     """A rule was given to a module, or a kind of operator, that it does not fit."""
 
 

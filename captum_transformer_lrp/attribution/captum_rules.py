@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from .._captum import PropagationRule
 from ..core.call import Call
 from ..core.rules.base import CarriedRule
+from ..errors import RuleError
 
 
 def from_captum(rule: PropagationRule) -> CaptumRule:
@@ -75,14 +76,14 @@ class CaptumRule(CarriedRule):
         """Lead relevance past the module.
 
         Raises:
-            TypeError: if the rule was given to an operator, or the module returns
+            RuleError: if the rule was given to an operator, or the module returns
                 something else than one tensor.
         """
         module = call.module
         output = call.value()
         if module is None or not isinstance(output, Tensor):
             returned = "" if module is None else f" returning {type(output).__name__}"
-            raise TypeError(
+            raise RuleError(
                 f"{self!r} was given to {call.operator!r}{returned}; expected a module "
                 "that returns one tensor. Give it to a module class, a ModuleName or "
                 "Layers, or set it as the module's attribute 'rule' for CaptumLRP."

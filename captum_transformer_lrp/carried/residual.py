@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor
 
 from ..core.call import Call, carries_relevance
-from ..core.gates import is_product
+from ..core.gates import SUMS, is_product
 from ..core.rules.base import CarriedRule
+from ..errors import RuleError
 from .passes import Kept, Share, divide
 from .past import fit_to
 
@@ -36,11 +37,20 @@ class ProportionalSum(CarriedRule):
     rescale: bool = True
 
     def __call__(self, call: Call) -> Any:
-        """Run the call; on the way back, share relevance between the summands."""
+        """Run the call; on the way back, share relevance between the summands.
+
+        Raises:
+            RuleError: if the operator is no sum of two.
+        """
         output = call.run()
         if not carries_relevance(output):
             return output
         summands = [call.argument(0, "input"), call.argument(1, "other")]
+        if call.module is None and call.operator not in SUMS:
+            raise RuleError(
+                f"{self!r} was given to {call.operator!r}; expected a sum of two: "
+                f"{', '.join(sorted(SUMS))}. Give it PositiveSum(), or its own kind."
+            )
         relevant = [t for t in summands if carries_relevance(t)]
         if len(relevant) == 1:
             (x,) = relevant

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._nested import map_tensors
-from ..errors import RuleError
+from ..errors import LRPError, RuleError
 from .tape import Made, Tape
 
 #: layouts of tensors that have no memory place by place
@@ -55,6 +55,7 @@ class Call:
         kwargs (dict): keyword arguments.
         module (Module | None): the module, when a module is treated as one operator.
         note (Any): what the rule leaves on the tape, beside the record of the output.
+        rule (Any): what the call was given to; None before.
     """
 
     __slots__ = (
@@ -68,6 +69,7 @@ class Call:
         "module",
         "note",
         "operator",
+        "rule",
     )
 
     def __init__(
@@ -93,6 +95,47 @@ class Call:
         self._engine = engine
         self._frozen = frozen  # the operators inside the module recorded nothing
         self.note: Any = None
+        self.rule: Any = None
+
+    def given_to(self, rule: Callable[[Call], Any]) -> Any:
+        """Return what a rule makes of this call.
+
+        Raises:
+            RuleError: if the rule fails where the call by itself does not, or returns
+                nothing: it does not fit.
+        """
+        self.rule = rule
+        try:
+            output = rule(self)
+        except (LRPError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            if self._fails():
+                raise  # the model's own
+            raise self._misfit(error) from error
+        if output is None:
+            raise RuleError(
+                f"{rule!r} returned None for {self.operator!r}; expected what the "
+                "operator returns. End its __call__ with `return`."
+            )
+        return output
+
+    def _fails(self) -> bool:
+        try:
+            with torch.no_grad():
+                self.value()
+        except Exception:
+            return True
+        return False
+
+    def _misfit(self, error: Exception) -> RuleError:
+        thing = "module" if self.module is not None else "operator"
+        return RuleError(
+            f"{self.rule!r} was given to the {thing} {self.operator!r}, which it does "
+            f"not fit: {type(error).__name__}: {error}. Give the {thing} another rule "
+            f"or a kind, or {'remove its row' if self.module is not None else 'none'} "
+            "so that it keeps that of the method."
+        )
 
     def made(self, tensor: Any) -> Made | None:
         """Return what made a tensor that carries relevance; None for a constant."""
@@ -200,7 +243,18 @@ class Call:
             operands (Tensor): the inputs that receive relevance.
         """
         assert self._engine is not None
-        alias: Tensor = self._engine.passes.switch(output, share, *operands)
+
+        def told(relevance: Tensor) -> Sequence[Tensor | None]:
+            assert share is not None
+            try:
+                return share(relevance)
+            except (LRPError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:
+                raise self._misfit(error) from error
+
+        passing = None if share is None else told
+        alias: Tensor = self._engine.passes.switch(output, passing, *operands)
         return alias
 
     def merged_with(self, path: list[Made]) -> None:

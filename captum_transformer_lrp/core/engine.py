@@ -44,7 +44,7 @@ from .._torch import (
     set_grad_enabled,
     transform_level,
 )
-from ..errors import ModelStateError, RuleError
+from ..errors import ModelStateError
 from .call import (
     Call,
 )
@@ -558,9 +558,7 @@ class Engine(TorchFunctionMode):
             kwargs,
             engine=self,
         )
-        output = rule(call)
-        if output is None:
-            raise _nothing_returned(rule, call)
+        output = call.given_to(rule)
         if output is NotImplemented:  # for this call it is no rule
             return self.without_rule(operator, args, kwargs)
         self._note = call.note
@@ -791,9 +789,7 @@ class Engine(TorchFunctionMode):
             frozen=frozen,
         )
         with DisableTorchFunction():
-            changed = rule(call)
-        if changed is None:
-            raise _nothing_returned(rule, call)
+            changed = call.given_to(rule)
         self._note = call.note
         return changed
 
@@ -929,13 +925,6 @@ class Engine(TorchFunctionMode):
         plugins.refuse_function(name)
         row = self.table.modules.get(name)
         return name.startswith(MOVING_FUNCTIONS) or isinstance(row, PlainGradient)
-
-
-def _nothing_returned(rule: Rule, call: Call) -> RuleError:
-    return RuleError(
-        f"{rule!r} returned None for {call.operator!r}; expected what the operator "
-        "returns. End its __call__ with `return`."
-    )
 
 
 _is_grad_enabled = torch.is_grad_enabled

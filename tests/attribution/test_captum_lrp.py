@@ -27,7 +27,7 @@ from captum_transformer_lrp import (
     TransformerLRP,
     from_captum,
 )
-from captum_transformer_lrp.errors import DropoutWarning, TargetError
+from captum_transformer_lrp.errors import DropoutWarning, RuleError, TargetError
 from tests.helpers import assert_same_state, relative, state_of
 
 TOLERANCE = 1e-6
@@ -596,7 +596,7 @@ def test_rules_of_captum_in_a_table() -> None:
     ).attribute(x, target=1)
     with_rules(model, lambda: GammaRule(gamma=0.5))
     assert_equal(found, captums(LRP, model, inputs=x, target=1))
-    with pytest.raises(TypeError, match="was given to 'linear'; expected a module"):
+    with pytest.raises(RuleError, match="was given to 'linear'; expected a module"):
         TransformerLRP(model, rules={"linear": rule}).attribute(x, target=1)
 
 

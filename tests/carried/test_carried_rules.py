@@ -15,6 +15,7 @@ from torch.nn import functional
 from captum_transformer_lrp import Composite, TransformerLRP, rules
 from captum_transformer_lrp.carried.composites import TRANSFORMER_ATTRIBUTION
 from captum_transformer_lrp.core.engine import Engine
+from captum_transformer_lrp.errors import RuleError
 from tests.helpers import Weighted
 from tests.oracles import carried as oracle
 from tests.oracles.carried import CarriedRules
@@ -1236,7 +1237,7 @@ def test_a_sum_of_two_relevant_inputs_without_a_rule_is_refused() -> None:
     def model(x: Tensor, y: Tensor) -> Tensor:
         return x.index_add(1, torch.tensor([0]), y[:, :1]).sum((1, 2))
 
-    with pytest.raises(TypeError) as caught:
+    with pytest.raises(RuleError) as caught:
         TransformerLRP(model, composite=TRANSFORMER_ATTRIBUTION).attribute(TWO)
     assert str(caught.value) == (
         "PositiveSum() was given to 'index_add' with 2 relevant inputs; it knows real "

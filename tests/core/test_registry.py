@@ -26,7 +26,11 @@ from captum_transformer_lrp import (
 from captum_transformer_lrp.composites import COMPOSITES
 from captum_transformer_lrp.core.composites import ATTN_LRP
 from captum_transformer_lrp.core.registry import Registry
-from captum_transformer_lrp.errors import DuplicateRuleError, UnknownNameError
+from captum_transformer_lrp.errors import (
+    DuplicateRuleError,
+    RuleError,
+    UnknownNameError,
+)
 from captum_transformer_lrp.known.modules import COMPOSED_ACTIVATIONS
 
 X = torch.randn(2, 3, generator=torch.Generator().manual_seed(0)).double()
@@ -236,7 +240,7 @@ def test_a_composite_of_ones_own() -> None:
 
 
 def test_a_module_rule_that_does_not_fit_says_so() -> None:
-    with pytest.raises(TypeError, match=r"Identity\(\) was given to Linear.*\(2, 3\)"):
+    with pytest.raises(RuleError, match=r"Identity\(\) was given to Linear.*\(2, 3\)"):
         TransformerLRP(net(), rules={nn.Linear: rules.Identity()}).attribute(
             X, target=0
         )

@@ -29,7 +29,12 @@ from captum_transformer_lrp.carried.composites import TRANSFORMER_ATTRIBUTION
 from captum_transformer_lrp.core.call import Call
 from captum_transformer_lrp.core.gradients import scale_output_gradient
 from captum_transformer_lrp.core.rules.base import Rule
-from captum_transformer_lrp.errors import DisconnectedError, ModelStateError, RuleError
+from captum_transformer_lrp.errors import (
+    DisconnectedError,
+    LRPError,
+    ModelStateError,
+    RuleError,
+)
 from tests.helpers import relative
 
 TARGET = 1
@@ -429,3 +434,137 @@ def test_a_composite_of_strangers_rules_alone() -> None:
     )
     found = TransformerLRP(Net(), table).attribute(X, TARGET)
     assert relative(found, torchs_own(Net(), X) / 8) < 1e-13
+
+
+# -------------------------------------------------------------- rules that do not fit
+
+
+class Inner(nn.Module):
+    """A part of a model that a row may name."""
+
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Any:
+        return self.function(x)
+
+
+class Around(nn.Module):
+    def __init__(self, function: Callable[[Tensor], Any]) -> None:
+        super().__init__()
+        self.first, self.inner = nn.Linear(4, 4), Inner(function)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.inner(self.first(x))
+        y = y["a"] if isinstance(y, dict) else y[0] if isinstance(y, tuple) else y
+        return y.reshape(len(x), -1)[:, :2].cos()
+
+
+FACTOR = torch.randn(4, 4, generator=torch.Generator().manual_seed(3)).double()
+OPERATORS: dict[str, Callable[[Tensor], Any]] = {
+    "mul": lambda h: h * h.flip(1),
+    "matmul": lambda h: h @ FACTOR,
+    "add": lambda h: h + h.flip(1),
+    "sum": lambda h: h.sum(1, keepdim=True),
+    "div": lambda h: h / (h.abs().sum(1, keepdim=True) + 1),
+    "pow": lambda h: h**2,
+    "exp": lambda h: h.exp(),
+    "tanh": lambda h: h.tanh(),
+    "softmax": lambda h: h.softmax(-1),
+    "layer_norm": lambda h: functional.layer_norm(h, (4,)),
+    "reshape": lambda h: h.reshape(-1, 2, 2),
+    "cat": lambda h: torch.cat([h, h], 1),
+    "split": lambda h: h.split(2, 1),
+    "getitem": lambda h: h[:, 1:3],
+    "max": lambda h: h.max(1),
+    "rsqrt": lambda h: (h * h + 1).rsqrt(),
+    "std_mean": lambda h: torch.std_mean(h, 1),
+    "prod": lambda h: h.prod(1),
+    "scaled_dot_product_attention": lambda h: functional.scaled_dot_product_attention(
+        h[:, None], h[:, None], h[:, None]
+    ),
+    "of a dictionary": lambda h: {"a": h * 2, "b": h},
+    "of two": lambda h: (h * 2, h @ FACTOR),
+}
+ALL_RULES = [
+    *(
+        getattr(rules, name)()
+        for name in (
+            "Absorb AlphaBeta ConstantDenominator ConstantFactor ConstantPattern "
+            "ConstantScale ConstantScan DecomposedAttention Detach Epsilon Flat Gamma "
+            "GatedProduct HalfGradient Identity PassOn PlainGradient PositiveProduct "
+            "PositiveSum Power ProportionalSum UniformAttention UniformProduct "
+            "UniformScan WSquare ZBox ZPlus"
+        ).split()
+    ),
+    rules.ByExponent(powers=rules.Identity(), exponentials=rules.Detach()),
+    rules.AtInput(rule=rules.Flat(), otherwise=rules.UniformProduct()),
+]
+
+
+@pytest.mark.parametrize(
+    "composite", ["attnlrp", TRANSFORMER_ATTRIBUTION], ids=["R over x", "R"]
+)
+@pytest.mark.parametrize("rule", ALL_RULES, ids=lambda rule: type(rule).__name__)
+@pytest.mark.filterwarnings("ignore::captum_transformer_lrp.errors.NotFiniteWarning")
+def test_a_rule_that_does_not_fit_says_so_and_nothing_else_is_raised(
+    rule: Any, composite: Any
+) -> None:
+    """Given to any operator or module, a rule gives a map, or an error by name."""
+    torch.manual_seed(0)
+    for name, function in OPERATORS.items():
+        net, x = Around(function).double(), torch.randn(2, 4).double()
+        for key in [Inner, *([] if " " in name else [name])]:
+            method = TransformerLRP(net, composite, rules={key: rule})
+            try:
+                found = method.attribute(x, target=0)
+            except RuleError as error:
+                assert type(rule).__name__ in str(error) or name in str(error)
+            except LRPError:
+                continue  # such as no relevance that arrives anywhere
+            else:
+                assert found.shape == x.shape
+
+
+class Fails(rules.Rule):
+    """A rule with a mistake in it."""
+
+    def __call__(self, call: Any) -> Any:
+        return call.run().reshape(7)
+
+
+@pytest.mark.parametrize("write", [lambda h: h * FACTOR[0], lambda h: h.mul(FACTOR[0])])
+def test_a_rule_that_fails_is_named_however_its_operator_is_written(write: Any) -> None:
+    """Python takes a TypeError out of ``a * b`` for an operator that is not there."""
+    net, x = Around(write).double(), torch.randn(2, 4).double()
+    message = (
+        r"\(\) was given to the operator 'mul', which it does not fit: RuntimeError"
+    )
+    with pytest.raises(RuleError, match=message) as caught:
+        AttnLRP(net, rules={"mul": Fails()}).attribute(x, target=1)
+    assert isinstance(caught.value.__cause__, RuntimeError)
+    assert not isinstance(caught.value, TypeError)
+    with pytest.raises(RuleError, match="expected a sum of two: add, rsub, sub"):
+        AttnLRP(net, rules={"mul": rules.ProportionalSum()}).attribute(x, target=1)
+
+
+def test_an_error_of_the_models_own_stays_as_it_is() -> None:
+    net, x = Around(lambda h: h * FACTOR[:3, 0]).double(), torch.randn(2, 4).double()
+    with pytest.raises(RuntimeError, match="must match the size of tensor b"):
+        AttnLRP(net, rules={"mul": Fails()}).attribute(x, target=1)
+
+
+class FailsBackward(rules.CarriedRule):
+    """A rule whose mistake shows on the way back."""
+
+    def __call__(self, call: Any) -> Any:
+        (x,) = call.args
+        return call.switch(call.run(), lambda relevance: [relevance.reshape(7)], x)
+
+
+def test_a_rule_that_fails_on_the_way_back_is_named() -> None:
+    net, x = Around(torch.tanh).double(), torch.randn(2, 4).double()
+    message = "was given to the operator 'tanh', which it does not fit"
+    with pytest.raises(RuleError, match=message):
+        AttnLRP(net, rules={"tanh": FailsBackward()}).attribute(x, target=1)

@@ -220,7 +220,7 @@ class Power(ElementwiseRule):
             RuleError: if the call is no power.
         """
         exponent = 2 if call.operator == "square" else call.argument(1, "exponent")
-        if exponent is None:
+        if exponent is None or call.kind not in ("power", None):
             raise RuleError(
                 f"{self!r} was given to {call.operator!r}, which has no exponent; "
                 "expected 'pow' or 'square', or the kind 'power'."

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ...errors import RuleError
 from ..call import Call, carries_relevance
 from ..gates import copies_of, scaled
 from ..gradients import LinearizedNorm
@@ -36,14 +37,14 @@ class ConstantScale(Rule):
         """Rebuild the normalisation as a linear function.
 
         Raises:
-            NotImplementedError: for an operator that is none of these.
+            RuleError: for an operator that is none of these.
         """
         x = call.argument(0, "input")
         if not carries_relevance(x):
             return call.run()
         norm = _NORMS.get(call.operator)
         if norm is None:
-            raise NotImplementedError(
+            raise RuleError(
                 f"ConstantScale() was given to {call.operator!r}; it knows "
                 f"{', '.join(_NORMS)}. Register the operators inside it instead."
             )
@@ -85,7 +86,7 @@ def _affine_outside(call: Call, weight: Tensor | None, bias: Tensor | None) -> T
     x = call.argument(0, "input")
     size = call.argument(1, "normalized_shape")
     if call.operator not in ("layer_norm", "rms_norm"):
-        raise NotImplementedError(
+        raise RuleError(
             f"{call.operator} with a weight that depends on the explained inputs has "
             "no rule. Give the module around it PlainGradient()."
         )
