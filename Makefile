@@ -12,15 +12,23 @@
 #
 # Another interpreter:  make test PYTHON=python3.12 VENV=.venv-3.12
 # A part of the tests:  make test PYTEST_ARGS="tests/core -x"
+# The tests run in as many processes as there are cores, up to four. One after another,
+# in one process:      make test WORKERS=0
 
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
 PYTEST_ARGS ?=
+WORKERS ?= logical
 
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check \
 	--constraint $(CONSTRAINTS) --editable
+# Each process takes a stretch of the tests in their order, so that what a module or a
+# package shares is made about once, and the first to finish takes half of what another
+# has left: one file holds most of the long sweeps.
+PYTEST = $(BIN)/python -m pytest --numprocesses $(WORKERS) --maxprocesses 4 \
+	--dist worksteal
 
 .PHONY: demo test test-slow test-lowest tutorials docs check check-format \
 	check-lint check-types
@@ -30,10 +38,10 @@ demo: $(VENV)/.installed
 	$(BIN)/captum-transformer-lrp demo
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "not slow" $(PYTEST_ARGS)
+	$(PYTEST) -m "not slow" $(PYTEST_ARGS)
 
 test-slow: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+	$(PYTEST) -m slow $(PYTEST_ARGS)
 
 test-lowest:
 	$(MAKE) test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt

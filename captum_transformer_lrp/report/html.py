@@ -12,6 +12,7 @@ size, and what would be nonsense without style is ``hidden``.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -89,7 +90,12 @@ def _environment(*, inline: bool = False) -> Any:
             itself, and what needs the style sheet is hidden, for where style sheets
             are taken away. Default: False
     """
-    jinja2 = require("jinja2")
+    return _compiling(require("jinja2"), inline)
+
+
+@cache
+def _compiling(jinja2: Any, inline: bool) -> Any:
+    """Return the one environment of a kind, which compiles each template once."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,

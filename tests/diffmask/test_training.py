@@ -502,29 +502,31 @@ from captum_transformer_lrp import DiffMask
 from tests.diffmask.test_training import Detector, loader, weights
 
 torch.set_num_threads(1)
-mode, path = sys.argv[1:]
+path, *modes = sys.argv[1:]
 accelerator = Accelerator(cpu=True)
-mask = DiffMask(Detector(), mode=mode, margin=0.05)
-mask.fit(loader(16), steps=24, accelerator=accelerator, progress=False, patience=None)
-if accelerator.is_main_process:
-    torch.save(weights(mask), path)
+for mode in modes:
+    mask = DiffMask(Detector(), mode=mode, margin=0.05)
+    batches = loader(16)
+    mask.fit(batches, steps=24, accelerator=accelerator, progress=False, patience=None)
+    if accelerator.is_main_process:
+        torch.save(weights(mask), f"{path}/{mode}.pt")
 accelerator.end_training()
 """
+MODES = ("hidden", "input")
 
 
-@pytest.mark.parametrize("mode", ["hidden", "input"])
-def test_two_processes_equal_one_with_the_double_batch(
-    tmp_path: Path, mode: Any
-) -> None:
+@pytest.fixture(scope="module")
+def of_two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the weights of each mode, of two processes that train together."""
     pytest.importorskip("accelerate")
-    script = tmp_path / "worker.py"
+    path = tmp_path_factory.mktemp("two_processes")
+    script = path / "worker.py"
     script.write_text(WORKER)
-    path = tmp_path / "weights.pt"
     root = str(Path(__file__).resolve().parents[2])
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
     command += ["--master_port=0", "--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0"]
     with subprocess.Popen(
-        [*command, str(script), mode, str(path)],
+        [*command, str(script), str(path), *MODES],
         env={**os.environ, "PYTHONPATH": root, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         text=True,
@@ -536,10 +538,17 @@ def test_two_processes_equal_one_with_the_double_batch(
             os.killpg(launched.pid, signal.SIGKILL)  # the workers, too
             raise
     assert launched.returncode == 0, errors[-3000:]
+    return path
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_two_processes_equal_one_with_the_double_batch(
+    of_two_processes: Path, mode: Any
+) -> None:
     mask = DiffMask(Detector(), mode=mode, margin=0.05)
     mask.fit(loader(32), steps=24, progress=False, patience=None)
     one = weights(mask)
-    two = torch.load(path, weights_only=True)
+    two = torch.load(of_two_processes / f"{mode}.pt", weights_only=True)
     torch.testing.assert_close(two, one, rtol=0, atol=1e-5)
 
 
