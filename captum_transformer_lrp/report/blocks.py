@@ -129,6 +129,11 @@ class Heading:
     level: Literal[1, 2] = 1
     badge: str = ""
 
+    @property
+    def written(self) -> str:
+        """The title, with its badge in brackets."""
+        return f"{self.text} [{self.badge}]" if self.badge else self.text
+
 
 @dataclass(frozen=True, kw_only=True)
 class Paragraph:
@@ -373,6 +378,15 @@ class Pairs:
     right: Axis
     scale: ColorScale
 
+    def strongest(self, count: int) -> list[tuple[str, float]]:
+        """Return names and weights of the strongest lines."""
+        lines = sorted(self.lines, key=lambda line: -abs(line[2]))[:count]
+        left, right = self.left.labels, self.right.labels
+        return [
+            (f"“{left[a]}” to “{right[b]}”", share * self.scale.limit)
+            for a, b, share in lines
+        ]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Chart:
@@ -392,6 +406,18 @@ class Chart:
     label: str
     alt: str
 
+    @property
+    def table(self) -> Table:
+        """The values as a table, a row for each step."""
+        return Table(
+            title=self.label,
+            heads=(self.steps.kind, *self.names),
+            rows=tuple(
+                (label, *(f"{value:.3f}" for value in column))
+                for label, column in zip(self.steps.labels, self.values.T, strict=True)
+            ),
+        )
+
 
 # ----------------------------------------------------------------------------- numbers
 
@@ -410,6 +436,16 @@ class Cell:
     text: str
     small: str = ""
     share: float | None = None
+
+    @property
+    def written(self) -> str:
+        """The text, with the smaller number in brackets."""
+        return f"{self.text} ({self.small})" if self.small else self.text
+
+
+def cell_of(value: str | Cell) -> Cell:
+    """Return a cell of a table: itself, or one with that text."""
+    return Cell(text=value) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -462,6 +498,15 @@ class Bars:
     numbers: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
     repeats: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """The names, with the marks behind them."""
+        marks = self.marks or ("",) * len(self.rows)
+        return [
+            f"{name} {mark}" if mark else name
+            for (name, _), mark in zip(self.rows, marks, strict=True)
+        ]
 
     @property
     def written(self) -> tuple[str, ...]:
