@@ -80,6 +80,10 @@ class ColorScale:
             return heat(shares, theme.rgb(np.zeros(1))[0])
         return theme.rgb(shares, signed=self.diverging)
 
+    def share(self, score: float) -> float:
+        """Return a score as a share of the limit, from -1 to 1."""
+        return max(-1.0, min(1.0, float(score) / self.limit))
+
     def brief(self, value: float) -> str:
         """Return a score in few characters: two digits for the largest of the scale.
 
@@ -473,6 +477,14 @@ class Table:
     folded: bool = False
     repeats: bool = False
 
+    @property
+    def colored(self) -> list[bool]:
+        """Which columns have cells with colours."""
+        return [
+            any(cell_of(row[i]).share is not None for row in self.rows)
+            for i in range(len(self.heads))
+        ]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bars:
@@ -587,8 +599,8 @@ class Card:
         blocks (tuple of Block): From top to bottom.
         alt (str): The whole in words, for those who do not see it. Default: ``""``
         compact (bool): Whether it is one of many and smaller. Default: False
-        folded (bool): Whether a page shows its first heading alone until one opens it.
-            Default: False
+        folded (bool): Whether a page shows its first block, a heading, alone until one
+            opens it. Default: False
     """
 
     blocks: tuple[Block, ...]
