@@ -33,6 +33,7 @@ from .report.blocks import (
     Table,
     Word,
     Words,
+    strongest_cells,
 )
 from .report.colors import scale_limit
 from .report.numbers import ScoreFormat
@@ -713,10 +714,7 @@ class ImageExplanation(Explanation):
 
     def top_parts(self, count: int) -> list[tuple[str, float]]:
         """Return places and scores of the :attr:`cells` of largest magnitude."""
-        cells = self.cells
-        order = np.argsort(-np.abs(cells), axis=None, kind="stable")[:count]
-        places = np.stack(np.unravel_index(order, cells.shape), axis=1)
-        return [(f"row {r + 1}, column {c + 1}", float(cells[r, c])) for r, c in places]
+        return strongest_cells(self.cells, count)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what :meth:`to_json` writes, as Python objects."""

@@ -355,12 +355,11 @@ class Grid:
     def strongest(self, count: int) -> list[tuple[str, float]]:
         """Return names and scores of the cells of largest magnitude."""
         values = np.stack([panel.values for panel in self.panels])
-        order = np.argsort(-np.abs(values), axis=None, kind="stable")[:count]
         found = []
-        for p, r, c in zip(*np.unravel_index(order, values.shape), strict=True):
-            place = f"{self.rows.place(int(r))}, {self.columns.place(int(c))}"
+        for p, r, c in strongest_places(values, count):
+            place = f"{self.rows.place(r)}, {self.columns.place(c)}"
             if len(self.panels) > 1:
-                place = f"{self.panels[int(p)].name}, {place}"
+                place = f"{self.panels[p].name}, {place}"
             found.append((place, float(values[p, r, c])))
         return found
 
@@ -572,6 +571,21 @@ def largest(pairs: Sequence[tuple[str, float]], scale: ColorScale, head: str) ->
         rows=tuple((name, scale.write(score)) for name, score in pairs),
         folded=True,
     )
+
+
+def strongest_places(values: np.ndarray, count: int) -> list[tuple[int, ...]]:
+    """Return the indices of the ``count`` largest magnitudes, the largest first."""
+    order = np.argsort(-np.abs(values), axis=None, kind="stable")[:count]
+    indices = np.stack(np.unravel_index(order, values.shape), axis=1)
+    return [tuple(place) for place in indices.tolist()]
+
+
+def strongest_cells(values: np.ndarray, count: int) -> list[tuple[str, float]]:
+    """Return names and scores of the cells of largest magnitude in a picture."""
+    return [
+        (f"row {row + 1}, column {column + 1}", float(values[row, column]))
+        for row, column in strongest_places(values, count)
+    ]
 
 
 def pool_largest(values: np.ndarray, most: tuple[int, int]) -> np.ndarray:

@@ -10,12 +10,12 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import InputError
-from ..models.pieces import Piece, pieces_of_tokens, token_labels, word_groups
+from ..models.pieces import Piece, token_labels, word_groups
 from ..report.blocks import Axis, Block, ColorScale, Grid, Legend, Panel, largest
 from ..report.colors import scale_limit
 from .arrays import Features, layer_scores, to_array
 from .picture import Picture
-from .text import check_limit, check_signed
+from .text import beyond, check_limit, check_signed, pieces_of
 
 _MANY = 200  # cells along a side of a small panel, of which the largest are shown
 
@@ -265,16 +265,7 @@ def token_axis(
     Raises:
         InputError: There is no token.
     """
-    if isinstance(tokens, str) or len(tokens) == 0:
-        raise InputError(
-            f"tokens are {tokens!r}; expected a list of at least one token, as "
-            "tokenizer.convert_ids_to_tokens(ids) returns it."
-        )
-    ready = tuple(token for token in tokens if isinstance(token, Piece))
-    if len(ready) == len(tokens):
-        pieces = ready
-    else:
-        pieces = pieces_of_tokens([str(token) for token in tokens], special=special)
+    pieces = pieces_of(tokens, special)
     first = {group[0] for group in word_groups(pieces)}
     return Axis(
         name=name,
@@ -308,10 +299,7 @@ def make_grid(
         (name, score), *_ = GridPicture(
             panels=tuple(panels), rows=rows, columns=columns, scale=scale
         ).strongest(1)
-        notes.append(
-            "Scores beyond the colour scale have its strongest colour, such as "
-            f"{name} with {scale.write(score)}."
-        )
+        notes.append(beyond(name, score, scale))
     if not values.any():
         notes.append("All scores are zero.")
     if len(panels) > 1 and max(values.shape[1:]) > _MANY:
