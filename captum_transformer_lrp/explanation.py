@@ -19,7 +19,7 @@ from .models.pieces import Piece, word_groups
 from .models.prediction import ClassScore
 from .models.words import own_scores, scored_words
 from .records.storable import Storable
-from .report import saving, shown
+from .report import saving
 from .report.blocks import (
     Bars,
     Block,
@@ -37,7 +37,7 @@ from .report.blocks import (
 )
 from .report.colors import scale_limit
 from .report.numbers import ScoreFormat
-from .report.shown import Shown
+from .report.shown import Shown, Theme, Together
 from .report.words_on_page import is_right_to_left
 
 if TYPE_CHECKING:
@@ -734,7 +734,7 @@ def save_explanations(
     *,
     title: str | None = None,
     lead: str | None = None,
-    theme: shown.Theme = "light",
+    theme: Theme = "light",
     dpi: int = 160,
 ) -> Path:
     """Write explanations into one file, by its suffix as :meth:`Explanation.save`.
@@ -772,8 +772,7 @@ def save_explanations(
         results = [explanations]
     elif title is None and len(explanations) > 1:
         title = "Explanations"
-    shown.save(results, path, title=title, lead=lead, theme=theme, dpi=dpi)
-    return path
+    return Together(results, title=title, lead=lead).save(path, theme=theme, dpi=dpi)
 
 
 def check_suffix(path: str | Path) -> str:
