@@ -94,6 +94,7 @@ class Explanation(Storable):
     """
 
     kind: ClassVar[str]
+    _palette: ClassVar[Literal["words", "picture"]]
 
     model: str
     method: str
@@ -145,11 +146,11 @@ class Explanation(Storable):
         return ScoreFormat(limit=limit, signed=self.signed)
 
     @property
-    @abstractmethod
     def scale(self) -> ColorScale:
         """From a score to a colour: up to :attr:`limit`, its ends in words."""
+        return self._scale(self.limit)
 
-    def _scale(self, limit: float, palette: Literal["words", "picture"]) -> ColorScale:
+    def _scale(self, limit: float) -> ColorScale:
         write = self.number_format(limit)
         low, high = f"{self.quantity} 0", write(limit)
         meaning = f"Colour scale: from {low}, neutral, to {high}, orange"
@@ -163,7 +164,7 @@ class Explanation(Storable):
         return ColorScale(
             limit=limit,
             signed=self.signed,
-            palette=palette,
+            palette=self._palette,
             names=(low, high),
             meaning=meaning,
         )
@@ -405,7 +406,7 @@ class Explanation(Storable):
     @property
     def alt(self) -> str:
         """The explanation in words, for those who do not see its picture."""
-        write = self.number_format(self.limit)
+        write = self.scale.write
         top = ", ".join(f"{name} {write(s)}" for name, s in self.top_parts(3))
         found = f"{self.question} {self.answer}"
         return f"{found} {self.top_title}: {top}." if top else found
@@ -441,6 +442,7 @@ class TextExplanation(Explanation):
     """
 
     kind: ClassVar[str] = "text"
+    _palette = "words"
 
     text: str
     pieces: tuple[Piece, ...]
@@ -480,11 +482,6 @@ class TextExplanation(Explanation):
         return scale_limit(own_scores(self.words))
 
     @property
-    def scale(self) -> ColorScale:
-        """From the score of a word to its colour."""
-        return self._scale(self.limit, "words")
-
-    @property
     def target_name(self) -> str:
         """The target in words, such as ``the next token “Paris”``."""
         name = super().target_name
@@ -509,7 +506,7 @@ class TextExplanation(Explanation):
         )
 
     def _numbers(self) -> Table:
-        write = self.number_format(self.limit)
+        write = self.scale.write
         return Table(
             heads=("#", "Token", "In the vocabulary", self.quantity.capitalize()),
             rows=tuple(
@@ -590,6 +587,7 @@ class ImageExplanation(Explanation):
     """
 
     kind: ClassVar[str] = "image"
+    _palette = "picture"
 
     image: Image
     patch_grid: tuple[int, int] | None = None
@@ -632,11 +630,6 @@ class ImageExplanation(Explanation):
         return scale_limit(self.cells)
 
     @property
-    def scale(self) -> ColorScale:
-        """From the score of a patch to its colour."""
-        return self._scale(self.limit, "picture")
-
-    @property
     def unit(self) -> str:
         """What one number belongs to."""
         return "square" if self.patch_grid is None else "patch"
@@ -667,7 +660,7 @@ class ImageExplanation(Explanation):
                 Heat(
                     image=self.image,
                     scores=self.scores,
-                    scale=self._scale(scale_limit(self.scores), "picture"),
+                    scale=self._scale(scale_limit(self.scores)),
                     caption="Of each pixel, own scale",
                     alt=f"The same picture in grey with the {self.quantity} of each "
                     "pixel",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -154,15 +154,19 @@ class _Columns:
     def __init__(self, page: Page, table: Table) -> None:
         self.texts = table.texts
         self.colored = table.colored
-        natural = [self._natural(page, table, i, True) for i in range(len(table.heads))]
-        least = sum(min(width, _LEAST_TEXT) for width in natural[: self.texts])
-        self.small = sum(natural[self.texts :]) + least <= page.room
-        if not self.small:
-            indices = range(len(table.heads))
-            natural = [self._natural(page, table, i, False) for i in indices]
+        for self.small in (True, False):
+            natural = [
+                self._natural(page, table, i, self.small)
+                for i in range(len(table.heads))
+            ]
+            least = sum(min(width, _LEAST_TEXT) for width in natural[: self.texts])
+            if sum(natural[self.texts :]) + least <= page.room:
+                break
         numbers = _shrunk(natural[self.texts :], page.room - least, self.colored)
         room = page.room - sum(numbers)
         self.widths = [*_cut(natural[: self.texts], room), *numbers]
+        #: where they begin, from the left margin, in inches
+        self.starts = [0.0, *itertools.accumulate(self.widths)]
 
     def _natural(self, page: Page, table: Table, number: int, small: bool) -> float:
         """Return the width of a column that cuts nothing off."""
@@ -176,10 +180,6 @@ class _Columns:
         return max([min(head, 0.9) if self.colored[number] else head, *widths]) + (
             _PADDING
         )
-
-    def starts(self) -> list[float]:
-        """Return where the columns begin, from the left margin, in inches."""
-        return [0.0, *itertools.accumulate(self.widths)][:-1]
 
 
 def _shrunk(
@@ -236,7 +236,7 @@ def _write_cell(
     color: str,
 ) -> None:
     """Write a text at the left, a number at the right, or in the middle of a colour."""
-    x, width = page.margin + columns.starts()[number], columns.widths[number]
+    x, width = page.margin + columns.starts[number], columns.widths[number]
     is_colored = columns.colored[number]
     longest = width - (0.06 if is_colored else 0.1)
     text = cell.written if columns.small else cell.text
@@ -252,28 +252,13 @@ def _write_cell(
 
 
 def _color_cells(page: Page, columns: _Columns, table: Table, height: float) -> None:
-    """Fill the cells of neighbouring columns with colours, from the page's ``y``."""
-    if not table.rows:
-        return
-    for start, stop in _colored_runs(columns.colored):
-        shares = np.array(
-            [[cell_of(v).share or 0.0 for v in row[start:stop]] for row in table.rows]
-        )
-        x = page.margin + columns.starts()[start]
-        cell = columns.widths[start], height
-        page.cells(
-            x, page.y, cell, page.theme.rgb(shares, signed=table.scale.diverging)
-        )
-
-
-def _colored_runs(colored: Sequence[bool]) -> Iterator[tuple[int, int]]:
-    """Yield start and stop of neighbouring columns with colours."""
-    start = 0
-    for is_colored, group in itertools.groupby(colored):
-        stop = start + len(list(group))
+    """Fill the cells of columns with colours, from the page's ``y``."""
+    for number, is_colored in enumerate(columns.colored):
         if is_colored:
-            yield start, stop
-        start = stop
+            shares = [[cell_of(row[number]).share or 0.0] for row in table.rows]
+            colors = page.theme.rgb(np.array(shares), signed=table.scale.diverging)
+            x = page.margin + columns.starts[number]
+            page.cells(x, page.y, (columns.widths[number], height), colors)
 
 
 # ------------------------------------------------------------------------------- bars

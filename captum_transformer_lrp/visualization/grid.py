@@ -131,7 +131,7 @@ def draw_layers(
     if tokens is None:
         first = to_array(scores[0])
         first = first[0] if first.ndim > 1 and first.shape[0] == 1 else first
-        columns = Axis(name="token, from 0", labels=_numbers(first.shape[0]))
+        columns = _numbered("token", first.shape[0])
     else:
         columns = token_axis(tokens, special, name="token")
     values = layer_scores(scores, len(columns), features)
@@ -341,7 +341,7 @@ def _check_shape(values: np.ndarray, rows: Axis, columns: Axis) -> None:
 
 def _named_axis(names: Sequence[str] | None, count: int, kind: str) -> Axis:
     if names is None:
-        return Axis(name=f"{kind}, from 0", labels=_numbers(count))
+        return _numbered(kind, count)
     if len(names) != count:
         raise InputError(f"{len(names)} names for {count} {kind}s.")
     return Axis(name=kind, labels=tuple(str(name) for name in names))
@@ -354,9 +354,9 @@ def _tokens_or_numbers(
     special: Collection[str] | None,
 ) -> Axis:
     if tokens is None:
-        return Axis(name=f"{name}, from 0", labels=_numbers(count))
+        return _numbered(name, count)
     return token_axis(tokens, special, name=name)
 
 
-def _numbers(count: int) -> tuple[str, ...]:
-    return tuple(str(i) for i in range(count))
+def _numbered(kind: str, count: int) -> Axis:
+    return Axis(name=f"{kind}, from 0", labels=tuple(map(str, range(count))))
