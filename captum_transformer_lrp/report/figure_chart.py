@@ -289,7 +289,7 @@ def draw_bars(page: Page, bars: Bars) -> None:
         if mark:
             x = page.margin + page.measure(name, size=_TEXT) + 0.08
             page.text(x, baseline, mark, size=_HEAD, color=page.theme.soft)
-        _draw_bar(page, left, across, score / bars.scale.limit, bars.scale.signed)
+        _draw_bar(page, left, across, bars.scale.share(score), bars.scale.signed)
         right = left + across + 0.15 + number_width
         page.text(right, baseline, number, size=_TEXT, align="right")
         page.y += _ROW
@@ -305,7 +305,6 @@ def _mark_width(page: Page, mark: str) -> float:
 
 def _draw_bar(page: Page, x: float, across: float, share: float, signed: bool) -> None:
     """Draw a bar from zero, which lies in the middle where there are two sides."""
-    share = min(1.0, max(-1.0, share))
     zero = x + across / 2 if signed else x
     length = abs(share) * (across / 2 if signed else across)
     top = page.y + (_ROW - _BAR) / 2

@@ -215,7 +215,7 @@ def _draw_numbers(
     if page.measure(longest, size=_NUMBER) + 0.06 > cell[0]:
         return
     for (row, column), value in np.ndenumerate(values):
-        share = float(value) / grid.scale.limit
+        share = grid.scale.share(value)
         page.text(
             x + (column + 0.5) * cell[0],
             page.y + (row + 0.5) * cell[1] + 0.36 * _NUMBER / 72,

@@ -129,7 +129,7 @@ def _style(share: float, *, signed: bool) -> str:
 
 
 def _word_style(word: Word, scale: ColorScale) -> str:
-    share = max(-1.0, min(1.0, word.score / scale.limit))
+    share = scale.share(word.score)
     if abs(share) >= _FAINT:
         return _on(scale, share)
     return "dim" if word.special else ""
@@ -279,7 +279,7 @@ def _cells(block: Grid) -> list[list[Text]]:
     """Return the numbers of the only panel in their colours, each row with its mean."""
     scale = block.scale
     cells = [
-        [_text(scale.brief(float(v)), _on(scale, float(v) / scale.limit)) for v in row]
+        [_text(scale.brief(float(v)), _on(scale, scale.share(v))) for v in row]
         for row in block.panels[0].values
     ]
     if block.means is not None:
@@ -431,7 +431,7 @@ def _draw_bars(block: Bars, console: Console) -> Iterator[RenderableType]:
     for name, (_, score), number in zip(
         block.names, block.rows, block.written, strict=True
     ):
-        bar = _bar(score / block.scale.limit, side, signed=signed)
+        bar = _bar(block.scale.share(score), side, signed=signed)
         table.add_row(_text(name), bar, _text(number))
     yield table
 
@@ -440,7 +440,7 @@ def _bar(share: float, side: int, *, signed: bool) -> Text:
     """Return a bar of at most ``side`` columns from zero to the left or right."""
     from rich.text import Text
 
-    length = round(side * min(1.0, abs(share)))
+    length = round(side * abs(share))
     left, right = (length, 0) if share < 0 else (0, length)
     return Text.assemble(
         " " * (side - left if signed else 0),
