@@ -19,7 +19,7 @@ from .models.pieces import Piece, word_groups
 from .models.prediction import ClassScore
 from .models.words import own_scores, scored_words
 from .records.storable import Storable
-from .report import saving, shown
+from .report import saving
 from .report.blocks import (
     Bars,
     Block,
@@ -33,10 +33,11 @@ from .report.blocks import (
     Table,
     Word,
     Words,
+    strongest_cells,
 )
 from .report.colors import scale_limit
 from .report.numbers import ScoreFormat
-from .report.shown import Shown
+from .report.shown import Shown, Theme, Together
 from .report.words_on_page import is_right_to_left
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class Explanation(Storable):
     """
 
     kind: ClassVar[str]
+    _palette: ClassVar[Literal["words", "picture"]]
 
     model: str
     method: str
@@ -144,11 +146,11 @@ class Explanation(Storable):
         return ScoreFormat(limit=limit, signed=self.signed)
 
     @property
-    @abstractmethod
     def scale(self) -> ColorScale:
         """From a score to a colour: up to :attr:`limit`, its ends in words."""
+        return self._scale(self.limit)
 
-    def _scale(self, limit: float, palette: Literal["words", "picture"]) -> ColorScale:
+    def _scale(self, limit: float) -> ColorScale:
         write = self.number_format(limit)
         low, high = f"{self.quantity} 0", write(limit)
         meaning = f"Colour scale: from {low}, neutral, to {high}, orange"
@@ -162,7 +164,7 @@ class Explanation(Storable):
         return ColorScale(
             limit=limit,
             signed=self.signed,
-            palette=palette,
+            palette=self._palette,
             names=(low, high),
             meaning=meaning,
         )
@@ -404,7 +406,7 @@ class Explanation(Storable):
     @property
     def alt(self) -> str:
         """The explanation in words, for those who do not see its picture."""
-        write = self.number_format(self.limit)
+        write = self.scale.write
         top = ", ".join(f"{name} {write(s)}" for name, s in self.top_parts(3))
         found = f"{self.question} {self.answer}"
         return f"{found} {self.top_title}: {top}." if top else found
@@ -440,6 +442,7 @@ class TextExplanation(Explanation):
     """
 
     kind: ClassVar[str] = "text"
+    _palette = "words"
 
     text: str
     pieces: tuple[Piece, ...]
@@ -479,11 +482,6 @@ class TextExplanation(Explanation):
         return scale_limit(own_scores(self.words))
 
     @property
-    def scale(self) -> ColorScale:
-        """From the score of a word to its colour."""
-        return self._scale(self.limit, "words")
-
-    @property
     def target_name(self) -> str:
         """The target in words, such as ``the next token “Paris”``."""
         name = super().target_name
@@ -508,7 +506,7 @@ class TextExplanation(Explanation):
         )
 
     def _numbers(self) -> Table:
-        write = self.number_format(self.limit)
+        write = self.scale.write
         return Table(
             heads=("#", "Token", "In the vocabulary", self.quantity.capitalize()),
             rows=tuple(
@@ -589,6 +587,7 @@ class ImageExplanation(Explanation):
     """
 
     kind: ClassVar[str] = "image"
+    _palette = "picture"
 
     image: Image
     patch_grid: tuple[int, int] | None = None
@@ -631,11 +630,6 @@ class ImageExplanation(Explanation):
         return scale_limit(self.cells)
 
     @property
-    def scale(self) -> ColorScale:
-        """From the score of a patch to its colour."""
-        return self._scale(self.limit, "picture")
-
-    @property
     def unit(self) -> str:
         """What one number belongs to."""
         return "square" if self.patch_grid is None else "patch"
@@ -666,7 +660,7 @@ class ImageExplanation(Explanation):
                 Heat(
                     image=self.image,
                     scores=self.scores,
-                    scale=self._scale(scale_limit(self.scores), "picture"),
+                    scale=self._scale(scale_limit(self.scores)),
                     caption="Of each pixel, own scale",
                     alt=f"The same picture in grey with the {self.quantity} of each "
                     "pixel",
@@ -713,10 +707,7 @@ class ImageExplanation(Explanation):
 
     def top_parts(self, count: int) -> list[tuple[str, float]]:
         """Return places and scores of the :attr:`cells` of largest magnitude."""
-        cells = self.cells
-        order = np.argsort(-np.abs(cells), axis=None, kind="stable")[:count]
-        places = np.stack(np.unravel_index(order, cells.shape), axis=1)
-        return [(f"row {r + 1}, column {c + 1}", float(cells[r, c])) for r, c in places]
+        return strongest_cells(self.cells, count)
 
     def to_dict(self) -> dict[str, Any]:
         """Return what :meth:`to_json` writes, as Python objects."""
@@ -736,7 +727,7 @@ def save_explanations(
     *,
     title: str | None = None,
     lead: str | None = None,
-    theme: shown.Theme = "light",
+    theme: Theme = "light",
     dpi: int = 160,
 ) -> Path:
     """Write explanations into one file, by its suffix as :meth:`Explanation.save`.
@@ -774,8 +765,7 @@ def save_explanations(
         results = [explanations]
     elif title is None and len(explanations) > 1:
         title = "Explanations"
-    shown.save(results, path, title=title, lead=lead, theme=theme, dpi=dpi)
-    return path
+    return Together(results, title=title, lead=lead).save(path, theme=theme, dpi=dpi)
 
 
 def check_suffix(path: str | Path) -> str:

@@ -27,7 +27,6 @@ from .explanation import (
     check_suffix,
 )
 from .models.prediction import percent
-from .report import shown
 from .report.blocks import (
     Bars,
     Block,
@@ -40,7 +39,7 @@ from .report.blocks import (
     Table,
 )
 from .report.colors import scale_limit
-from .report.shown import Shown
+from .report.shown import Shown, Theme
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -225,9 +224,7 @@ class Explanations(Shown, list[E], Generic[E]):
             found += f" {percent(self.accuracy)} of the predictions are right."
         return found
 
-    def save(
-        self, path: str | Path, *, theme: shown.Theme = "light", dpi: int = 160
-    ) -> Path:
+    def save(self, path: str | Path, *, theme: Theme = "light", dpi: int = 160) -> Path:
         """Write them into one file by its suffix, as :meth:`Explanation.save`.
 
         What keeps them (.json, .safetensors, .parquet) comes back as a list, also of

@@ -30,8 +30,8 @@ from .records import GENERATION_TENSORS
 from .records.keys import Keys
 from .records.pictures import read_png
 from .records.refusal import damaged, foreign, short
-from .report import shown
 from .report.saving import SUFFIXES, check_suffix
+from .report.shown import Together
 
 __all__ = ["from_dict", "load", "save"]
 
@@ -87,7 +87,7 @@ def save(results: Result | Iterable[Result], path: File) -> Path:
         together.said = said
         return together.save(path)
     check_suffix(path, (*SUFFIXES, *records.SUFFIXES))
-    return shown.save(together, path)
+    return Together(together).save(path)
 
 
 @overload

@@ -32,6 +32,7 @@ _LOG = logging.getLogger(__name__)
 _TEMPLATES = Path(__file__).parent / "templates"
 _ANY = -1  # the option of a menu that chooses nothing
 _TICK = 500  # milliseconds between two looks at the progress
+_WIDE: dict[str, Any] = {"sizing_mode": "stretch_width", "margin": 0}
 
 
 class AppPage:
@@ -89,8 +90,7 @@ class AppPage:
         pn, app = self._pn, self.app
         look: dict[str, Any] = {
             "stylesheets": [_css("widget.css")],
-            "sizing_mode": "stretch_width",
-            "margin": 0,
+            **_WIDE,
         }
         select_one = pn.widgets.Select
         self.method = select_one(label="Method", options=list(app.methods), **look)
@@ -115,13 +115,9 @@ class AppPage:
         self.outcome = select_one(
             label="Show", options={v: k for k, v in OUTCOMES.items()}, **look
         )
-        classes = dict(enumerate(app.class_names))
-        self.label = select_one(
-            label="True class", options={"Any": _ANY, **_unique(classes)}, **look
-        )
-        self.predicted = select_one(
-            label="Predicted class", options={"Any": _ANY, **_unique(classes)}, **look
-        )
+        classes = {"Any": _ANY, **_unique(dict(enumerate(app.class_names)))}
+        self.label = select_one(label="True class", options=classes, **look)
+        self.predicted = select_one(label="Predicted class", options=classes, **look)
         self.search = pn.widgets.TextInput(
             label="Texts with" if app.data.kind == "text" else "File names with",
             placeholder="any",
@@ -174,7 +170,7 @@ class AppPage:
         ]
 
     def _lay_out(self) -> Any:
-        pn, app = self._pn, self.app
+        app = self.app
         self.status = self._html("")
         self.problems = self._html("")
         self.place = self._html("", short=True)
@@ -204,7 +200,7 @@ class AppPage:
                 self.size,
                 self._html(
                     f'<h2 class="group">Your own {kind}</h2>'
-                    f'<p class="soft">{limits} It is not kept.</p>',
+                    + _soft(f"{limits} It is not kept."),
                     wide=True,
                 ),
                 self.own_input,
@@ -215,18 +211,10 @@ class AppPage:
         main = self._box(
             [self.status, self.problems, self.own, self.bar, self.cards], "main"
         )
-        title = self._html(
-            f"<h1>{escape(app.title)}</h1><p class='soft'>{escape(app.subtitle)}</p>"
-        )
+        title = self._html(f"<h1>{escape(app.title)}</h1>{_soft(app.subtitle)}")
         place = "served" if self._write_address else "notebook"
-        return pn.Column(
-            title,
-            self._box([side, main], "columns"),
-            css_classes=["insights", place],
-            stylesheets=[_css("layout.css")],
-            sizing_mode="stretch_width",
-            margin=0,
-        )
+        columns = self._box([side, main], "columns")
+        return self._box([title, columns], "insights", place)
 
     def _html(self, html: str, *, wide: bool = False, short: bool = False) -> Any:
         """Return a piece of HTML; what comes from outside is escaped by then."""
@@ -234,19 +222,18 @@ class AppPage:
             html,
             css_classes=["wide"] if wide else [],
             stylesheets=[_css("text.css")],
-            sizing_mode=None if short else "stretch_width",
-            margin=0,
+            **_WIDE | {"sizing_mode": None if short else "stretch_width"},
         )
 
-    def _box(self, inner: list[Any], kind: str, **options: Any) -> Any:
-        return self._pn.Column(
-            *inner,
-            css_classes=[kind],
-            stylesheets=[_css("layout.css")],
-            sizing_mode="stretch_width",
-            margin=0,
-            **options,
-        )
+    def _box(self, inner: list[Any], *kinds: str, **options: Any) -> Any:
+        """Return what stands below each other, with the kinds that give it its look."""
+        look = {"css_classes": [*kinds], "stylesheets": [_css("layout.css")], **_WIDE}
+        return self._pn.Column(*inner, **look, **options)
+
+    def _row(self, *inner: Any) -> Any:
+        """Return what stands beside each other."""
+        look = {"css_classes": ["bar"], "stylesheets": [_css("layout.css")], **_WIDE}
+        return self._pn.Row(*inner, **look)
 
     def _fill_widgets(self) -> None:
         """Let the widgets say what the view is."""
@@ -406,13 +393,12 @@ class AppPage:
         self._say_problems()
         self.previous.disabled = page == 1
         self.next.disabled = page == pages
-        self.place.object = (
-            f"<p class='soft'>{first + 1:,} to {first + len(places):,} of {count:,}</p>"
-            if places
-            else "<p class='soft'>No example is like that.</p>"
-            if self.app.predictions.done
-            else "<p class='soft'>Nothing is predicted yet.</p>"
-        )
+        said = "Nothing is predicted yet."
+        if places:
+            said = f"{first + 1:,} to {first + len(places):,} of {count:,}"
+        elif self.app.predictions.done:
+            said = "No example is like that."
+        self.place.object = _soft(said)
         self.bar.objects = [self._row(self.previous, self.next, self.place)]
         bodies = {place: self._html(self._card(place)) for place in places}
         self.cards.objects = [
@@ -446,11 +432,8 @@ class AppPage:
         among = self._order.index(place) if place in self._order else None
         self.previous.disabled = among in (None, 0)
         self.next.disabled = among is None or among == len(self._order) - 1
-        self.place.object = (
-            f"<p class='soft'>{among + 1:,} of {len(self._order):,}</p>"
-            if among is not None
-            else ""
-        )
+        said = f"{(among or 0) + 1:,} of {len(self._order):,}"
+        self.place.object = "" if among is None else _soft(said)
         self.link.object = (
             f'<p><a href="{escape(view.query())}">Permanent link</a></p>'
             if self._write_address is not None
@@ -459,7 +442,7 @@ class AppPage:
         self.bar.objects = [
             self._row(self.back, self.previous, self.next, self.place, self.link)
         ]
-        above, below = self._html(""), self._html("<p class='soft'>Explaining …</p>")
+        above, below = self._html(""), self._html(_soft("Explaining …"))
         self.cards.objects = [above, below]
         await asyncio.to_thread(app.predictions.ensure, place)
         if self._round != this_round:
@@ -471,7 +454,7 @@ class AppPage:
 
     async def _draw_own(self) -> None:
         value, view = self._own, self.view
-        result = self._html("<p class='soft'>Explaining …</p>")
+        result = self._html(_soft("Explaining …"))
         kind = self.app.data.kind
         name = "Your own text" if kind == "text" else "Your own picture"
         self.own.visible = True
@@ -496,15 +479,6 @@ class AppPage:
         html = await asyncio.to_thread(_or_failure, explained)
         if not self._closed:
             result.object = html
-
-    def _row(self, *inner: Any) -> Any:
-        return self._pn.Row(
-            *inner,
-            css_classes=["bar"],
-            stylesheets=[_css("layout.css")],
-            sizing_mode="stretch_width",
-            margin=0,
-        )
 
     def _title(self, place: int) -> str:
         example = self.app.data.examples[place]
@@ -552,19 +526,15 @@ class AppPage:
 
     def _say_problems(self) -> None:
         self.problems.visible = bool(self._problems)
-        self.problems.object = "".join(
-            f"<p class='error' role='alert'>{escape(p)}</p>" for p in self._problems
-        )
+        self.problems.object = "".join(map(_alert, self._problems))
 
     def _say_status(self) -> None:
         found, data = self.app.predictions, self.app.data
         done, count = found.done, len(found)
         parts = []
         if found.failure:
-            parts.append(
-                f"<p class='error' role='alert'>The predictions ended after {done:,} "
-                f"of {count:,} examples: {escape(found.failure)}</p>"
-            )
+            said = f"The predictions ended after {done:,} of {count:,} examples"
+            parts.append(_alert(f"{said}: {found.failure}"))
         elif done < count:
             so_far = (
                 " The list is of these and is renewed at the end."
@@ -597,9 +567,17 @@ def _or_failure(explained: Callable[[], str]) -> str:
     try:
         return explained()
     except LRPError as error:
-        return f"<p class='error' role='alert'>{escape(str(error))}</p>"
+        return _alert(str(error))
     except Exception as error:
-        return f"<p class='error' role='alert'>{escape(_unexpected(error))}</p>"
+        return _alert(_unexpected(error))
+
+
+def _soft(text: str) -> str:
+    return f"<p class='soft'>{escape(text)}</p>"
+
+
+def _alert(text: str) -> str:
+    return f"<p class='error' role='alert'>{escape(text)}</p>"
 
 
 def _unexpected(error: Exception) -> str:

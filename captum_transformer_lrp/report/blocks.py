@@ -80,6 +80,10 @@ class ColorScale:
             return heat(shares, theme.rgb(np.zeros(1))[0])
         return theme.rgb(shares, signed=self.diverging)
 
+    def share(self, score: float) -> float:
+        """Return a score as a share of the limit, from -1 to 1."""
+        return max(-1.0, min(1.0, float(score) / self.limit))
+
     def brief(self, value: float) -> str:
         """Return a score in few characters: two digits for the largest of the scale.
 
@@ -128,6 +132,11 @@ class Heading:
     text: str
     level: Literal[1, 2] = 1
     badge: str = ""
+
+    @property
+    def written(self) -> str:
+        """The title, with its badge in brackets."""
+        return f"{self.text} [{self.badge}]" if self.badge else self.text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -346,12 +355,11 @@ class Grid:
     def strongest(self, count: int) -> list[tuple[str, float]]:
         """Return names and scores of the cells of largest magnitude."""
         values = np.stack([panel.values for panel in self.panels])
-        order = np.argsort(-np.abs(values), axis=None, kind="stable")[:count]
         found = []
-        for p, r, c in zip(*np.unravel_index(order, values.shape), strict=True):
-            place = f"{self.rows.place(int(r))}, {self.columns.place(int(c))}"
+        for p, r, c in strongest_places(values, count):
+            place = f"{self.rows.place(r)}, {self.columns.place(c)}"
             if len(self.panels) > 1:
-                place = f"{self.panels[int(p)].name}, {place}"
+                place = f"{self.panels[p].name}, {place}"
             found.append((place, float(values[p, r, c])))
         return found
 
@@ -373,6 +381,15 @@ class Pairs:
     right: Axis
     scale: ColorScale
 
+    def strongest(self, count: int) -> list[tuple[str, float]]:
+        """Return names and weights of the strongest lines."""
+        lines = sorted(self.lines, key=lambda line: -abs(line[2]))[:count]
+        left, right = self.left.labels, self.right.labels
+        return [
+            (f"“{left[a]}” to “{right[b]}”", share * self.scale.limit)
+            for a, b, share in lines
+        ]
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Chart:
@@ -392,6 +409,18 @@ class Chart:
     label: str
     alt: str
 
+    @property
+    def table(self) -> Table:
+        """The values as a table, a row for each step."""
+        return Table(
+            title=self.label,
+            heads=(self.steps.kind, *self.names),
+            rows=tuple(
+                (label, *(f"{value:.3f}" for value in column))
+                for label, column in zip(self.steps.labels, self.values.T, strict=True)
+            ),
+        )
+
 
 # ----------------------------------------------------------------------------- numbers
 
@@ -410,6 +439,16 @@ class Cell:
     text: str
     small: str = ""
     share: float | None = None
+
+    @property
+    def written(self) -> str:
+        """The text, with the smaller number in brackets."""
+        return f"{self.text} ({self.small})" if self.small else self.text
+
+
+def cell_of(value: str | Cell) -> Cell:
+    """Return a cell of a table: itself, or one with that text."""
+    return Cell(text=value) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -437,6 +476,14 @@ class Table:
     folded: bool = False
     repeats: bool = False
 
+    @property
+    def colored(self) -> list[bool]:
+        """Which columns have cells with colours."""
+        return [
+            any(cell_of(row[i]).share is not None for row in self.rows)
+            for i in range(len(self.heads))
+        ]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bars:
@@ -462,6 +509,15 @@ class Bars:
     numbers: tuple[str, ...] = ()
     marks: tuple[str, ...] = ()
     repeats: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """The names, with the marks behind them."""
+        marks = self.marks or ("",) * len(self.rows)
+        return [
+            f"{name} {mark}" if mark else name
+            for (name, _), mark in zip(self.rows, marks, strict=True)
+        ]
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -517,6 +573,21 @@ def largest(pairs: Sequence[tuple[str, float]], scale: ColorScale, head: str) ->
     )
 
 
+def strongest_places(values: np.ndarray, count: int) -> list[tuple[int, ...]]:
+    """Return the indices of the ``count`` largest magnitudes, the largest first."""
+    order = np.argsort(-np.abs(values), axis=None, kind="stable")[:count]
+    indices = np.stack(np.unravel_index(order, values.shape), axis=1)
+    return [tuple(place) for place in indices.tolist()]
+
+
+def strongest_cells(values: np.ndarray, count: int) -> list[tuple[str, float]]:
+    """Return names and scores of the cells of largest magnitude in a picture."""
+    return [
+        (f"row {row + 1}, column {column + 1}", float(values[row, column]))
+        for row, column in strongest_places(values, count)
+    ]
+
+
 def pool_largest(values: np.ndarray, most: tuple[int, int]) -> np.ndarray:
     """Return a grid of at most ``most`` rows and columns.
 
@@ -542,8 +613,8 @@ class Card:
         blocks (tuple of Block): From top to bottom.
         alt (str): The whole in words, for those who do not see it. Default: ``""``
         compact (bool): Whether it is one of many and smaller. Default: False
-        folded (bool): Whether a page shows its first heading alone until one opens it.
-            Default: False
+        folded (bool): Whether a page shows its first block, a heading, alone until one
+            opens it. Default: False
     """
 
     blocks: tuple[Block, ...]

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .blocks import Bars, Cell, Chart, Table
+from .blocks import Bars, Cell, Chart, Table, cell_of
 from .colors import LINES
-from .page import Page, in_inches
+from .page import Page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 # Markers say once more what colours say.
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -50,21 +49,13 @@ def draw_chart(page: Page, chart: Chart) -> None:
     order = np.argsort(-chart.values.mean(axis=1), kind="stable").tolist()
     x = page.margin + left + width + 0.15
     _draw_names(page, x, [(names[i], styles[i]) for i in order])
-    top = page.y
 
-    def artist(figure: Figure, page_height: float) -> None:
-        place = (
-            (page.margin + left) / page.width,
-            1 - (top + height) / page_height,
-            width / page.width,
-            height / page_height,
-        )
-        axes = figure.add_axes(place)
+    def fill(axes: Axes) -> None:
         _set_up(axes, chart, page, width)
         for values, style in zip(chart.values, styles, strict=True):
             axes.plot(range(len(values)), values, clip_on=False, zorder=3, **style)
 
-    page.artists.append(artist)
+    page.axes(page.margin + left, page.y, width, height, fill)
     page.y += height + _below(page, chart)
 
 
@@ -85,20 +76,13 @@ def _draw_names(
     page: Page, x: float, names: Sequence[tuple[str, dict[str, Any]]]
 ) -> None:
     """Write names below each other, each behind a piece of its line."""
-    ys = [page.y + (place + 0.5) * _LINE for place in range(len(names))]
-    for y, (name, _) in zip(ys, names, strict=True):
-        page.text(x + _SAMPLE + 0.08, y + 0.36 * _TEXT / 72, name, size=_TEXT)
+    from matplotlib.lines import Line2D
 
-    def artist(figure: Figure, page_height: float) -> None:
-        from matplotlib.lines import Line2D
-
-        inches = in_inches(figure)
-        for y, (_, style) in zip(ys, names, strict=True):
-            across = [x, x + _SAMPLE / 2, x + _SAMPLE]
-            line = Line2D(across, [y] * 3, markevery=[1], transform=inches, **style)
-            figure.add_artist(line)
-
-    page.artists.append(artist)
+    across = [x, x + _SAMPLE / 2, x + _SAMPLE]
+    for place, (name, style) in enumerate(names):
+        ys = [page.y + (place + 0.5) * _LINE] * 3
+        page.text(x + _SAMPLE + 0.08, ys[0] + 0.36 * _TEXT / 72, name, size=_TEXT)
+        page.add(Line2D(across, ys, markevery=[1], **style))
 
 
 def _below(page: Page, chart: Chart) -> float:
@@ -169,33 +153,33 @@ class _Columns:
 
     def __init__(self, page: Page, table: Table) -> None:
         self.texts = table.texts
-        self.colored = [
-            any(_cell(row[i]).share is not None for row in table.rows)
-            for i in range(len(table.heads))
-        ]
-        natural = [self._natural(page, table, i, True) for i in range(len(table.heads))]
-        least = sum(min(width, _LEAST_TEXT) for width in natural[: self.texts])
-        self.small = sum(natural[self.texts :]) + least <= page.room
-        if not self.small:
-            indices = range(len(table.heads))
-            natural = [self._natural(page, table, i, False) for i in indices]
+        self.colored = table.colored
+        for self.small in (True, False):
+            natural = [
+                self._natural(page, table, i, self.small)
+                for i in range(len(table.heads))
+            ]
+            least = sum(min(width, _LEAST_TEXT) for width in natural[: self.texts])
+            if sum(natural[self.texts :]) + least <= page.room:
+                break
         numbers = _shrunk(natural[self.texts :], page.room - least, self.colored)
         room = page.room - sum(numbers)
         self.widths = [*_cut(natural[: self.texts], room), *numbers]
+        #: where they begin, from the left margin, in inches
+        self.starts = [0.0, *itertools.accumulate(self.widths)]
 
     def _natural(self, page: Page, table: Table, number: int, small: bool) -> float:
         """Return the width of a column that cuts nothing off."""
-        cells = [_cell(row[number]) for row in table.rows]
-        widths = [page.measure(_written(cell, small), size=_TEXT) for cell in cells]
+        cells = [cell_of(row[number]) for row in table.rows]
+        widths = [
+            page.measure(cell.written if small else cell.text, size=_TEXT)
+            for cell in cells
+        ]
         head = page.measure(table.heads[number], size=_HEAD)
         # Heads of coloured columns, which are as wide as each other, are cut off.
         return max([min(head, 0.9) if self.colored[number] else head, *widths]) + (
             _PADDING
         )
-
-    def starts(self) -> list[float]:
-        """Return where the columns begin, from the left margin, in inches."""
-        return [0.0, *itertools.accumulate(self.widths)][:-1]
 
 
 def _shrunk(
@@ -220,14 +204,6 @@ def _cut(widths: Sequence[float], room: float) -> list[float]:
     return found
 
 
-def _cell(value: str | Cell) -> Cell:
-    return Cell(text=value) if isinstance(value, str) else value
-
-
-def _written(cell: Cell, small: bool) -> str:
-    return f"{cell.text} ({cell.small})" if small and cell.small else cell.text
-
-
 def draw_table(page: Page, table: Table) -> None:
     """Draw a table: texts on the left, numbers on the right of their columns."""
     if table.title:
@@ -245,7 +221,7 @@ def draw_table(page: Page, table: Table) -> None:
     for row in table.rows:
         baseline = page.y + height / 2 + 0.36 * _TEXT / 72
         for number, value in enumerate(row):
-            _write_cell(page, columns, number, baseline, _cell(value), _TEXT, ink)
+            _write_cell(page, columns, number, baseline, cell_of(value), _TEXT, ink)
         page.y += height
     page.y += 0.2
 
@@ -260,10 +236,10 @@ def _write_cell(
     color: str,
 ) -> None:
     """Write a text at the left, a number at the right, or in the middle of a colour."""
-    x, width = page.margin + columns.starts()[number], columns.widths[number]
+    x, width = page.margin + columns.starts[number], columns.widths[number]
     is_colored = columns.colored[number]
     longest = width - (0.06 if is_colored else 0.1)
-    text = _written(cell, columns.small)
+    text = cell.written if columns.small else cell.text
     text = page.shortened(text, size=size, longest=longest)
     if not text:
         return
@@ -276,28 +252,13 @@ def _write_cell(
 
 
 def _color_cells(page: Page, columns: _Columns, table: Table, height: float) -> None:
-    """Fill the cells of neighbouring columns with colours, from the page's ``y``."""
-    if not table.rows:
-        return
-    for start, stop in _colored_runs(columns.colored):
-        shares = np.array(
-            [[_cell(v).share or 0.0 for v in row[start:stop]] for row in table.rows]
-        )
-        x = page.margin + columns.starts()[start]
-        cell = columns.widths[start], height
-        page.cells(
-            x, page.y, cell, page.theme.rgb(shares, signed=table.scale.diverging)
-        )
-
-
-def _colored_runs(colored: Sequence[bool]) -> Iterator[tuple[int, int]]:
-    """Yield start and stop of neighbouring columns with colours."""
-    start = 0
-    for is_colored, group in itertools.groupby(colored):
-        stop = start + len(list(group))
+    """Fill the cells of columns with colours, from the page's ``y``."""
+    for number, is_colored in enumerate(columns.colored):
         if is_colored:
-            yield start, stop
-        start = stop
+            shares = [[cell_of(row[number]).share or 0.0] for row in table.rows]
+            colors = page.theme.rgb(np.array(shares), signed=table.scale.diverging)
+            x = page.margin + columns.starts[number]
+            page.cells(x, page.y, (columns.widths[number], height), colors)
 
 
 # ------------------------------------------------------------------------------- bars
@@ -328,7 +289,7 @@ def draw_bars(page: Page, bars: Bars) -> None:
         if mark:
             x = page.margin + page.measure(name, size=_TEXT) + 0.08
             page.text(x, baseline, mark, size=_HEAD, color=page.theme.soft)
-        _draw_bar(page, left, across, score / bars.scale.limit, bars.scale.signed)
+        _draw_bar(page, left, across, bars.scale.share(score), bars.scale.signed)
         right = left + across + 0.15 + number_width
         page.text(right, baseline, number, size=_TEXT, align="right")
         page.y += _ROW
@@ -344,7 +305,6 @@ def _mark_width(page: Page, mark: str) -> float:
 
 def _draw_bar(page: Page, x: float, across: float, share: float, signed: bool) -> None:
     """Draw a bar from zero, which lies in the middle where there are two sides."""
-    share = min(1.0, max(-1.0, share))
     zero = x + across / 2 if signed else x
     length = abs(share) * (across / 2 if signed else across)
     top = page.y + (_ROW - _BAR) / 2

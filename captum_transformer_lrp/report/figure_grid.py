@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .blocks import Axis, Grid, Pairs, pool_largest
-from .page import Page, in_inches
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from .page import Page
 
 # In inches.
 _ROW, _LEAST_CELL, _WIDEST_CELL, _WIDEST_TURNED = 0.25, 0.16, 0.62, 0.42
@@ -35,32 +31,27 @@ _LINES_ROW, _LINES_TALLEST, _LINES_SPACING = 0.22, 18.0, 0.135
 
 def draw_grid(page: Page, grid: Grid) -> None:
     """Draw a grid, or several beside each other, as large as the page has room."""
-    if len(grid.panels) > 1:
-        _draw_several(page, grid)
-    elif _has_runs(grid):
+    if _has_runs(grid):
         _draw_runs(page, grid)
     else:
-        _draw_fitted(page, grid)
+        _draw_panels(page, grid)
     page.y += 0.12
 
 
 def grid_width(page: Page, grid: Grid) -> float:
     """Return how wide a grid is on that page, in inches, with its labels."""
-    if len(grid.panels) > 1:
-        left, width, _, across = _several(page, grid)
-        count = min(across, len(grid.panels))
-        inner = count * width * len(grid.columns) + (count - 1) * _GAP
-        return left + inner + _lean(page, grid.columns, _SMALL, _LONGEST_SMALL)
     if _has_runs(grid):
         return _Runs(page, grid).width
-    left, width, _ = _fitted(page, grid)
-    lean = _lean(page, grid.columns, _SMALL, _LONGEST)
-    return left + width * len(grid.columns) + lean
+    layout = _Panels(page, grid)
+    count = min(layout.across, len(grid.panels))
+    inner = count * layout.cell[0] * len(grid.columns) + (count - 1) * _GAP
+    return layout.left + inner + layout.lean
 
 
 def _has_runs(grid: Grid) -> bool:
     """Return whether columns are cut into runs, each row as high as its label."""
-    return len(grid.rows) <= _FEW_ROWS or grid.means is not None
+    few = len(grid.rows) <= _FEW_ROWS or grid.means is not None
+    return few and len(grid.panels) == 1
 
 
 # ------------------------------------------------------------------------------- runs
@@ -129,62 +120,51 @@ def _draw_means(page: Page, x: float, grid: Grid, layout: _Runs) -> None:
         page.text(right, y, written, size=_CAPTION, color=soft, align="right")
 
 
-# ------------------------------------------------------------- fitted, and several
+# ------------------------------------------------------------------ one, and several
 
 
-def _fitted(page: Page, grid: Grid) -> tuple[float, float, float]:
-    """Return the width of row labels, and width and height of a cell."""
-    left = _label_width(page, grid.rows, _SMALL)
-    room = page.room - left - _lean(page, grid.columns, _SMALL, _LONGEST)
-    width = min(0.3, room / len(grid.columns))
-    height = min(0.3, _TALLEST / len(grid.rows))
-    if max(width, height) < 3 * min(width, height):
-        width = height = min(width, height)
-    return left, width, height
+class _Panels:
+    """Where panels stand: one as large as the page, or small ones beside each other."""
+
+    def __init__(self, page: Page, grid: Grid) -> None:
+        count, rows, columns = len(grid.panels), len(grid.rows), len(grid.columns)
+        self.longest = _LONGEST if count == 1 else _LONGEST_SMALL
+        self.left = _label_width(page, grid.rows, _SMALL, self.longest)
+        self.lean: float = _lean(page, grid.columns, _SMALL, self.longest)
+        self.across = 1 if count == 1 else 2 if count <= _PER_ROW else _PER_ROW
+        room = page.room - self.left - self.lean - (self.across - 1) * _GAP
+        room /= self.across
+        width = min(0.3, room / columns)
+        height = min(width, 2 * room / rows)
+        if count == 1:
+            height = min(0.3, _TALLEST / rows)
+            if max(width, height) < 3 * min(width, height):
+                width = height = min(width, height)
+        self.cell = width, height
 
 
-def _draw_fitted(page: Page, grid: Grid) -> None:
-    """Draw the grid as large as the page, with as many labels as have room."""
-    left, width, height = _fitted(page, grid)
-    x = page.margin + left
-    every = slice(0, len(grid.columns))
-    _draw_columns(page, x, width, grid.columns, every, _SMALL)
-    _draw_rows(page, x, height, grid.rows, _SMALL)
-    _draw_cells(page, x, grid, grid.panels[0].values, (width, height), every)
-    page.y += height * len(grid.rows)
-
-
-def _several(page: Page, grid: Grid) -> tuple[float, float, float, int]:
-    """Return the width of row labels, width and height of a cell, panels a row."""
-    left = _label_width(page, grid.rows, _SMALL, _LONGEST_SMALL)
-    across = 2 if len(grid.panels) <= _PER_ROW else _PER_ROW
-    lean = _lean(page, grid.columns, _SMALL, _LONGEST_SMALL)
-    room = (page.room - left - lean - (across - 1) * _GAP) / across
-    width = min(0.3, room / len(grid.columns))
-    height = min(width, 2 * room / len(grid.rows))
-    return left, width, height, across
-
-
-def _draw_several(page: Page, grid: Grid) -> None:
-    """Draw small grids beside each other, labelled on the left and on top."""
-    left, width, height, across = _several(page, grid)
-    columns, longest = grid.columns, _LONGEST_SMALL
-    every = slice(0, len(grid.columns))
-    for start in range(0, len(grid.panels), across):
+def _draw_panels(page: Page, grid: Grid) -> None:
+    """Draw panels, with as many labels on the left and on top as have room."""
+    layout = _Panels(page, grid)
+    (width, height), longest = layout.cell, layout.longest
+    columns, every = grid.columns, slice(0, len(grid.columns))
+    for start in range(0, len(grid.panels), layout.across):
         top = page.y
-        for number, panel in enumerate(grid.panels[start : start + across]):
+        for number, panel in enumerate(grid.panels[start : start + layout.across]):
             page.y = top
-            x = page.margin + left + number * (width * len(columns) + _GAP)
+            x = page.margin + layout.left + number * (width * len(columns) + _GAP)
             if not start:
                 _draw_columns(page, x, width, columns, every, _SMALL, longest=longest)
             if not number:
                 _draw_rows(page, x, height, grid.rows, _SMALL, longest=longest)
-            _draw_cells(page, x, grid, panel.values, (width, height), every)
-            page.y += height * len(grid.rows) + 0.17
-            most = max(width * len(columns), 0.5)
-            name = page.shortened(panel.name, size=_CAPTION, longest=most)
-            page.text(x, page.y, name, size=_CAPTION, color=page.theme.soft)
-        page.y += 0.16
+            _draw_cells(page, x, grid, panel.values, layout.cell, every)
+            page.y += height * len(grid.rows)
+            if len(grid.panels) > 1:
+                page.y += 0.17
+                most = max(width * len(columns), 0.5)
+                name = page.shortened(panel.name, size=_CAPTION, longest=most)
+                page.text(x, page.y, name, size=_CAPTION, color=page.theme.soft)
+        page.y += 0.16 * (len(grid.panels) > 1)
 
 
 # ------------------------------------------------------------------------------ cells
@@ -235,7 +215,7 @@ def _draw_numbers(
     if page.measure(longest, size=_NUMBER) + 0.06 > cell[0]:
         return
     for (row, column), value in np.ndenumerate(values):
-        share = float(value) / grid.scale.limit
+        share = grid.scale.share(value)
         page.text(
             x + (column + 0.5) * cell[0],
             page.y + (row + 0.5) * cell[1] + 0.36 * _NUMBER / 72,
@@ -250,29 +230,22 @@ def _draw_hatches(
     page: Page, x: float, cell: tuple[float, float], rows: int, columns: Sequence[int]
 ) -> None:
     """Hatch columns whose cells could not be otherwise."""
-    top = page.y
-    color = f"{page.theme.paper}80"
+    from matplotlib.patches import Rectangle
 
-    def artist(figure: Figure, page_height: float) -> None:
-        from matplotlib.patches import Rectangle
-
-        inches = in_inches(figure)
-        for column in columns:
-            figure.add_artist(
-                Rectangle(
-                    (x + column * cell[0], top),
-                    cell[0],
-                    rows * cell[1],
-                    fill=False,
-                    hatch="///",
-                    edgecolor=color,
-                    linewidth=0,
-                    transform=inches,
-                    zorder=-0.5,
-                )
+    width, height = cell
+    for column in columns:
+        page.add(
+            Rectangle(
+                (x + column * width, page.y),
+                width,
+                rows * height,
+                fill=False,
+                hatch="///",
+                edgecolor=f"{page.theme.paper}80",
+                linewidth=0,
+                zorder=-0.5,
             )
-
-    page.artists.append(artist)
+        )
 
 
 # ----------------------------------------------------------------------------- labels
@@ -396,23 +369,18 @@ def _draw_lines(
     (x0, x1), top = ends, page.y
     if not pairs.lines:
         return
+    from matplotlib.collections import LineCollection
 
-    def artist(figure: Figure, page_height: float) -> None:
-        from matplotlib.collections import LineCollection
-
-        strengths = [min(1.0, abs(share)) for *_, share in pairs.lines]
-        figure.add_artist(
-            LineCollection(
-                [
-                    [(x0, top + (a + 0.5) * row), (x1, top + (b + 0.5) * row)]
-                    for a, b, _ in pairs.lines
-                ],
-                colors=[colors[share < 0] for *_, share in pairs.lines],
-                alpha=strengths,
-                linewidths=[0.6 + 1.9 * strength for strength in strengths],
-                transform=in_inches(figure),
-                zorder=-1,
-            )
+    strengths = [min(1.0, abs(share)) for *_, share in pairs.lines]
+    page.add(
+        LineCollection(
+            [
+                [(x0, top + (a + 0.5) * row), (x1, top + (b + 0.5) * row)]
+                for a, b, _ in pairs.lines
+            ],
+            colors=[colors[share < 0] for *_, share in pairs.lines],
+            alpha=strengths,
+            linewidths=[0.6 + 1.9 * strength for strength in strengths],
+            zorder=-1,
         )
-
-    page.artists.append(artist)
+    )

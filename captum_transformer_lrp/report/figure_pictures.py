@@ -15,7 +15,6 @@ from .page import Page
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
     from PIL.Image import Image
 
 LEVELS = (0.25, 0.5, 0.75)  # of contours, as shares of the limit
@@ -154,18 +153,7 @@ def _draw_heat(page: Page, one: Heat, x: float, width: float, height: float) -> 
     page.picture(x, page.y, width, height, _pixels(one, page.theme))
     if one.scores is None or one.style != "contours":
         return
-    y = page.y
-
-    def artist(figure: Figure, page_height: float) -> None:
-        place = (
-            x / page.width,
-            1 - (y + height) / page_height,
-            width / page.width,
-            height / page_height,
-        )
-        _add_contours(figure.add_axes(place), one.shares)
-
-    page.artists.append(artist)
+    page.axes(x, page.y, width, height, lambda axes: _add_contours(axes, one.shares))
 
 
 def _pixels(one: Heat, theme: Theme) -> np.ndarray:

@@ -6,7 +6,7 @@ import io
 import math
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,10 +14,11 @@ import numpy as np
 from .colors import find_theme
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.transforms import Transform
 
-Colors = np.ndarray | Sequence[Sequence[str]]
 WIDTH = 9.0  # inches
 MARGIN = 0.45
 
@@ -41,8 +42,8 @@ _FONTS = (
 class Page:
     """Collects text, boxes and pictures at inches from the top left corner.
 
-    The height of the page depends on how its text wraps; so each ``artist`` is kept as
-    a function of the figure and its height, and drawn when both are known.
+    The height of the page depends on how its text wraps; so what is drawn is kept as
+    functions of the figure and its height, until both are known.
 
     Args:
         width (float, optional): In inches. Default: 9
@@ -63,7 +64,7 @@ class Page:
         self.theme = find_theme(theme)
         self.width, self.margin = width, margin
         self.y = margin
-        self.artists: list[Callable[[Figure, float], object]] = []
+        self._drawn: list[Callable[[Figure, float], object]] = []
         self.families = _families()
         self._widths: dict[tuple[str, float, str], float] = {}
         self._scratch = Figure(figsize=(width, 1.0), dpi=100)
@@ -80,8 +81,8 @@ class Page:
 
         height = self.y + self.margin
         figure = Figure(figsize=(self.width, height), facecolor=self.theme.paper)
-        for artist in self.artists:
-            artist(figure, height)
+        for draw in self._drawn:
+            draw(figure, height)
         return figure
 
     def measure(self, text: str, *, size: float, weight: str = "normal") -> float:
@@ -121,7 +122,7 @@ class Page:
         Without a ``color`` it has that of the theme's ink.
         """
         ink = self.theme.ink if color is None else color
-        self.artists.append(
+        self._drawn.append(
             lambda figure, height: figure.text(
                 x / self.width,
                 1 - y / height,
@@ -147,49 +148,64 @@ class Page:
         *,
         color: str,
         rounding: float = 0.0,
-        line: str = "none",
     ) -> None:
         """Fill a box from its top left corner."""
         from matplotlib.patches import FancyBboxPatch
 
-        def artist(figure: Figure, page_height: float) -> None:
-            inches = in_inches(figure)
-            style = (
-                f"round,pad=0,rounding_size={rounding}" if rounding else "square,pad=0"
+        style = f"round,pad=0,rounding_size={rounding}" if rounding else "square,pad=0"
+        self.add(
+            FancyBboxPatch(
+                (x, y),
+                width,
+                height,
+                boxstyle=style,
+                facecolor=color,
+                edgecolor="none",
+                zorder=-1,
             )
-            figure.add_artist(
-                FancyBboxPatch(
-                    (x, y),
-                    width,
-                    height,
-                    boxstyle=style,
-                    facecolor=color,
-                    edgecolor=line,
-                    linewidth=0.6,
-                    zorder=-1,
-                    transform=inches,
+        )
+
+    def add(self, artist: Artist) -> None:
+        """Draw an artist, placed by inches from the top left corner."""
+
+        def draw(figure: Figure, height: float) -> None:
+            artist.set_transform(_in_inches(figure))
+            figure.add_artist(artist)
+
+        self._drawn.append(draw)
+
+    def axes(
+        self,
+        x: float,
+        y: float,
+        width: float,
+        height: float,
+        fill: Callable[[Axes], object],
+    ) -> None:
+        """Draw on axes in a box from its top left corner."""
+        self._drawn.append(
+            lambda figure, page_height: fill(
+                figure.add_axes(
+                    (
+                        x / self.width,
+                        1 - (y + height) / page_height,
+                        width / self.width,
+                        height / page_height,
+                    )
                 )
             )
-
-        self.artists.append(artist)
+        )
 
     def picture(
         self, x: float, y: float, width: float, height: float, pixels: np.ndarray
     ) -> None:
         """Place pixels ``(rows, columns, 3)`` in a box from its top left corner."""
 
-        def artist(figure: Figure, page_height: float) -> None:
-            place = (
-                x / self.width,
-                1 - (y + height) / page_height,
-                width / self.width,
-                height / page_height,
-            )
-            axes = figure.add_axes(place)
+        def fill(axes: Axes) -> None:
             axes.imshow(pixels, interpolation="nearest", aspect="auto")
             axes.set_axis_off()
 
-        self.artists.append(artist)
+        self.axes(x, y, width, height, fill)
 
     def rule(self) -> None:
         """Draw a fine line between two explanations."""
@@ -254,7 +270,7 @@ class Page:
         return f"{text[:kept]}…"
 
     def cells(
-        self, x: float, y: float, cell: tuple[float, float], colors: Colors
+        self, x: float, y: float, cell: tuple[float, float], colors: np.ndarray
     ) -> None:
         """Fill a grid of cells, each ``(width, height)`` inches, from its top left.
 
@@ -262,37 +278,28 @@ class Page:
             x (float): Left end of the grid, in inches.
             y (float): Its top.
             cell (tuple of float): Width and height of a cell.
-            colors (np.ndarray or sequence): sRGB in [0, 1], shape ``(rows, columns,
-                3)``, or rows of ``"#rrggbb"``.
+            colors (np.ndarray): sRGB in [0, 1], shape ``(rows, columns, 3)``.
         """
+        from matplotlib.collections import PatchCollection
+        from matplotlib.patches import Rectangle
+
         width, height = cell
-        corners = [
-            (x + column * width, y + row * height)
-            for row, line in enumerate(colors)
-            for column in range(len(line))
-        ]
-        fills = [color for line in colors for color in line]
+        rows, columns, _ = colors.shape
         # Matplotlib does not count collections where it cuts off margins.
-        widest = max(len(line) for line in colors)
-        self.box(x, y, widest * width, len(colors) * height, color="none")
-
-        def artist(figure: Figure, page_height: float) -> None:
-            from matplotlib.collections import PatchCollection
-            from matplotlib.patches import Rectangle
-
-            inches = in_inches(figure)
-            figure.add_artist(
-                PatchCollection(
-                    [Rectangle(corner, width, height) for corner in corners],
-                    facecolors=fills,
-                    edgecolors=self.theme.line,
-                    linewidths=0.5,
-                    transform=inches,
-                    zorder=-1,
-                )
+        self.box(x, y, columns * width, rows * height, color="none")
+        self.add(
+            PatchCollection(
+                [
+                    Rectangle((x + column * width, y + row * height), width, height)
+                    for row in range(rows)
+                    for column in range(columns)
+                ],
+                facecolors=colors.reshape(-1, 3),
+                edgecolors=self.theme.line,
+                linewidths=0.5,
+                zorder=-1,
             )
-
-        self.artists.append(artist)
+        )
 
     def legend(
         self,
@@ -338,7 +345,7 @@ class Page:
         self.y += 0.5 * size / 72
 
 
-def in_inches(figure: Figure) -> Transform:
+def _in_inches(figure: Figure) -> Transform:
     """Return the way from inches, counted from the top left corner, to the figure.
 
     It goes through the frame of the figure, not through its resolution, so that it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -13,6 +13,8 @@ from .._files import write
 from .._visible import shortened
 from ..errors import InputError
 from .blocks import Block, Card
+from .colors import find_theme
+from .plain import plain
 from .saving import SUFFIXES, check_suffix
 
 if TYPE_CHECKING:
@@ -66,7 +68,11 @@ class Shown(ABC):
         Raises:
             MissingPackageError: jinja2 is not installed.
         """
-        return render_page([self], title=title, lead=lead)
+        from .html import to_page
+
+        cards = self.cards()
+        own = next((card.title for card in cards if card.title), "Attribution scores")
+        return to_page(cards, title=title or own, heading=title, lead=lead)
 
     def to_text(self, *, color: bool = False, width: int = 88) -> str:
         """Return text for a terminal, which needs the package rich.
@@ -111,7 +117,7 @@ class Shown(ABC):
             heading (bool, optional): As for :meth:`plot`. Default: True
             dpi (int, optional): Pixels per inch. Default: 160
         """
-        return draw_file([self], "png", theme=theme, heading=heading, dpi=dpi)
+        return _file(self.cards(), "png", theme=theme, heading=heading, dpi=dpi)
 
     def save(self, path: str | Path, *, theme: Theme = "light", dpi: int = 160) -> Path:
         """Write it by the suffix of ``path``, one of :attr:`suffixes`.
@@ -129,105 +135,82 @@ class Shown(ABC):
             UnknownNameError: The suffix or the theme is another one.
             MissingPackageError: jinja2, which writes HTML, is not installed.
         """
-        writer = self._writers.get(check_suffix(path, self.suffixes))
-        if writer is None:
-            return save([self], path, theme=theme, dpi=dpi)
-        write(path, getattr(self, writer)().rstrip("\n") + "\n")
+        suffix = check_suffix(path, self.suffixes)
+        find_theme(theme)
+        if suffix in self._writers:
+            write(path, getattr(self, self._writers[suffix])().rstrip("\n") + "\n")
+        elif suffix == ".html":
+            write(path, self.to_html())
+        else:
+            write(path, _file(self.cards(), suffix[1:], theme=theme, dpi=dpi))
         return Path(path)
 
     def _repr_html_(self) -> str:
-        return render_fragment([self])
+        from .html import to_fragment
+
+        return to_fragment(self.in_notebook())
 
     def _repr_mimebundle_(
         self, include: Any = None, exclude: Any = None
     ) -> dict[str, Any]:
         """Return HTML, and a picture and text for where HTML is not shown."""
-        return mimebundle([self])
+        found: dict[str, Any] = {
+            "text/html": self._repr_html_(),
+            "text/plain": plain(self.blocks()),
+        }
+        # Of folded cards only the lines are seen; not if it is too tall.
+        cards = [card for card in self.in_notebook() if not card.folded]
+        with warnings.catch_warnings(), contextlib.suppress(InputError):
+            warnings.simplefilter("ignore")  # characters without a font: HTML has them
+            found["image/png"] = _file(cards, "png", dpi=96)
+        return found
 
     def __repr__(self) -> str:
         """Return it in a line or three: what a prompt shows, and of each in a list."""
         return f"<{type(self).__name__}: {shortened(self.alt, _MOST_SAID)}>"
 
     def __str__(self) -> str:
-        from .plain import plain
-
         return plain(self.blocks())
 
 
-def render_page(
-    shown: Sequence[Shown], *, title: str | None = None, lead: str | None = None
-) -> str:
-    """Return a page of HTML with several results, one below the other.
+class Together(Shown):
+    """Several results below each other.
 
     Args:
-        shown (sequence of Shown): What to show, in this order.
-        title (str, optional): Heading of the page. Default: None, of one result what it
-            shows, of several none
-        lead (str, optional): A paragraph below the heading. Default: None
-
-    Raises:
-        MissingPackageError: jinja2 is not installed.
+        shown (sequence of Shown): In this order.
+        title (str, optional): Heading of an HTML page. Default: None
+        lead (str, optional): A paragraph below that heading. Default: None
     """
-    from .html import to_page
 
-    cards = [card for one in shown for card in one.cards()]
-    own = next((card.title for card in cards if card.title), "Attribution scores")
-    return to_page(cards, title=title or own, heading=title, lead=lead)
+    def __init__(
+        self,
+        shown: Sequence[Shown],
+        *,
+        title: str | None = None,
+        lead: str | None = None,
+    ) -> None:
+        self.shown, self.title, self.lead = shown, title, lead
 
+    def blocks(self) -> Iterator[Block]:
+        """Yield what is shown of each."""
+        for one in self.shown:
+            yield from one.blocks()
 
-def render_fragment(shown: Sequence[Shown]) -> str:
-    """Return results as a piece of HTML with its own style, for notebooks.
+    def cards(self) -> tuple[Card, ...]:
+        """Return the cards of all."""
+        return tuple(card for one in self.shown for card in one.cards())
 
-    Raises:
-        MissingPackageError: jinja2 is not installed.
-    """
-    from .html import to_fragment
+    @property
+    def alt(self) -> str:
+        """Each in words."""
+        return " ".join(one.alt for one in self.shown)
 
-    return to_fragment([card for one in shown for card in one.in_notebook()])
-
-
-def mimebundle(shown: Sequence[Shown]) -> dict[str, Any]:
-    """Return results as a notebook takes them: HTML, a picture, text."""
-    from .plain import plain
-
-    found: dict[str, Any] = {
-        "text/html": render_fragment(shown),
-        "text/plain": "\n\n".join(plain(one.blocks()) for one in shown),
-    }
-    with warnings.catch_warnings(), contextlib.suppress(InputError):
-        warnings.simplefilter("ignore")  # characters without a font: HTML has them
-        cards = [card for one in shown for card in one.in_notebook()]
-        # Of folded cards only the lines are seen; not if it is too tall.
-        found["image/png"] = _drawn([c for c in cards if not c.folded], "png", dpi=96)
-    return found
+    def to_html(self, *, title: str | None = None, lead: str | None = None) -> str:
+        """Return one page, under the title of all unless another is given."""
+        return super().to_html(title=title or self.title, lead=lead or self.lead)
 
 
-def draw_file(
-    shown: Sequence[Shown],
-    kind: str = "png",
-    *,
-    theme: Theme = "light",
-    heading: bool = True,
-    dpi: int = 160,
-) -> bytes:
-    """Return results below each other as a file; characters without a font warn.
-
-    Args:
-        shown (sequence of Shown): What to draw, in this order.
-        kind (str, optional): ``"png"``, ``"pdf"`` or ``"svg"``. Default: ``"png"``
-        theme (str, optional): ``"light"`` or ``"dark"``. Default: ``"light"``
-        heading (bool, optional): As for :meth:`Shown.plot`. Default: True
-        dpi (int, optional): Pixels per inch; figures are up to 9 inches wide.
-            Default: 160
-
-    Raises:
-        UnknownNameError: There is no such theme.
-    """
-    cards = [card for one in shown for card in one.cards()]
-    return _drawn(cards, kind, theme=theme, heading=heading, dpi=dpi)
-
-
-def _drawn(
+def _file(
     cards: Sequence[Card],
     kind: str,
     *,
@@ -235,6 +218,7 @@ def _drawn(
     heading: bool = True,
     dpi: int,
 ) -> bytes:
+    """Return cards as a picture in a file; characters without a font warn."""
     from .figure import draw
     from .page import write_figure
 
@@ -245,44 +229,3 @@ def _drawn(
         title="; ".join(card.title for card in cards if card.title),
         alt=" ".join(card.alt for card in cards),
     )
-
-
-def save(
-    shown: Sequence[Shown],
-    path: str | Path,
-    *,
-    title: str | None = None,
-    lead: str | None = None,
-    theme: Theme = "light",
-    dpi: int = 160,
-) -> Path:
-    """Write results into one file: .html, .png, .pdf or .svg.
-
-    Args:
-        shown (sequence of Shown): What to write, in this order.
-        path (str or Path): The file.
-        title (str, optional): Heading of an HTML page. Default: None
-        lead (str, optional): A paragraph below that heading. Default: None
-        theme (str, optional): ``"light"`` or ``"dark"`` of a picture.
-            Default: ``"light"``
-        dpi (int, optional): Pixels per inch of a PNG. Default: 160
-
-    Returns:
-        *Path*: The file that was written.
-
-    Raises:
-        InputError: There is nothing to save.
-        UnknownNameError: The suffix or the theme is another one.
-    """
-    from .colors import find_theme
-
-    path = Path(path)
-    if not shown:
-        raise InputError("expected at least one result to save, got none")
-    suffix = check_suffix(path, SUFFIXES)
-    find_theme(theme)
-    if suffix == ".html":
-        write(path, render_page(shown, title=title, lead=lead))
-    else:
-        write(path, draw_file(shown, suffix[1:], theme=theme, dpi=dpi))
-    return path

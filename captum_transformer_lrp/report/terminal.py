@@ -7,17 +7,14 @@ characters in it: every one passes through :func:`one_line` or ``printed``.
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from .._packages import require
 from .._visible import printed
 from .blocks import (
-    Axis,
     Bars,
     Block,
     Cell,
@@ -34,22 +31,11 @@ from .blocks import (
     Table,
     Word,
     Words,
+    cell_of,
     largest,
 )
 from .colors import LIGHT, THEMES, to_hex
-from .plain import (
-    STRONGEST,
-    cell_text,
-    follows,
-    headed,
-    is_answer,
-    names_of,
-    one_line,
-    strongest_pairs,
-    table_of,
-    title_of,
-    unfolded,
-)
+from .told import STRONGEST, is_answer, one_line, told
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
@@ -58,11 +44,11 @@ if TYPE_CHECKING:
 _LIGHT = THEMES["light"]
 _FAINT = 0.02  # share of the limit below which a word has no colour
 _BAR = 12  # columns on either side of zero
-_NAME = 32  # columns of a name beside a bar, at most
 _LABEL = 20  # columns of a label beside a grid, at most
 _HEAD = 8  # columns of a label above a grid, at most
 _CELLS = 4000  # a larger grid is a list of its strongest cells
 _GAP = 2  # columns between those of a table
+_WRAPPED = 12  # columns of a word in the head of numbers, at most
 
 
 def print_blocks(blocks: Iterable[Block], console: Console) -> None:
@@ -120,21 +106,11 @@ def _text(text: str, style: str = "") -> Text:
     return Text(one_line(text), style=style)
 
 
-def _cells(text: str) -> int:
+def _columns(text: str) -> int:
     """Return how many columns a text takes in a terminal."""
     from rich.cells import cell_len
 
-    return cell_len(text)
-
-
-def _fitted(text: str, room: int) -> str:
-    """Return a text in exactly ``room`` columns; where longer, its end is cut off."""
-    from rich.cells import set_cell_size
-
-    text = one_line(text)
-    if _cells(text) > room:
-        text = set_cell_size(text, room - 1).rstrip() + "…"
-    return set_cell_size(text, room)
+    return cell_len(one_line(text))
 
 
 def _colored(console: Console) -> bool:
@@ -153,7 +129,7 @@ def _style(share: float, *, signed: bool) -> str:
 
 
 def _word_style(word: Word, scale: ColorScale) -> str:
-    share = max(-1.0, min(1.0, word.score / scale.limit))
+    share = scale.share(word.score)
     if abs(share) >= _FAINT:
         return _on(scale, share)
     return "dim" if word.special else ""
@@ -164,13 +140,17 @@ def _word_style(word: Word, scale: ColorScale) -> str:
 
 def _drawn(blocks: Iterable[Block], console: Console) -> list[RenderableType]:
     """Return what is printed, with the empty lines between."""
-    kept = unfolded(blocks, words=_colored(console))
-    parts = headed([(b, _draw(b, kept[i + 1 :], console)) for i, b in enumerate(kept)])
     drawn: list[RenderableType] = []
-    for number, (block, lines) in enumerate(parts):
-        if number and _apart(parts[number - 1][0], block):
+    before: Block | None = None
+    for block, parts in told(
+        blocks,
+        lambda block: _DRAW[type(block)](block, console),
+        words=_colored(console),
+    ):
+        if before is not None and _apart(before, block):
             drawn.append(_text(""))
-        drawn += lines
+        drawn += parts
+        before = block
     return drawn
 
 
@@ -186,20 +166,11 @@ def _is_small(block: Block) -> bool:
     return isinstance(block, Facts | Paragraph) and not is_answer(block)
 
 
-def _draw(
-    block: Block, later: Sequence[Block], console: Console
-) -> list[RenderableType]:
-    """Return what is printed for one block, nothing for some."""
-    if isinstance(block, Chart) and follows(later, Table):
-        return []
-    return list(_DRAW[type(block)](block, console))
-
-
 # --------------------------------------------------------------------- words and facts
 
 
 def _draw_heading(block: Heading, console: Console) -> Iterator[RenderableType]:
-    yield _text(title_of(block), "bold" if block.level == 1 else "italic")
+    yield _text(block.written, "bold" if block.level == 1 else "italic")
 
 
 def _draw_paragraph(block: Paragraph, console: Console) -> Iterator[RenderableType]:
@@ -211,19 +182,16 @@ def _draw_paragraph(block: Paragraph, console: Console) -> Iterator[RenderableTy
 
 
 def _draw_facts(block: Facts, console: Console) -> Iterator[RenderableType]:
-    """Yield names and values, in two columns where there is room."""
-    from rich.text import Text
+    """Yield names and values, in two columns."""
+    from rich.table import Table as RichTable
 
-    longest = max((_cells(one_line(name)) for name, _ in block.pairs), default=0)
-    room = max(12, longest + 2)
+    table = RichTable.grid(padding=(0, _GAP, 0, 0))
+    table.add_column(style="dim", min_width=10, overflow="fold")
+    table.add_column(overflow="fold")
     for name, value in block.pairs:
-        if 2 * room > console.width:
-            yield Text.assemble(_text(f"{name}  ", "dim"), _text(value))
-            continue
-        lines = _text(value).wrap(console, console.width - room)
-        for number, line in enumerate(lines or [_text("")]):
-            head = _fitted("" if number else name, room)
-            yield Text.assemble(_text(head, "dim"), line)
+        table.add_row(_text(name), _text(value))
+    if block.pairs:
+        yield table
 
 
 def _draw_words(block: Words, console: Console) -> Iterator[RenderableType]:
@@ -244,7 +212,7 @@ def _draw_legend(block: Legend, console: Console) -> Iterator[RenderableType]:
         if block.scale.unit:
             yield _text(f"from {low} to {high}: {block.scale.unit}", "dim")
         return
-    steps = min(25, max(5, console.width - _cells(low) - _cells(high) - 2))
+    steps = min(25, max(5, console.width - _columns(low) - _columns(high) - 2))
     bar = _text(f"{low} ")
     for color in block.scale.colors(_LIGHT, steps):
         bar.append(" ", style=f"on {to_hex(color)}")
@@ -266,79 +234,7 @@ def _draw_pictures(block: Pictures, console: Console) -> Iterator[RenderableType
         yield _text(f"{what} of {width} by {height} pixels: {'; '.join(said)}", "dim")
 
 
-# ------------------------------------------------------------------------------- grids
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Cells:
-    """The cells of a grid as they are printed, with the means behind the last."""
-
-    down: Axis
-    across: Axis
-    labels: tuple[str, ...]
-    heads: tuple[str, ...]
-    values: np.ndarray
-    scale: ColorScale
-    width: int
-
-    @cached_property
-    def written(self) -> list[list[str]]:
-        """The numbers as text."""
-        return [[self.scale.brief(float(v)) for v in row] for row in self.values]
-
-    @cached_property
-    def cell(self) -> int:
-        """Columns of the terminal for a cell, one of them before the next."""
-        number = max(_cells(text) for row in self.written for text in row)
-        head = max(_cells(one_line(head)) for head in self.heads)
-        return 1 + max(4, number, min(head, _HEAD))
-
-    @cached_property
-    def label(self) -> int:
-        """Columns of the terminal for a label."""
-        longest = max(_cells(one_line(label)) for label in self.labels)
-        return min(longest, _LABEL, max(4, self.width - self.cell - 1))
-
-    @property
-    def at_once(self) -> int:
-        """How many cells fit beside each other."""
-        return max(1, (self.width - self.label - 1) // self.cell)
-
-    def lines(self) -> Iterator[Text]:
-        """Yield lines, in blocks of about as many columns, as many as fit."""
-        count = len(self.heads)
-        most = -(-count // -(-count // self.at_once))
-        for start in range(0, count, most):
-            if start:
-                yield _text("")
-            yield from self._block(range(start, min(start + most, count)))
-
-    def _block(self, columns: range) -> Iterator[Text]:
-        cell, written = self.cell, self.written
-        heads = "".join(_right(self.heads[c], cell) for c in columns).rstrip()
-        yield _text(" " * (self.label + 1) + heads, "dim")
-        for r, label in enumerate(self.labels):
-            line = _text(_fitted(label, self.label) + " ", "")
-            if r < len(self.down) and self.down.is_special(r):
-                line.stylize("dim")
-            for c in columns:
-                line.append(_right(written[r][c], cell), style=self._style(r, c))
-            yield line
-
-    def _style(self, row: int, column: int) -> str:
-        """Return the colours of a cell; a mean has none."""
-        if row == len(self.down) or column == len(self.across):
-            return "italic"
-        share = float(self.values[row, column]) / self.scale.limit
-        return _on(self.scale, max(-1.0, min(1.0, share)))
-
-
-def _right(text: str, room: int) -> str:
-    """Return a text at the right end of a cell, with a space behind it."""
-    text = one_line(text)
-    if _cells(text) >= room:
-        text = _fitted(text, room - 1).rstrip()
-    return " " * (room - 1 - _cells(text)) + text + " "
+# ------------------------------------------------------------------- grids and tables
 
 
 def _draw_grid(block: Grid, console: Console) -> Iterator[RenderableType]:
@@ -348,160 +244,172 @@ def _draw_grid(block: Grid, console: Console) -> Iterator[RenderableType]:
     are long. The grid stands upright where it has fewer columns than rows, or where its
     rows have no short labels and its columns fit. A line above says which it is.
     """
+    rows, columns = block.rows, block.columns
     size = sum(panel.values.size for panel in block.panels)
     if not size:
         return
     if len(block.panels) > 1 or size > _CELLS:
-        yield from _strongest(block, console)
+        strongest = block.strongest(STRONGEST)
+        table = largest(strongest, block.scale, f"{rows.kind}, {columns.kind}")
+        yield from _draw_table(table, console)
         return
-    cells = _upright(block, console.width)
-    fits = len(cells.heads) <= cells.at_once
-    if len(block.columns) >= len(block.rows) and (block.rows.ticks or not fits):
-        cells = _turned(block, console.width)
-    yield _text(f"{cells.down.kind} down, {cells.across.kind} across", "dim")
-    yield from cells.lines()
+    mean = () if block.means is None else ("mean",)
+    labels, heads = rows.labels, (*(columns.ticks or columns.labels), *mean)
+    cells = _cells(block)
+    fits = sum(_widths(labels, heads, cells)) <= console.width
+    down, across = rows, columns
+    if len(columns) >= len(rows) and (rows.ticks or not fits):
+        down, across = columns, rows
+        labels, heads = (*columns.labels, *mean), rows.ticks or rows.labels
+        cells = [list(line) for line in zip(*cells, strict=True)]
+    yield _text(f"{down.kind} down, {across.kind} across", "dim")
+    left, width = _widths(labels, heads, cells)[:2]
+    lines = [
+        [
+            _label(label, left, special=i < len(down) and down.is_special(i)),
+            *(_at_right(cell, width) for cell in line),
+        ]
+        for i, (label, line) in enumerate(zip(labels, cells, strict=True))
+    ]
+    top = [_text(""), *(_at_right(_text(head), width) for head in heads)]
+    yield from _beside(top, lines, console, gap=0)
 
 
-def _upright(grid: Grid, width: int) -> _Cells:
-    """Return rows as lines, with a last column of means if there are any."""
-    (panel,) = grid.panels
-    values, heads = panel.values, grid.columns.ticks or grid.columns.labels
-    if grid.means is not None:
-        values = np.column_stack([values, grid.means])
-        heads = (*heads, "mean")
-    return _Cells(
-        down=grid.rows,
-        across=grid.columns,
-        labels=grid.rows.labels,
-        heads=heads,
-        values=values,
-        scale=grid.scale,
-        width=width,
-    )
+def _cells(block: Grid) -> list[list[Text]]:
+    """Return the numbers of the only panel in their colours, each row with its mean."""
+    scale = block.scale
+    cells = [
+        [_text(scale.brief(float(v)), _on(scale, scale.share(v))) for v in row]
+        for row in block.panels[0].values
+    ]
+    if block.means is not None:
+        for row, mean in zip(cells, block.means, strict=True):
+            row.append(_text(scale.brief(float(mean)), "italic"))
+    return cells
 
 
-def _turned(grid: Grid, width: int) -> _Cells:
-    """Return columns as lines, with a last line of means if there are any."""
-    (panel,) = grid.panels
-    values, labels = panel.values.T, grid.columns.labels
-    if grid.means is not None:
-        values = np.vstack([values, grid.means])
-        labels = (*labels, "mean")
-    return _Cells(
-        down=grid.columns,
-        across=grid.rows,
-        labels=labels,
-        heads=grid.rows.ticks or grid.rows.labels,
-        values=values,
-        scale=grid.scale,
-        width=width,
-    )
+def _widths(
+    labels: Sequence[str], heads: Sequence[str], cells: Sequence[Sequence[Text]]
+) -> list[int]:
+    """Return the width of labels and of each cell, with the space behind them."""
+    number = max(cell.cell_len for line in cells for cell in line)
+    head = min(_HEAD, max(map(_columns, heads)))
+    label = min(_LABEL, max(map(_columns, labels)))
+    return [1 + label, *[1 + max(4, number, head)] * len(heads)]
 
 
-def _strongest(block: Grid, console: Console) -> Iterator[RenderableType]:
-    head = f"{block.rows.kind}, {block.columns.kind}"
-    pairs = block.strongest(STRONGEST)
-    return _draw_table(largest(pairs, block.scale, head), console)
+def _label(text: str, width: int, *, special: bool) -> Text:
+    """Return a label at the left of its column, with a space behind it."""
+    label = _text(text, "dim" if special else "")
+    label.truncate(width - 1, overflow="ellipsis")
+    return label.append(" ")
+
+
+def _at_right(text: Text, width: int) -> Text:
+    """Return a text at the right of its column, with a space behind it."""
+    text.truncate(width - 1, overflow="ellipsis")
+    text.align("right", width - 1)
+    text.justify = "left"
+    return text.append(" ")
 
 
 def _draw_pairs(block: Pairs, console: Console) -> Iterator[RenderableType]:
     head = f"{block.left.kind} to {block.right.kind}"
-    table = largest(strongest_pairs(block), block.scale, head)
+    table = largest(block.strongest(STRONGEST), block.scale, head)
     return _draw_table(table, console)
 
 
-# ------------------------------------------------------------------------------ tables
-
-
 def _draw_chart(block: Chart, console: Console) -> Iterator[RenderableType]:
-    return _draw_table(table_of(block), console)
+    return _draw_table(block.table, console)
 
 
 def _draw_table(block: Table, console: Console) -> Iterator[RenderableType]:
-    """Yield a table; numbers that do not fit beside each other stand below."""
+    """Yield a table below its title."""
     if not block.rows:
         return
     if block.title:
         yield _text(block.title, "italic")
-    widths, groups = _layout(block, console.width)
-    for number, columns in enumerate(groups):
-        if number:
-            yield _text("")
-        yield _part(block, columns, widths, console)
+    heads = [_text(head) for head in block.heads]
+    rows = [
+        [_cell(cell_of(x), block.scale, console) for x in row] for row in block.rows
+    ]
+    yield from _beside(heads, rows, console, texts=block.texts)
 
 
-def _part(
-    block: Table, columns: Sequence[int], widths: Sequence[int], console: Console
-) -> RenderableType:
-    """Return some columns of a table."""
+def _cell(cell: Cell, scale: ColorScale, console: Console) -> Text:
+    if cell.share is None or abs(cell.share) < _FAINT or not _colored(console):
+        return _text(cell.written)
+    return _text(cell.written, _on(scale, cell.share))
+
+
+def _beside(
+    heads: Sequence[Text],
+    rows: Sequence[Sequence[Text]],
+    console: Console,
+    *,
+    texts: int = 1,
+    gap: int = _GAP,
+) -> Iterator[RenderableType]:
+    """Yield columns beside each other; numbers that have no room stand below.
+
+    Texts, which can be wrapped, give way before numbers, up to half of the room.
+    """
     from rich.table import Table as RichTable
 
-    table = RichTable(box=None, pad_edge=False, show_header=any(block.heads))
-    for i in columns:
-        table.add_column(
-            _text(block.heads[i]),
-            justify="left" if i < block.texts else "right",
-            width=widths[i],
-            overflow="fold",
+    room = console.width
+    widths = [
+        max(x.cell_len for x in column) for column in zip(heads, *rows, strict=True)
+    ]
+    numbers = range(texts, len(heads))
+    left = room - min(sum(w + gap for w in widths[:texts]), room // 2)
+    if sum(w + gap for w in widths) - gap > room:
+        for i in numbers:  # their heads can be wrapped, too
+            head = max(map(_columns, heads[i].plain.split()), default=0)
+            number = max(row[i].cell_len for row in rows)
+            widths[i] = min(left, max(number, min(head, _WRAPPED)))
+    for group in _groups([widths[i] + gap for i in numbers], left + gap):
+        if group.start:
+            yield _text("")
+        columns = [*range(texts), *numbers[group]]
+        table = RichTable(
+            box=None,
+            padding=(0, gap, 0, 0),
+            pad_edge=False,
+            header_style="dim",
+            show_header=any(head.plain for head in heads),
         )
-    for row in block.rows:
-        table.add_row(*(_cell(row[i], block.scale, console) for i in columns))
-    return table
+        for i in columns:
+            table.add_column(
+                heads[i],
+                justify="left" if i < texts else "right",
+                width=None if i < texts else widths[i],
+                overflow="fold",
+            )
+        for row in rows:
+            table.add_row(*(row[i] for i in columns))
+        yield table
 
 
-def _cell(cell: str | Cell, scale: ColorScale, console: Console) -> Text:
-    share = cell.share if isinstance(cell, Cell) else None
-    if share is None or abs(share) < _FAINT or not _colored(console):
-        return _text(cell_text(cell))
-    return _text(cell_text(cell), _on(scale, share))
+def _groups(widths: Sequence[int], room: int) -> list[slice]:
+    """Cut columns into as few runs as fit into ``room``, about as wide as others."""
+    found = _filled(widths, room)
+    while room > max(widths, default=room):
+        room -= 1
+        if len(tighter := _filled(widths, room)) > len(found):
+            break
+        found = tighter
+    return found
 
 
-def _layout(block: Table, room: int) -> tuple[list[int], list[list[int]]]:
-    """Return the width of each column, and which stand beside each other.
-
-    Texts give way before numbers: they can be wrapped.
-    """
-    columns = range(len(block.heads))
-    cells = [max(_cells(cell_text(row[i])) for row in block.rows) for i in columns]
-    widths = [max(w, _cells(one_line(block.heads[i]))) for i, w in enumerate(cells)]
-    if sum(widths) + _GAP * (len(widths) - 1) <= room:
-        return widths, [list(columns)]
-    texts, numbers = columns[: block.texts], columns[block.texts :]
-    for i in numbers:
-        head = max(map(_cells, one_line(block.heads[i]).split()), default=0)
-        widths[i] = min(max(cells[i], min(head, 12)), room)
-    beside = room - sum(widths[i] + _GAP for i in numbers)
-    share = max(beside, room // 2) if numbers else room
-    widths[: block.texts] = _narrowed(
-        widths[: block.texts], share - _GAP * (len(texts) - 1)
-    )
-    left = room - sum(widths[i] + _GAP for i in texts)
-    for i in numbers:
-        widths[i] = min(widths[i], max(1, left))
-    return widths, [[*texts, *g] for g in _groups(numbers, widths, left)]
-
-
-def _narrowed(widths: Sequence[int], room: int) -> list[int]:
-    """Return widths that sum to ``room`` at most, the widest made narrower."""
-    cap = max(widths, default=1)
-    while cap > 1 and sum(min(w, cap) for w in widths) > room:
-        cap -= 1
-    return [min(w, cap) for w in widths]
-
-
-def _groups(
-    numbers: Iterable[int], widths: Sequence[int], room: int
-) -> list[list[int]]:
-    """Cut columns into groups that fit into ``room``, the last with no gap behind."""
-    groups: list[list[int]] = [[]]
-    used = 0
-    for i in numbers:
-        if groups[-1] and used + widths[i] > room:
-            groups.append([])
+def _filled(widths: Sequence[int], room: int) -> list[slice]:
+    """Cut columns into runs, each with as many as fit into ``room``."""
+    starts, used = [0], 0
+    for i, width in enumerate(widths):
+        if i > starts[-1] and used + width > room:
+            starts.append(i)
             used = 0
-        groups[-1].append(i)
-        used += widths[i] + _GAP
-    return groups
+        used += width
+    return [slice(*ends) for ends in itertools.pairwise([*starts, len(widths)])]
 
 
 def _draw_bars(block: Bars, console: Console) -> Iterator[RenderableType]:
@@ -512,20 +420,19 @@ def _draw_bars(block: Bars, console: Console) -> Iterator[RenderableType]:
         return
     if block.title:
         yield _text(block.title, "italic")
-    names, numbers = names_of(block), [one_line(text) for text in block.written]
     signed = block.scale.signed or any(score < 0 for _, score in block.rows)
-    longest, number = max(map(_cells, names)), max(map(_cells, numbers))
-    room = console.width - number - 2 * _GAP - 1
-    side = min(_BAR, (room - min(longest, 10)) // (1 + signed))
-    side = max(1, side)
-    name = max(1, min(longest, _NAME, room - side * (1 + signed)))
+    longest = max(map(_columns, block.names))
+    room = console.width - max(map(_columns, block.written)) - 2 * _GAP - 1
+    side = max(1, min(_BAR, (room - min(longest, 10)) // (1 + signed)))
     table = RichTable(box=None, pad_edge=False, show_header=False)
-    table.add_column(width=name, overflow="fold")
+    table.add_column(overflow="fold")
     table.add_column(no_wrap=True)
-    table.add_column(justify="right", width=number, overflow="fold")
-    for label, (_, score), text in zip(names, block.rows, numbers, strict=True):
-        bar = _bar(score / block.scale.limit, side, signed=signed)
-        table.add_row(_text(label), bar, _text(text))
+    table.add_column(justify="right", no_wrap=True, overflow="fold")
+    for name, (_, score), number in zip(
+        block.names, block.rows, block.written, strict=True
+    ):
+        bar = _bar(block.scale.share(score), side, signed=signed)
+        table.add_row(_text(name), bar, _text(number))
     yield table
 
 
@@ -533,7 +440,7 @@ def _bar(share: float, side: int, *, signed: bool) -> Text:
     """Return a bar of at most ``side`` columns from zero to the left or right."""
     from rich.text import Text
 
-    length = round(side * min(1.0, abs(share)))
+    length = round(side * abs(share))
     left, right = (length, 0) if share < 0 else (0, length)
     return Text.assemble(
         " " * (side - left if signed else 0),

@@ -67,23 +67,14 @@ def draw_words(
     if any(item.right_to_left for item in items):
         _warn_of_unshaped_letters()
     for line in _lines(items, page.room, space):
-        runs = [
-            list(run) for _, run in itertools.groupby(line, lambda i: i.right_to_left)
-        ]
-        gaps = [space if run[0].word.space_before else 0.0 for run in runs]
-        widths = [_width(run, space) for run in runs]
-        gaps[0] = 0.0
+        placed = _from_left(line, space, right_to_left)
         x = page.margin
         if right_to_left:
-            x += page.room - sum(gaps) - sum(widths)
-        order = range(len(runs))
-        for number in reversed(order) if right_to_left else order:
-            if not right_to_left:
-                x += gaps[number]
-            _draw_run(page, x, runs[number], space, scale)
-            x += widths[number]
-            if right_to_left:
-                x += gaps[number]
+            x += page.room - sum(width for _, width in placed)
+        for word, width in placed:
+            if word is not None:
+                _draw_word(page, x, word, width, scale)
+            x += width
         page.y += _LEADING
     page.y += 0.12
 
@@ -155,38 +146,37 @@ def _lines(
         yield line
 
 
-def _width(run: Sequence[_Placed], space: float) -> float:
-    gaps = sum(space for item in run[1:] if item.word.space_before)
-    return sum(item.width for item in run) + gaps
+def _from_left(
+    line: Sequence[_Placed], space: float, right_to_left: bool
+) -> list[tuple[Word | None, float]]:
+    """Return words from left to right with their widths; None is a gap between."""
+    gap = None, space
+    runs: list[list[tuple[Word | None, float]]] = []
+    for backwards, items in itertools.groupby(line, lambda item: item.right_to_left):
+        run: list[tuple[Word | None, float]] = []
+        for item in items:
+            if item.word.space_before and run:
+                run.append(gap)
+            elif item.word.space_before and runs:
+                runs.append([gap])
+            run.append((item.word, item.width))
+        runs.append(run[::-1] if backwards else run)
+    return list(itertools.chain(*(reversed(runs) if right_to_left else runs)))
 
 
-def _draw_run(
-    page: Page,
-    x: float,
-    run: Sequence[_Placed],
-    space: float,
-    scale: ColorScale,
+def _draw_word(
+    page: Page, x: float, word: Word, width: float, scale: ColorScale
 ) -> None:
-    """Draw words of one direction, from ``x`` at their left."""
-    backwards = run[0].right_to_left
-    gaps = [space if item.word.space_before else 0.0 for item in run]
-    gaps[0] = 0.0
-    if backwards:
-        x += _width(run, space)
-    for item, gap in zip(run, gaps, strict=True):
-        x += -gap - item.width if backwards else gap
-        word = item.word
-        share = word.score / scale.limit
-        color = page.theme.ground(share, signed=scale.diverging)
-        page.box(x, page.y, item.width, 0.29, color=color, rounding=0.04)
-        faint = word.special and abs(share) < 0.1
-        ink = page.theme.ink_on(share, signed=scale.diverging)
-        page.text(
-            x + _PADDING / 2,
-            page.y + 0.21,
-            word.text,
-            size=_SPECIAL_SIZE if word.special else _SIZE,
-            color=page.theme.soft if faint else ink,
-        )
-        if not backwards:
-            x += item.width
+    """Draw a word on its colour, from ``x`` at its left."""
+    share = scale.share(word.score)
+    color = page.theme.ground(share, signed=scale.diverging)
+    page.box(x, page.y, width, 0.29, color=color, rounding=0.04)
+    faint = word.special and abs(share) < 0.1
+    ink = page.theme.ink_on(share, signed=scale.diverging)
+    page.text(
+        x + _PADDING / 2,
+        page.y + 0.21,
+        word.text,
+        size=_SPECIAL_SIZE if word.special else _SIZE,
+        color=page.theme.soft if faint else ink,
+    )

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from ..errors import InputError
 from ..models.pieces import Piece
-from ..report.blocks import Axis, Block, ColorScale, Pairs, Panel, largest
+from ..report.blocks import (
+    Axis,
+    Block,
+    ColorScale,
+    Pairs,
+    Panel,
+    largest,
+    strongest_places,
+)
 from ..report.colors import scale_limit
 from .arrays import to_array
 from .grid import GridPicture, make_grid, token_axis
@@ -62,25 +70,19 @@ class LinePicture(Picture):
 
         At most eight lines for each token, and none below 6 % of the largest weight.
         """
-        shares = self.weights / self.scale.limit
-        most = _LINES_PER_TOKEN * max(shares.shape)
-        order = np.argsort(-np.abs(shares), axis=None, kind="stable")[:most]
-        found = []
-        for place in reversed(order.tolist()):
-            row, column = divmod(place, shares.shape[1])
-            share = float(np.clip(shares[row, column], -1, 1))
-            if abs(share) >= _FAINTEST:
-                found.append((row, column, share))
-        return tuple(found)
+        most = _LINES_PER_TOKEN * max(self.weights.shape)
+        found = [
+            (row, column, self.scale.share(self.weights[row, column]))
+            for row, column in strongest_places(self.weights, most)
+        ]
+        return tuple(line for line in reversed(found) if abs(line[2]) >= _FAINTEST)
 
     def _strongest(self, count: int) -> list[tuple[str, float]]:
-        order = np.argsort(-np.abs(self.weights), axis=None, kind="stable")[:count]
-        found = []
-        for place in order.tolist():
-            row, column = divmod(place, self.weights.shape[1])
-            name = f"“{self.left.labels[row]}” to “{self.right.labels[column]}”"
-            found.append((name, float(self.weights[row, column])))
-        return found
+        left, right = self.left.labels, self.right.labels
+        return [
+            (f"“{left[row]}” to “{right[column]}”", float(self.weights[row, column]))
+            for row, column in strongest_places(self.weights, count)
+        ]
 
     @property
     def alt(self) -> str:

@@ -10,12 +10,12 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import InputError
-from ..models.pieces import Piece, pieces_of_tokens, token_labels, word_groups
+from ..models.pieces import Piece, token_labels, word_groups
 from ..report.blocks import Axis, Block, ColorScale, Grid, Legend, Panel, largest
 from ..report.colors import scale_limit
 from .arrays import Features, layer_scores, to_array
 from .picture import Picture
-from .text import check_limit, check_signed
+from .text import beyond, check_limit, check_signed, pieces_of
 
 _MANY = 200  # cells along a side of a small panel, of which the largest are shown
 
@@ -131,7 +131,7 @@ def draw_layers(
     if tokens is None:
         first = to_array(scores[0])
         first = first[0] if first.ndim > 1 and first.shape[0] == 1 else first
-        columns = Axis(name="token, from 0", labels=_numbers(first.shape[0]))
+        columns = _numbered("token", first.shape[0])
     else:
         columns = token_axis(tokens, special, name="token")
     values = layer_scores(scores, len(columns), features)
@@ -265,16 +265,7 @@ def token_axis(
     Raises:
         InputError: There is no token.
     """
-    if isinstance(tokens, str) or len(tokens) == 0:
-        raise InputError(
-            f"tokens are {tokens!r}; expected a list of at least one token, as "
-            "tokenizer.convert_ids_to_tokens(ids) returns it."
-        )
-    ready = tuple(token for token in tokens if isinstance(token, Piece))
-    if len(ready) == len(tokens):
-        pieces = ready
-    else:
-        pieces = pieces_of_tokens([str(token) for token in tokens], special=special)
+    pieces = pieces_of(tokens, special)
     first = {group[0] for group in word_groups(pieces)}
     return Axis(
         name=name,
@@ -308,10 +299,7 @@ def make_grid(
         (name, score), *_ = GridPicture(
             panels=tuple(panels), rows=rows, columns=columns, scale=scale
         ).strongest(1)
-        notes.append(
-            "Scores beyond the colour scale have its strongest colour, such as "
-            f"{name} with {scale.write(score)}."
-        )
+        notes.append(beyond(name, score, scale))
     if not values.any():
         notes.append("All scores are zero.")
     if len(panels) > 1 and max(values.shape[1:]) > _MANY:
@@ -353,7 +341,7 @@ def _check_shape(values: np.ndarray, rows: Axis, columns: Axis) -> None:
 
 def _named_axis(names: Sequence[str] | None, count: int, kind: str) -> Axis:
     if names is None:
-        return Axis(name=f"{kind}, from 0", labels=_numbers(count))
+        return _numbered(kind, count)
     if len(names) != count:
         raise InputError(f"{len(names)} names for {count} {kind}s.")
     return Axis(name=kind, labels=tuple(str(name) for name in names))
@@ -366,9 +354,9 @@ def _tokens_or_numbers(
     special: Collection[str] | None,
 ) -> Axis:
     if tokens is None:
-        return Axis(name=f"{name}, from 0", labels=_numbers(count))
+        return _numbered(name, count)
     return token_axis(tokens, special, name=name)
 
 
-def _numbers(count: int) -> tuple[str, ...]:
-    return tuple(str(i) for i in range(count))
+def _numbered(kind: str, count: int) -> Axis:
+    return Axis(name=f"{kind}, from 0", labels=tuple(map(str, range(count))))

@@ -10,7 +10,15 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import InputError
-from ..report.blocks import Block, ColorScale, Heat, Legend, Pictures, Table
+from ..report.blocks import (
+    Block,
+    ColorScale,
+    Heat,
+    Legend,
+    Pictures,
+    Table,
+    strongest_cells,
+)
 from ..report.colors import scale_limit
 from .arrays import Features
 from .image_map import read_image, read_scores
@@ -80,7 +88,7 @@ class ImageGrid(Picture):
         rows = []
         for number, caption in enumerate(self.captions):
             for name, found in self.scores.items():
-                place, share = _strongest(found[number])
+                ((place, share),) = strongest_cells(found[number], 1)
                 write = ColorScale(
                     limit=self.limits[name], signed=self.scale.signed
                 ).write
@@ -186,9 +194,3 @@ def draw_image_grid(
         title=title,
         notes=tuple(dict.fromkeys(note for _, notes in read for note in notes)),
     )
-
-
-def _strongest(shares: np.ndarray) -> tuple[str, float]:
-    """Return the place of largest magnitude and its share."""
-    row, column = np.unravel_index(np.abs(shares).argmax(), shares.shape)
-    return f"row {row + 1}, column {column + 1}", float(shares[row, column])

@@ -10,7 +10,15 @@ import numpy as np
 from torch import Tensor
 
 from ..errors import InputError
-from ..report.blocks import Block, ColorScale, Heat, Legend, Pictures, largest
+from ..report.blocks import (
+    Block,
+    ColorScale,
+    Heat,
+    Legend,
+    Pictures,
+    largest,
+    strongest_cells,
+)
 from ..report.colors import scale_limit
 from .arrays import Features, reduce_features, to_array
 from .picture import Picture
@@ -62,19 +70,12 @@ class ImagePicture(Picture):
             "heat": "in colours",
         }[self.style]
         write = self.scale.write
-        top = "; ".join(f"{place} {write(s)}" for place, s in self._strongest(3))
+        strongest = strongest_cells(self.scores, 3)
+        top = "; ".join(f"{place} {write(score)}" for place, score in strongest)
         return (
             f"{self._heading}Scores of {rows} by {columns} {parts}, {how}. "
             f"Largest magnitudes: {top}. {self.scale.words}."
         )
-
-    def _strongest(self, count: int) -> list[tuple[str, float]]:
-        order = np.argsort(-np.abs(self.scores), axis=None, kind="stable")[:count]
-        places = np.stack(np.unravel_index(order, self.scores.shape), axis=1)
-        return [
-            (f"row {r + 1}, column {c + 1}", float(self.scores[r, c]))
-            for r, c in places.tolist()
-        ]
 
     def _scores(self) -> Iterator[Block]:
         style: Literal["overlay", "smooth", "contours", "heat"] = "overlay"
@@ -97,7 +98,7 @@ class ImagePicture(Picture):
         yield Legend(scale=self.scale)
 
     def _numbers(self) -> Iterator[Block]:
-        yield largest(self._strongest(10), self.scale, "Place")
+        yield largest(strongest_cells(self.scores, 10), self.scale, "Place")
 
 
 _CONTOURS = (

@@ -204,7 +204,7 @@ def draw_text(
     worded = []
     joined = False
     for text, own in zip(texts, given, strict=True):
-        pieces = _pieces(text, special)
+        pieces = pieces_of(text, special)
         numbers = token_scores(own, len(pieces), features)
         words = scored_words(pieces, numbers, merge)
         joined = joined or len(words) < len(pieces)
@@ -231,11 +231,7 @@ def _are_tokens(value: Any) -> bool:
 
 def _texts(tokens: Any, scores: Any) -> tuple[list[Sequence[Any]], list[Any]]:
     """Return texts and the scores of each."""
-    if isinstance(tokens, str) or len(tokens) == 0:
-        raise InputError(
-            f"tokens are {tokens!r}; expected a list of at least one token, as "
-            "tokenizer.convert_ids_to_tokens(ids) returns it."
-        )
+    _check_tokens(tokens)
     if isinstance(tokens[0], (str, Piece)):
         return [tokens], [scores]
     texts: list[Sequence[Any]] = [list(text) for text in tokens]
@@ -249,13 +245,27 @@ def _texts(tokens: Any, scores: Any) -> tuple[list[Sequence[Any]], list[Any]]:
     return texts, [scores[i] for i in range(len(texts))]
 
 
-def _pieces(
-    text: Sequence[str] | Sequence[Piece], special: Collection[str] | None
+def _check_tokens(tokens: Any) -> None:
+    if isinstance(tokens, str) or len(tokens) == 0:
+        raise InputError(
+            f"tokens are {tokens!r}; expected a list of at least one token, as "
+            "tokenizer.convert_ids_to_tokens(ids) returns it."
+        )
+
+
+def pieces_of(
+    tokens: Sequence[str] | Sequence[Piece], special: Collection[str] | None
 ) -> tuple[Piece, ...]:
-    ready = tuple(piece for piece in text if isinstance(piece, Piece))
-    if len(ready) == len(text):
+    """Return the pieces of a text, read from its tokens unless they are pieces.
+
+    Raises:
+        InputError: There is no token.
+    """
+    _check_tokens(tokens)
+    ready = tuple(piece for piece in tokens if isinstance(piece, Piece))
+    if len(ready) == len(tokens):
         return ready
-    return pieces_of_tokens([str(token) for token in text], special=special)
+    return pieces_of_tokens([str(token) for token in tokens], special=special)
 
 
 def _scale(
@@ -295,6 +305,14 @@ def check_signed(scores: Any, signed: bool | None) -> bool:
     return least < 0 if signed is None else signed
 
 
+def beyond(name: str, score: float, scale: ColorScale) -> str:
+    """Return the note on scores beyond a colour scale, with one of them."""
+    return (
+        "Scores beyond the colour scale have its strongest colour, such as "
+        f"{name} with {scale.write(score)}."
+    )
+
+
 def _notes(texts: Sequence[ScoredText], merge: Merge, joined: bool) -> tuple[str, ...]:
     notes = []
     if joined:
@@ -302,10 +320,7 @@ def _notes(texts: Sequence[ScoredText], merge: Merge, joined: bool) -> tuple[str
     clipped = [text for text in texts if text.clipped]
     if clipped:
         word = max(clipped[0].words, key=lambda w: abs(w.score))
-        notes.append(
-            f"Scores beyond the colour scale have its strongest colour, such as "
-            f"{word.text} with {clipped[0].scale.write(word.score)}."
-        )
+        notes.append(beyond(word.text, word.score, clipped[0].scale))
     zeros = sum(not any(word.score for word in text.words) for text in texts)
     if zeros:
         which = "All scores" if len(texts) == 1 else f"In {zeros} texts all scores"

@@ -15,7 +15,7 @@ from PIL import Image
 
 from captum_transformer_lrp.report.colors import THEMES, to_hex
 from captum_transformer_lrp.report.figure import draw
-from captum_transformer_lrp.report.shown import draw_file
+from captum_transformer_lrp.report.shown import Together
 from tests.visualization.samples import (
     image_explanation,
     image_weights,
@@ -35,7 +35,7 @@ def size_of(png):
 def test_pyplot_is_not_touched():
     pyplot = pytest.importorskip("matplotlib.pyplot")
     before = pyplot.get_fignums()
-    draw_file([text_explanation()])
+    text_explanation().to_png()
     assert pyplot.get_fignums() == before
     assert "matplotlib.pyplot" in sys.modules
 
@@ -43,8 +43,9 @@ def test_pyplot_is_not_touched():
 @pytest.mark.parametrize(
     ("kind", "start"), [("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")]
 )
-def test_kinds_of_files(kind, start):
-    written = draw_file([text_explanation()], kind, theme="dark", dpi=40)
+def test_kinds_of_files(kind, start, tmp_path):
+    path = text_explanation().save(tmp_path / f"a.{kind}", theme="dark", dpi=40)
+    written = path.read_bytes()
     assert written.startswith(start)
     if kind == "svg":
         assert "Words that count most" in written.decode()
@@ -59,9 +60,9 @@ def test_themes(theme):
 
 
 def test_height_grows_with_the_text():
-    short = size_of(draw_file([text_explanation()]))
-    long = size_of(draw_file([text_explanation("word " * 200)]))
-    both = size_of(draw_file([text_explanation(), image_explanation()]))
+    short = size_of(text_explanation().to_png())
+    long = size_of(text_explanation("word " * 200).to_png())
+    both = size_of(Together([text_explanation(), image_explanation()]).to_png())
     assert short[0] == long[0] == both[0] == 1440
     assert long[1] > 2 * short[1]
     assert both[1] > 2 * short[1]
@@ -87,7 +88,7 @@ def test_colours_of_tokens():
 
 @pytest.mark.parametrize(("height", "width"), [(4, 40), (40, 4), (8, 8)])
 def test_tall_and_wide_pictures(height, width):
-    png = draw_file([image_explanation(height, width, grid=(2, 2))])
+    png = image_explanation(height, width, grid=(2, 2)).to_png()
     assert size_of(png)[1] < 2000
 
 
@@ -122,12 +123,12 @@ def test_the_legend_of_weights_has_one_side():
 
 
 def test_dollar_signs_are_no_formulas():
-    draw_file([text_explanation("it cost $5 and $ 6_7^ more")])
+    text_explanation("it cost $5 and $ 6_7^ more").to_png()
 
 
 def test_missing_fonts_are_one_warning():
     with pytest.warns(UserWarning, match="no installed font has 2 of the characters"):
-        draw_file([text_explanation("\U0001315f \U00013160 again \U0001315f")])
+        text_explanation("\U0001315f \U00013160 again \U0001315f").to_png()
 
 
 @pytest.mark.filterwarnings("ignore:Glyph .* missing from font")

@@ -445,14 +445,15 @@ def test_table_colors_its_cells():
     )
     table = Table(title="Agreement", heads=("", "first", "second"), rows=rows)
     figure = draw([[table]])
-    (drawn,) = cells(figure)
-    expected = THEMES["light"].rgb(shares).reshape(-1, 3)
-    np.testing.assert_allclose(drawn.get_facecolor()[:, :3], expected)
+    first, second = cells(figure)
+    for drawn, column in ((first, shares[:, 0]), (second, shares[:, 1])):
+        expected = THEMES["light"].rgb(column)
+        np.testing.assert_allclose(drawn.get_facecolor()[:, :3], expected)
     assert find(figure, "Agreement").get_fontsize() == 10.5
     assert texts(figure).count("-0.5 (-0.25)") == 2
-    corner = drawn.get_paths()[1].vertices.min(0)
-    x, _ = place(figure, find(figure, "second"))
-    assert corner[0] < x
+    x0, x1 = second.get_paths()[0].vertices[:2, 0]
+    middle, _ = place(figure, find(figure, "second"))
+    assert x0 < middle < x1
 
 
 def test_table_puts_texts_left_and_numbers_right():

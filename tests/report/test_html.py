@@ -14,7 +14,7 @@ from captum_transformer_lrp.models.prediction import ClassScore
 from captum_transformer_lrp.report import blocks as b
 from captum_transformer_lrp.report.colors import THEMES
 from captum_transformer_lrp.report.html import to_fragment, to_page
-from captum_transformer_lrp.report.shown import render_fragment, render_page
+from captum_transformer_lrp.report.shown import Together
 from tests.report.reading import ATTACK, Reader, style_of
 from tests.visualization.samples import (
     BAD,
@@ -33,7 +33,7 @@ def test_nothing_from_outside_becomes_markup():
         ATTACK, model=ATTACK, method=ATTACK, target=evil, notes=(ATTACK,)
     )
     picture = image_explanation(target=evil, model=ATTACK)
-    page = Reader(render_page([explanation, picture], title=ATTACK, lead=ATTACK))
+    page = Reader(Together([explanation, picture]).to_html(title=ATTACK, lead=ATTACK))
     assert len(page.named("script")) == 1  # the page's own
     assert len(page.named("img")) == 4
     assert not any("onerror" in attributes for _, attributes in page.tags)
@@ -42,7 +42,7 @@ def test_nothing_from_outside_becomes_markup():
 
 def test_every_token_has_its_number_as_hover_and_in_the_table():
     explanation = text_explanation()
-    page = Reader(render_page([explanation]))
+    page = Reader(explanation.to_html())
     hover = page.hovered()
     assert hover == ["−1.000", "−0.600", "−0.200", "+0.200", "+0.600", "+1.000"]
     table = page.written.split("In the vocabulary")[1]
@@ -57,17 +57,17 @@ def test_words_have_the_sum_of_their_tokens_which_the_table_lists():
         Piece(token="joy", text="joy", space_before=True),
     )
     explanation = text_explanation(pieces=pieces, scores=[1.0, 0.5, -1.0])
-    page = Reader(render_page([explanation]))
+    page = Reader(explanation.to_html())
     assert page.hovered() == ["+1.50", "−1.00"]
     table = page.written.split("In the vocabulary")[1]
     for row in ("unun+1.00", "##told+0.50", "joyjoy−1.00"):
         assert row in table
-    by_token = Reader(render_page([explanation.by_token()]))
+    by_token = Reader(explanation.by_token().to_html())
     assert by_token.hovered() == ["+1.00", "+0.50", "−1.00"]
 
 
 def test_facts_stand_on_the_page():
-    text = Reader(render_page([text_explanation(target=BAD)])).written
+    text = Reader(text_explanation(target=BAD).to_html()).written
     for fact in (
         "What speaks for “bad”?",
         "The model predicts good (92.4 %); explained is bad (7.6 %).",
@@ -84,14 +84,14 @@ def test_special_tokens_may_lie_beyond_the_scale():
     """[CLS] outweighs the words and must not take their colour away."""
     explanation = text_explanation(scores=[-50, 1, -2, 0, 0, 3])
     assert explanation.limit == 2
-    assert "may lie beyond the scale" in render_page([explanation])
-    assert "−50" in render_page([explanation])
+    assert "may lie beyond the scale" in explanation.to_html()
+    assert "−50" in explanation.to_html()
     calm = text_explanation(scores=[0.5, 1, -2, 0, 0, 1])
-    assert "may lie beyond the scale" not in render_page([calm])
+    assert "may lie beyond the scale" not in calm.to_html()
 
 
 def test_pictures_are_embedded_and_described():
-    page = Reader(render_page([image_explanation()]))
+    page = Reader(image_explanation().to_html())
     for image in page.named("img"):
         assert image["src"].startswith("data:image/png;base64,")
         assert len(image["alt"]) > 20
@@ -110,7 +110,7 @@ def grounds_of_legends(page):
 
 
 def test_weights_have_one_side_and_no_unit():
-    html = render_page([text_weights(), image_weights()])
+    html = Together([text_weights(), image_weights()]).to_html()
     page = Reader(html)
     body = html.split("</style>")[1]
     assert "against |" not in body and "Relevance" not in body and "blue" not in body
@@ -128,7 +128,7 @@ def test_weights_have_one_side_and_no_unit():
 
 
 def test_relevance_keeps_both_sides():
-    body = render_page([text_explanation(), image_explanation()])
+    body = Together([text_explanation(), image_explanation()]).to_html()
     for wording in ("against | for", "Relevance of each patch", "units of the logit"):
         assert wording in body
     assert body.count('class="top"') == 2
@@ -137,7 +137,7 @@ def test_relevance_keeps_both_sides():
 
 
 def test_weights_of_patches_have_no_panel_of_pixels():
-    page = Reader(render_page([image_weights()]))
+    page = Reader(image_weights().to_html())
     assert [a["alt"].split(";")[0] for a in page.named("img")] == [
         "The picture as the model saw it, 20 by 8 pixels",
         "The same picture in grey",
@@ -152,13 +152,13 @@ def test_weights_of_patches_have_no_panel_of_pixels():
 
 
 def test_nothing_is_loaded_from_elsewhere():
-    page = render_page([text_explanation(), image_explanation()])
+    page = Together([text_explanation(), image_explanation()]).to_html()
     assert "http" not in page
     assert "@import" not in page and "url(" not in page
 
 
 def test_light_and_dark():
-    page = render_page([text_explanation()])
+    page = text_explanation().to_html()
     assert "light-dark(" in page
     assert '<meta name="color-scheme" content="light dark">' in page
     assert 'id="theme"' in page
@@ -166,7 +166,7 @@ def test_light_and_dark():
 
 def test_right_to_left_text_and_many_scripts():
     words = "هذا فيلم رائع 中文 한국어 😀"
-    page = Reader(render_page([text_explanation(words)]))
+    page = Reader(text_explanation(words).to_html())
     (flow,) = [a for a in page.named("p") if a.get("class") == "text"]
     assert flow["dir"] == "rtl"
     assert all(word in page.written for word in words.split())
@@ -174,18 +174,18 @@ def test_right_to_left_text_and_many_scripts():
 
 def test_long_text():
     words = " ".join(f"w{i}" for i in range(510))
-    page = Reader(render_page([text_explanation(words)]))
+    page = Reader(text_explanation(words).to_html())
     assert len(page.hovered()) == 512
 
 
 def test_single_token_and_no_relevance():
-    page = render_page([text_explanation("good", scores=np.zeros(3))])
+    page = text_explanation("good", scores=np.zeros(3)).to_html()
     assert "nan" not in page.lower().replace("explanation", "")
     assert "--l:#ffffff" in page
 
 
 def test_fragment_is_no_page():
-    fragment = render_fragment([text_explanation()])
+    fragment = text_explanation()._repr_html_()
     Reader(fragment)
     assert "<html" not in fragment and "<script" not in fragment
     assert text_explanation()._repr_html_() == fragment
@@ -198,7 +198,7 @@ def test_several_explanations_share_a_page(tmp_path):
     assert [a["role"] for a in articles] == ["group", "group"]
     assert [a["aria-label"] for a in articles] == [one.alt for one in both]
     assert "<h1>Explanations</h1>" in page
-    alone = render_page([both[0]])
+    alone = both[0].to_html()
     assert "<h1>" not in alone and "<title>Why “good”?</title>" in alone
 
 
@@ -208,7 +208,7 @@ def test_several_explanations_share_a_page(tmp_path):
 def test_words_keep_their_colours_where_a_notebook_takes_styles_away():
     scores = [0.0, 1.0, -1.0, 0.25, 0.0, 0.0]
     explanation = text_explanation(scores=scores)
-    page = Reader(render_fragment([explanation]))
+    page = Reader(explanation._repr_html_())
     words = [a for a in page.named("span") if "data-v" in a]
     assert len(words) == 6
     light, dark = THEMES["light"], THEMES["dark"]

@@ -12,7 +12,7 @@ import torch
 from captum_transformer_lrp.comparison import Comparison
 from captum_transformer_lrp.language.result import LLMRelevance
 from captum_transformer_lrp.report.colors import contrast_ratio, to_hex
-from captum_transformer_lrp.report.shown import render_fragment
+from captum_transformer_lrp.report.shown import Together
 from captum_transformer_lrp.visualization import (
     draw_attention,
     draw_layers,
@@ -94,7 +94,7 @@ def fragment():
     rng = np.random.default_rng(0)
     tokens = ["[CLS]", "a", "warm", "film", "[SEP]"]
     other = text_explanation(method="CP-LRP", scores=[1, 2, -1, 3, 0, 0])
-    return render_fragment(
+    shown = Together(
         [
             text_explanation(notes=("The end was cut off.",)),
             Comparison(
@@ -108,6 +108,7 @@ def fragment():
             answer(),
         ]
     )
+    return shown._repr_html_()
 
 
 def answer():

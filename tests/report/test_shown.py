@@ -20,7 +20,6 @@ from captum_transformer_lrp.attribution.named import NamedMethods
 from captum_transformer_lrp.checking.report import Check, CheckReport
 from captum_transformer_lrp.comparison import Comparison, Conservation
 from captum_transformer_lrp.core.composites import Composite
-from captum_transformer_lrp.core.rules.elementwise import Identity
 from captum_transformer_lrp.diffmask.history import History, Report, StateReport
 from captum_transformer_lrp.explanations import Explanations
 from captum_transformer_lrp.influence.ranking import (
@@ -31,9 +30,9 @@ from captum_transformer_lrp.language.result import LLMRelevance
 from captum_transformer_lrp.models import Piece
 from captum_transformer_lrp.models.prediction import ClassScore
 from captum_transformer_lrp.observers.trace import Record, Trace
-from captum_transformer_lrp.report import shown
 from captum_transformer_lrp.report.colors import THEMES, to_hex
-from captum_transformer_lrp.report.shown import Shown
+from captum_transformer_lrp.report.shown import Shown, Together
+from captum_transformer_lrp.rules import Identity
 from captum_transformer_lrp.visualization import (
     draw_attention,
     draw_image,
@@ -160,6 +159,7 @@ def samples(text):
         language(text),
         History(steps=3, stopped=text, report=Report((state,), data=text)),
         Report((state,), data=text),
+        Together([words, picture]),
     ]
 
 
@@ -264,7 +264,7 @@ def test_terminals_of_any_width(number, width):
 @every
 def test_nothing_that_a_terminal_obeys_is_printed(number):
     one = samples(CONTROL)[number]
-    written = (one.to_text(), str(one), shown.mimebundle([one])["text/plain"])
+    written = (one.to_text(), str(one), one._repr_mimebundle_()["text/plain"])
     for text in written:
         assert text and not OBEYED.search(text)
     colored = re.sub(r"\x1b\[[\d;]*m", "", one.to_text(color=True))
@@ -296,13 +296,13 @@ def test_neither_pyplot_nor_its_state_is_needed():
 
 
 def test_several_results_are_one_page_one_fragment_and_one_picture(tmp_path):
-    both = [attacked()[0], attacked()[1]]
-    page = Reader(shown.render_page(both, title="Two", lead="Below each other"))
-    assert [a["aria-label"] for a in page.named("article")] == [o.alt for o in both]
-    assert "Two" in page.written and "Below each other" in page.written
-    assert len(Reader(shown.render_fragment(both)).named("article")) == 2
-    bundle = shown.mimebundle(both)
-    assert bundle["text/plain"].count("Why") == 2
+    both = Together([attacked()[0], attacked()[1]], title="Two", lead="Below")
+    page = Reader(both.to_html())
+    labels = [one.alt for one in both.shown]
+    assert [a["aria-label"] for a in page.named("article")] == labels
+    assert "Two" in page.written and "Below" in page.written
+    assert len(Reader(both._repr_html_()).named("article")) == 2
+    assert both.to_text().count("Why") == 2
     for kind, start in (("png", b"\x89PNG"), ("pdf", b"%PDF"), ("svg", b"<?xml")):
-        path = shown.save(both, tmp_path / f"both.{kind}", theme="dark", dpi=40)
+        path = both.save(tmp_path / f"both.{kind}", theme="dark", dpi=40)
         assert path.read_bytes().startswith(start)

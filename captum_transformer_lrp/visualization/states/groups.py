@@ -13,10 +13,11 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from ..._visible import no_formula, printed, shortened
+from ..._visible import no_formula, shortened
 from ...errors import InputError
 from ...models.pieces import Piece
 from ...report.blocks import Axis, Block, Cell, Chart, Heading, Paragraph, Table
+from ...report.plain import plain
 from ...report.shown import Shown
 from .maps import KEPT, KeptMap
 from .names import StateNames, state_names
@@ -334,20 +335,17 @@ class KeptTable(Shown):
         )
 
     def __str__(self) -> str:
-        rows = [
-            ("state", *self.groups),
-            ("tokens", *(f"{count:,}" for count in self.counts)),
-            *(
-                (label, *(f"{p:.3f}" for p in column))
-                for label, column in zip(self.names.labels, self.kept.T, strict=True)
+        table = Table(
+            heads=("state", *self.groups),
+            rows=(
+                ("tokens", *(f"{count:,}" for count in self.counts)),
+                *(
+                    (label, *(f"{p:.3f}" for p in column))
+                    for label, column in zip(
+                        self.names.labels, self.kept.T, strict=True
+                    )
+                ),
             ),
-        ]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(
-                cell.rjust(width) if i else cell.ljust(width)
-                for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-            )
-            for row in rows
-        ]
-        return printed("\n".join([*lines, self.scope, *self.notes]))
+        )
+        said = (Paragraph(text=text) for text in (self.scope, *self.notes))
+        return plain([table, *said], most=1000)

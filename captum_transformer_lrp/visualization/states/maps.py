@@ -15,7 +15,6 @@ from ..._files import write
 from ...errors import InputError
 from ...models.pieces import Piece, token_labels, word_groups, word_text
 from ...models.prediction import ClassScore
-from ...report import shown
 from ...report.blocks import (
     Axis,
     Block,
@@ -28,7 +27,7 @@ from ...report.blocks import (
     Paragraph,
 )
 from ...report.saving import check_suffix
-from ...report.shown import Shown
+from ...report.shown import Shown, Theme, Together
 from .names import StateNames, state_names
 
 if TYPE_CHECKING:
@@ -324,7 +323,7 @@ def save_maps(
     table: KeptTable | None = None,
     title: str | None = None,
     lead: str | None = None,
-    theme: shown.Theme = "light",
+    theme: Theme = "light",
     dpi: int = 160,
 ) -> Path:
     """Write maps into one file by its suffix: .html, .json, .png, .pdf or .svg.
@@ -357,7 +356,8 @@ def save_maps(
         results: list[Shown] = [*maps, *([] if table is None else [table])]
         if title is None and len(results) > 1:
             title = "What the predictions need, layer by layer"
-        return shown.save(results, path, title=title, lead=lead, theme=theme, dpi=dpi)
+        every = Together(results, title=title, lead=lead)
+        return every.save(path, theme=theme, dpi=dpi)
     found = [m.to_dict() for m in maps]
     written = found[0] if len(found) == 1 else found
     text = json.dumps(written, indent=2, ensure_ascii=False, allow_nan=False)
