@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..core.call import Call, carries_relevance, map_tensors, tensors_in
+from ..core.call import Call, carries_relevance, map_tensors
 from ..core.operators import PASSING
 from ..core.rules.base import (
     CarriedRule,
@@ -23,6 +23,7 @@ from ..core.rules.base import (
     ElementwiseRule,
     Rule,
     parts_of,
+    relevant_tensors,
 )
 from ..core.rules.linear import PlainGradient
 from ..core.rules.norm import operand_behind
@@ -115,8 +116,7 @@ def _through(call: Call, operands: list[Tensor], output: Tensor) -> Tensor:
 
 def _relevant(call: Call) -> list[Tensor]:
     """Return the arguments that carry relevance, each once."""
-    found = {id(t): t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad}
-    return list(found.values())
+    return list({id(t): t for t in relevant_tensors(call)}.values())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from ..core.call import Call, carries_relevance
-from ..core.gates import is_product
 from ..core.rules.base import CarriedRule
+from ..known.behind import is_product
 from .passes import Kept, Share, divide
 from .past import fit_to
 

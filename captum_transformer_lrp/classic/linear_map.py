@@ -23,12 +23,12 @@ from torch import Tensor
 
 from ..core.call import SPARSE, Call, map_tensors, tensors_in
 from ..core.gradients import HALF_PRECISION, AbsoluteLinear, SplitGradient
-from ..core.rules.addends import addend_of, relevant_factors, without_addend
-from ..core.rules.base import Rule
+from ..core.rules.base import Rule, relevant_tensors
 from ..core.rules.linear import UniformProduct
 from ..core.rules.norm import Mergeable
 from ..core.rules.reductions import FOLDED
 from ..errors import RuleError, UnknownOperatorError
+from ..known.addends import addend_of, without_addend
 
 #: what is done to every constant of an operator: its weights, and what scales them
 Change = Callable[[Tensor], Tensor]
@@ -107,7 +107,7 @@ def operand_of(call: Call) -> Tensor | None:
     """Return the one factor in which an operator is linear, or None."""
     if call.kind != "product" or call.operator in _ELEMENTWISE | FOLDED:
         return None
-    factors = relevant_factors(call)
+    factors = relevant_tensors(call)
     return factors[0] if len(factors) == 1 else None
 
 

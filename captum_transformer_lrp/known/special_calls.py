@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..core.call import carries_relevance, map_tensors, tensors_in
 from ..core.plugins import Special
-from ..core.rules.addends import ELLIPSIS, einsum_indices
+from ..core.rules.factors import einsum_indices
 
 Arguments = tuple[Any, ...]
 Keywords = dict[str, Any]
@@ -79,8 +79,6 @@ def _einsum(function: Any, args: Arguments, kwargs: Keywords) -> Any:
     operands = [t for t in tensors_in(args) if carries_relevance(t)]
     if len(factors) != 2 or len(operands) != 2 or factors[0] != factors[1]:
         return NotImplemented
-    if output is None:
-        output = [index for index in factors[0] if index in ELLIPSIS]
     if len(set(output)) < len(output) or output != factors[0]:
         return NotImplemented
     return operands[0] * operands[1]

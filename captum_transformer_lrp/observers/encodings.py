@@ -30,10 +30,10 @@ from torch import Tensor, nn
 
 from .._torch import DisableTorchFunction
 from ..core.call import map_tensors, tensors_in
-from ..core.gates import product_behind
 from ..core.table import Operator
 from ..core.tape import Made
 from ..errors import InputError
+from ..known.behind import product_behind
 from .observed import ObservedEngine, Observer, Run
 from .streams import start_of
 
