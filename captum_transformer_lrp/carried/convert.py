@@ -26,8 +26,8 @@ from ..core.rules.base import (
     relevant_tensors,
 )
 from ..core.rules.linear import PlainGradient
-from ..core.rules.norm import operand_behind
 from ..errors import RuleError
+from ..known.merging import operand_behind
 from ..known.quantized import DequantizedLinear
 from .passes import Switch, divide
 from .past import fit_to

@@ -18,8 +18,8 @@ from ..core.gradients import stabilize
 from ..core.operators import MOVES
 from ..core.rules.base import CarriedRule, DelegatingRule, Rule
 from ..core.rules.linear import UniformProduct
-from ..core.rules.norm import Mergeable
 from ..core.tape import Made
+from ..known.merging import Mergeable
 from .contributions import check_epsilon, check_options
 from .linear_map import Bias, LinearMap, LinearRule, operand_of
 

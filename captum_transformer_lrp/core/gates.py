@@ -19,7 +19,7 @@ class Activation:
     """What is left on the tape where a tensor is a non-linear function of another.
 
     Element by element: by the rule of an activation or a power, or where several
-    operators make one, see :mod:`.joins`.
+    operators make one, see :mod:`..known.joins`.
 
     Attributes:
         at_zero (float): the value of the function at 0; NaN if it is not 0 and unknown.
