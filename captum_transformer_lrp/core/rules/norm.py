@@ -72,7 +72,7 @@ def _arguments(call: Call) -> dict[str, Any]:
     """Return the arguments of a normalisation by name."""
     names = _ARGUMENTS[call.operator].split()
     if "momentum" in names and not isinstance(call.function, types.FunctionType):
-        names[1:5] = [*names[3:5], *names[1:3]]  # what python's functions call
+        names[1:5] = names[3:5] + names[1:3]  # below python's functions, torch's order
     return {
         "weight": None,
         "bias": None,
@@ -99,11 +99,7 @@ def _affine_outside(operator: str, given: dict[str, Any]) -> Tensor:
 
 
 def _by_own_statistics(call: Call, x: Tensor, given: dict[str, Any]) -> Tensor:
-    """Normalise by the mean and size of elements of ``x``.
-
-    Batch normalisation is written out too, because torch's own backward pass is wrong
-    on the CPU for one example whose gradient arrives transposed (seen with torch 2.15).
-    """
+    """Normalise by the mean and size of elements of ``x``."""
     center, weight, eps = call.operator != "rms_norm", given["weight"], given["eps"]
     grouped: tuple[int, ...] | None = None  # the shape in which they are taken
     if "normalized_shape" in given:
@@ -135,7 +131,11 @@ def _by_own_statistics(call: Call, x: Tensor, given: dict[str, Any]) -> Tensor:
 
 
 def _by_running_statistics(call: Call, x: Tensor, given: dict[str, Any]) -> Tensor:
-    """Normalise by constants: a linear function of each element."""
+    """Normalise each channel by constants.
+
+    Written out, because torch's own backward pass is wrong on the CPU for one example
+    whose gradient arrives transposed (seen with torch 2.15).
+    """
     weight, bias, mean = (given[n] for n in ("weight", "bias", "running_mean"))
     rstd = (given["running_var"] + given["eps"]).rsqrt()
     scale = rstd if weight is None else rstd * weight
