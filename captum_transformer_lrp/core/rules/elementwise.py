@@ -43,14 +43,24 @@ class Identity(ElementwiseRule):
             slope = _slope_of_module(call.module, x)
             call.note = _activation(slope)
             return RatioGradient.apply(x, evaluate, slope)
-        x, evaluate = _function_of_one(self, call)
         given = list(tensors_in((call.args, call.kwargs)))
-        if len(given) == 1 and call.args and call.args[0] is x:  # the usual case
-            further = call.args[1:], tuple(sorted(call.kwargs.items()))
-            at_zero, slope = numbers_at_zero(call.function, *further)
+        relevant = [t for t in given if t.requires_grad]
+        if len({id(t) for t in relevant}) != 1:
+            raise UnknownOperatorError(_unfit(self, call, relevant, None))
+        if len(given) == 1 and call.args and call.args[0] is given[0]:  # as usual
+            (x, *further), kwargs = call.args, call.kwargs
+            evaluate = _shaped(
+                self, call, lambda t: call.function(t, *further, **kwargs)
+            )
+            at_zero, slope = numbers_at_zero(
+                call.function, tuple(further), tuple(sorted(kwargs.items()))
+            )
             call.note = Activation(at_zero)
         else:
-            x = _copied_along(x, given)
+            x = _copied_along(relevant[0], given)
+            evaluate = _shaped(
+                self, call, lambda t: call.run_with(*call.replacing(lambda _: t))
+            )
             _, slope = value_and_slope_at_zero(evaluate, x)
             call.note = _activation(slope)
         return RatioGradient.apply(x, evaluate, slope)
@@ -83,30 +93,22 @@ class ConstantFactor(ElementwiseRule):
         return RatioGradient.apply(x, evaluate, 0.0)
 
 
-#: a tensor, and what takes a value of it to the output of a call
-_Function = tuple[Tensor, Callable[[Tensor], Tensor]]
-
-
-def _function_of_one(rule: Rule, call: Call) -> _Function:
-    """Return the one relevant argument of an operator, and the function of it.
-
-    The function raises if its output has not its input's shape.
-    """
-    relevant = relevant_tensors(call)
-    if len({id(t) for t in relevant}) != 1:
-        raise UnknownOperatorError(_unfit(rule, call, relevant, None))
+def _shaped(
+    rule: Rule, call: Call, function: Callable[[Tensor], Any]
+) -> Callable[[Tensor], Tensor]:
+    """Return the function, which raises if its output has not its input's shape."""
 
     def evaluate(x: Tensor) -> Tensor:
-        output = call.run_with(*call.replacing(lambda _: x))
+        output = function(x)
         if not isinstance(output, Tensor) or output.shape != x.shape:
             raise UnknownOperatorError(_unfit(rule, call, [x], output))
         return output
 
-    return relevant[0], evaluate
+    return evaluate
 
 
-def _module_of_one(rule: Rule, call: Call) -> _Function:
-    """Return the same of a module, which has run already, and keeps the shape."""
+def _module_of_one(rule: Rule, call: Call) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Return the relevant input of a module, and what it returned as a function."""
     relevant, output = relevant_tensors(call), call.value()
     if (
         len({id(t) for t in relevant}) != 1
