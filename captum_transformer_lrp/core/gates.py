@@ -66,15 +66,20 @@ MAXIMUM_STEPS = 64
 def single_way(made: Made | None, passing: frozenset[str]) -> Iterator[Made]:
     """Yield a record and those behind it, as long as the way back is a single one.
 
-    The last is the first that is not ``passing``, or has several parents.
+    The last is the first that is not ``passing``, or has not one parent.
     """
     for _ in range(MAXIMUM_STEPS):
-        if made is None or made.operator is None:
+        if made is None:
             return
         yield made
-        if made.operator.name not in passing or len(made.parents) != 1:
+        if name_of(made) not in passing or len(made.parents) != 1:
             return
         made = made.parents[0]
+
+
+def name_of(made: Made) -> str:
+    """Return the name of what made a tensor, empty where relevance starts."""
+    return "" if made.operator is None else made.operator.name
 
 
 def gate_strength(made: Made | None) -> int:
@@ -138,13 +143,10 @@ def is_sum_of(total: Made | None, parts: Made | None) -> bool:
     if parts is None:
         return False
     for found in single_way(total, SCALES):
-        assert found.operator is not None
-        if found.operator.name == "sum":
-            return len(found.parents) == 1 and _same(
-                _original(found.parents[0]),
-                _original(parts),
-                (EXPONENTIALS, SUMS, _EXTREMES),
-            )
+        if name_of(found) == "sum" and len(found.parents) == 1:
+            *_, summed = copies_of(found.parents[0])
+            *_, part = copies_of(parts)
+            return _same(summed, part, (EXPONENTIALS, SUMS, _EXTREMES))
     return False
 
 
@@ -154,25 +156,17 @@ def _same(one: Made, other: Made, repeated: tuple[frozenset[str], ...]) -> bool:
     Operators of these names do, one behind the other, if their operands are the same:
     ``exp(a - a.amax(-1, True))``, computed twice.
     """
-    if one is other or not repeated or one.operator is None or other.operator is None:
+    if one is other or not repeated:
         return one is other
-    name = one.operator.name
+    name = name_of(one)
     return (
-        name == other.operator.name
+        name == name_of(other)
         and name in repeated[0]
         and len(one.parents) == len(other.parents)
         and all(map(_same, one.parents, other.parents, repeat(repeated[1:])))
     )
 
 
-def _original(made: Made) -> Made:
-    """Return the record of the values themselves, behind copies of them."""
-    *_, last = copies_of(made)
-    return last
-
-
 def copies_of(made: Made | None) -> Iterator[Made]:
     """Yield a record, and those behind it of which it is a copy, element by element."""
-    if made is not None and made.operator is None:
-        yield made
-    yield from single_way(made, _COPIES)
+    return single_way(made, _COPIES)

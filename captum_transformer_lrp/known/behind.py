@@ -6,7 +6,7 @@ told in :mod:`~captum_transformer_lrp.core.gates`.
 
 from __future__ import annotations
 
-from ..core.gates import MAXIMUM_STEPS, SCALES, SUMS, single_way
+from ..core.gates import MAXIMUM_STEPS, SCALES, SUMS, name_of, single_way
 from ..core.tape import Made
 
 #: products of two matrices that both may carry relevance
@@ -27,12 +27,11 @@ def attention_behind(made: Made | None) -> bool:
     while made is not None:
         for found in single_way(made, SCALES):
             last = found
-            assert found.operator is not None
-            if found.operator.name in SOFTMAX:
+            if name_of(found) in SOFTMAX:
                 return True
-        if made.operator is None or mixed or last.operator is None:
+        if mixed or last.operator is None or last.operator.kind != "product":
             return False
-        if last.operator.kind != "product" or len(last.parents) != 1:
+        if len(last.parents) != 1:
             return False
         mixed, made = True, last.parents[0]
     return False
@@ -44,11 +43,11 @@ def product_behind(made: Made | None) -> Made | None:
     Followed back through what reshapes, scales, bounds, masks or biases them.
     """
     for _ in range(MAXIMUM_STEPS):
-        if made is None or made.operator is None or not made.parents:
+        if made is None or not made.parents:
             return None
-        if made.operator.name in MATRIX_PRODUCTS and len(made.parents) > 1:
+        if name_of(made) in MATRIX_PRODUCTS and len(made.parents) > 1:
             return made
-        if made.operator.name not in SCALES | _SQUASHES:
+        if name_of(made) not in SCALES | _SQUASHES:
             return None
         made = made.parents[0]
     return None
@@ -57,9 +56,8 @@ def product_behind(made: Made | None) -> Made | None:
 def is_product(made: Made | None) -> bool:
     """Whether a tensor is a product of two relevant factors, at most squashed."""
     for found in single_way(made, SCALES | _SQUASHES):
-        assert found.operator is not None
         if len(found.parents) > 1:
-            return found.operator.name not in SUMS
+            return name_of(found) not in SUMS
     return False
 
 
