@@ -14,9 +14,7 @@ from torch import Tensor
 
 from .._captum import GradientAttribution, LayerAttribution, log_usage
 from .._named import Named
-from .._nested import (
-    tensors_in,
-)
+from .._nested import tensors_in
 from .._torch import DisableTorchFunction
 from ..carried.composites import TRANSFORMER_ATTRIBUTION
 from ..core.composites import ATTN_LRP, GRADIENT_X_INPUT, Composite

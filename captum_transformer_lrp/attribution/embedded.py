@@ -19,22 +19,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .._copied import copied
-from .._nested import (
-    tensors_in,
-)
+from .._nested import tensors_in
 from .._torch import DisableTorchFunction
-from ..core.call import (
-    Call,
-)
+from ..core.call import Call
 from ..core.composites import ATTN_LRP
-from ..core.installed import (
-    leave_mode,
-)
+from ..core.installed import leave_mode
 from ..core.table import table_for
 from ..errors import InputError
-from ..known.compiled import (
-    Eagerly,
-)
+from ..known.compiled import Eagerly
 from ..known.identifiers import Identifiers, Met
 from .inputs import prepare_inputs, why_it_failed
 from .scores import output_tensor, select_scores

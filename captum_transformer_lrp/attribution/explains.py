@@ -13,14 +13,10 @@ import torch
 from torch import Tensor
 
 from .._torch import DisableTorchFunction
-from ..core.installed import (
-    thread,
-)
+from ..core.installed import thread
 from ..errors import NotFiniteWarning
 from .arguments import Taken
-from .as_before import (
-    AsBefore,
-)
+from .as_before import AsBefore
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 

@@ -9,9 +9,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from .._captum import LayerGradientXActivation, log_usage
-from .._nested import (
-    tensors_in,
-)
+from .._nested import tensors_in
 from ..core.composites import Composite
 from ..errors import InputError
 from ..observers.trace import Trace, Tracing, together

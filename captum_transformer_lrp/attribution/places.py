@@ -10,9 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._nested import (
-    map_tensors,
-)
+from .._nested import map_tensors
 from .._torch import DisableTorchFunction
 from ..core.engine import Engine
 from ..core.tape import walk

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from .._nested import (
-    map_tensors,
-)
+from .._nested import map_tensors
 from ..core.installed import leave_mode
 from ..core.operators import is_in_place, operator_name
 

@@ -12,16 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._nested import (
-    tensors_in,
-)
+from .._nested import tensors_in
 from .._torch import HIGHER_ORDER, DisableTorchFunction, node_outputs
 from ..carried.positive import PositiveProduct
 from ..classic.contributions import AlphaBeta, ZPlus
 from ..core.composites import Composite
-from ..core.engine import (
-    Engine,
-)
+from ..core.engine import Engine
 from ..core.rules.linear import Detach
 from ..core.table import RuleTable
 from ..errors import (
@@ -32,9 +28,7 @@ from ..errors import (
     LRPError,
     ModelStateError,
 )
-from ..known.refusals import (
-    refuse_replicas,
-)
+from ..known.refusals import refuse_replicas
 from ..observers.observed import ObservedEngine, Observer
 from ..observers.taps import Taps
 from ..observers.trace import Tracing

@@ -13,9 +13,7 @@ from torch import Tensor, nn
 
 from .._captum import GradientAttribution, log_usage
 from .._named import Named
-from .._nested import (
-    tensors_in,
-)
+from .._nested import tensors_in
 from ..classic.composites import epsilon_lrp
 from ..composites import composite_named
 from ..core.composites import Composite

@@ -15,14 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._nested import (
-    map_tensors,
-    tensors_in,
-)
-from ..core.call import (
-    Call,
-    carries_relevance,
-)
+from .._nested import map_tensors
+from ..core.call import Call, carries_relevance
 from ..core.operators import PASSING
 from ..core.rules.base import (
     CarriedRule,
@@ -30,10 +24,11 @@ from ..core.rules.base import (
     ElementwiseRule,
     Rule,
     parts_of,
+    relevant_tensors,
 )
 from ..core.rules.linear import PlainGradient
-from ..core.rules.norm import operand_behind
 from ..errors import RuleError
+from ..known.merging import operand_behind
 from ..known.quantized import DequantizedLinear
 from .passes import Switch, divide
 from .past import fit_to
@@ -122,8 +117,7 @@ def _through(call: Call, operands: list[Tensor], output: Tensor) -> Tensor:
 
 def _relevant(call: Call) -> list[Tensor]:
     """Return the arguments that carry relevance, each once."""
-    found = {id(t): t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad}
-    return list(found.values())
+    return list({id(t): t for t in relevant_tensors(call)}.values())
 
 
 @dataclass(frozen=True, kw_only=True)

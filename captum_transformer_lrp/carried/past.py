@@ -8,15 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._nested import (
-    tensors_in,
-)
-from ..core.call import (
-    Call,
-    carries_relevance,
-)
-from ..core.gates import ABSORBED
-from ..core.rules.base import CarriedRule
+from ..core.call import Call, carries_relevance
+from ..core.rules.base import CarriedRule, relevant_tensors
+from ..known.behind import ABSORBED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +34,7 @@ class PassOn(CarriedRule):
     def _past(self, call: Call, output: Tensor) -> Tensor:
         if not carries_relevance(output):
             return output
-        x = next(t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad)
+        x = relevant_tensors(call)[0]
         if output.numel() < x.numel() or _is_reciprocal(call):
             call.note = ABSORBED
             return call.switch(output, None)

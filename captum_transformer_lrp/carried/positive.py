@@ -10,19 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .._nested import (
-    map_tensors,
-    tensors_in,
-)
-from ..core.call import (
-    Call,
-)
-from ..core.gates import is_absorbed
-from ..core.rules.addends import without_addend
-from ..core.rules.base import CarriedRule
+from .._nested import map_tensors
+from ..core.call import Call
+from ..core.rules.base import CarriedRule, relevant_tensors
 from ..core.rules.linear import UniformProduct
 from ..core.rules.reductions import share_of_each
 from ..errors import RuleError
+from ..known.addends import without_addend
+from ..known.behind import is_absorbed
 from .convert import Converted
 from .passes import Kept, divide
 from .past import fit_to
@@ -53,7 +48,7 @@ class PositiveProduct(CarriedRule):
         """Run the call; on the way back, share relevance by positive contributions."""
         if share_of_each(call) is not None:
             return Converted(rule=UniformProduct())(call)
-        factors = [t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad]
+        factors = relevant_tensors(call)
         if call.operator in _ELEMENTWISE:
             lasting = [t for t in factors if not is_absorbed(call.made(t))]
             if len(lasting) == 1:
@@ -83,7 +78,7 @@ class PositiveSum(CarriedRule):
     def __call__(self, call: Call) -> Any:
         """Run the call; on the way back, share relevance by positive values."""
         output = call.run()
-        relevant = [t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad]
+        relevant = relevant_tensors(call)
         if not isinstance(output, Tensor) or not output.requires_grad:
             return output
         if len(relevant) != 1 or output.is_complex() or relevant[0].is_complex():

@@ -8,9 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from ..core.call import Call, carries_relevance
-from ..core.gates import SUMS, is_product
+from ..core.gates import SUMS
 from ..core.rules.base import CarriedRule
 from ..errors import RuleError
+from ..known.behind import is_product
 from .passes import Kept, Share, divide
 from .past import fit_to
 

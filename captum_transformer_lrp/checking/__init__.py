@@ -17,12 +17,8 @@ from torch import Tensor, nn
 
 from ..core.registry import Row
 from ..errors import DropoutWarning, HalfPrecisionWarning, ModelStateError
-from ..known.compiled import (
-    Eagerly,
-)
-from ..known.refusals import (
-    batch_norm_message,
-)
+from ..known.compiled import Eagerly
+from ..known.refusals import batch_norm_message
 from .checker import TOLERANCES, Checker
 from .report import Check, CheckReport
 

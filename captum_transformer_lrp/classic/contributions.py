@@ -8,12 +8,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .._nested import (
-    map_tensors,
-)
-from ..core.call import (
-    Call,
-)
+from .._nested import map_tensors
+from ..core.call import Call
 from ..core.gradients import scale_output_gradient, share_of_stabilized, stabilize
 from ..core.operators import PASSING
 from ..core.rules.linear import UniformProduct

@@ -8,7 +8,7 @@ ones to ``(W x - |W| |x|) / 2``, so that one extra product gives both, and one m
 the way back.
 
 What a rule makes of a linear operator knows how it is merged with a batch normalisation
-behind it (:func:`~.norm.merged`), which scales and shifts its outputs.
+behind it (:mod:`..known.merging`), which scales and shifts its outputs.
 """
 
 from __future__ import annotations
@@ -21,21 +21,15 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from .._nested import (
-    map_tensors,
-    tensors_in,
-)
-from ..core.call import (
-    SPARSE,
-    Call,
-)
+from .._nested import map_tensors, tensors_in
+from ..core.call import SPARSE, Call
 from ..core.gradients import HALF_PRECISION, AbsoluteLinear, SplitGradient
-from ..core.rules.addends import addend_of, relevant_factors, without_addend
-from ..core.rules.base import Rule
+from ..core.rules.base import Rule, relevant_tensors
 from ..core.rules.linear import UniformProduct
-from ..core.rules.norm import Mergeable
 from ..core.rules.reductions import FOLDED
 from ..errors import RuleError, UnknownOperatorError
+from ..known.addends import addend_of, without_addend
+from ..known.merging import Mergeable
 
 #: what is done to every constant of an operator: its weights, and what scales them
 Change = Callable[[Tensor], Tensor]
@@ -114,7 +108,7 @@ def operand_of(call: Call) -> Tensor | None:
     """Return the one factor in which an operator is linear, or None."""
     if call.kind != "product" or call.operator in _ELEMENTWISE | FOLDED:
         return None
-    factors = relevant_factors(call)
+    factors = relevant_tensors(call)
     return factors[0] if len(factors) == 1 else None
 
 

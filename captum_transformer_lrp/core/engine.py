@@ -28,11 +28,7 @@ from torch.autograd.graph import GradientEdge
 from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode
 
-from .._nested import (
-    PLAIN_TYPES,
-    map_tensors,
-    tensors_in,
-)
+from .._nested import PLAIN_TYPES, map_tensors, tensors_in
 from .._torch import (
     MOVING_FUNCTIONS,
     DisableTorchFunction,
@@ -45,9 +41,7 @@ from .._torch import (
     transform_level,
 )
 from ..errors import ModelStateError
-from .call import (
-    Call,
-)
+from .call import Call
 from .composites import Composite
 from .gates import Scaled, activation_behind
 from .installed import MODULES, engine_here, leave_mode, thread

@@ -6,15 +6,12 @@ operand carries relevance and which do no more than the question allows.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import repeat
 
 from .operators import MOVES
 from .tape import Made
-
-#: what a rule leaves on the tape where no relevance goes on behind its output
-ABSORBED = "absorbed"
 
 
 @dataclass(frozen=True)
@@ -22,7 +19,7 @@ class Activation:
     """What is left on the tape where a tensor is a non-linear function of another.
 
     Element by element: by the rule of an activation or a power, or where several
-    operators make one, see :mod:`.joins`.
+    operators make one, see :mod:`..known.joins`.
 
     Attributes:
         at_zero (float): the value of the function at 0; NaN if it is not 0 and unknown.
@@ -45,47 +42,44 @@ class Scaled:
     what: Made
 
 
-#: reshape, cast, mask, scale or shift one tensor, and nothing else
-_SCALES = MOVES | frozenset(
-    """mul multiply div divide true_divide add sub subtract rsub neg negative where
-    masked_fill dropout native_dropout""".split()
-)
-_PIECEWISE_LINEAR = frozenset(
-    "relu leaky_relu prelu _prelu_kernel rrelu abs absolute".split()
-)
 #: of one tensor, linear and element by element
 _LINEAR = frozenset(
     """mul multiply div divide true_divide add sub subtract rsub neg negative dropout
     dropout1d dropout2d dropout3d native_dropout""".split()
+)
+#: reshape, cast, mask, scale or shift one tensor, and nothing else
+SCALES = MOVES | _LINEAR | {"where", "masked_fill"}
+_PIECEWISE_LINEAR = frozenset(
+    "relu leaky_relu prelu _prelu_kernel rrelu abs absolute".split()
 )
 #: structural, unless they are asked to accumulate
 _MAY_SUM = frozenset("index_put _index_put _unsafe_index_put put scatter".split())
 _COPIES = frozenset(
     "clone contiguous view view_as reshape reshape_as flatten unflatten alias".split()
 )
-#: products of two matrices that both may carry relevance
-MATRIX_PRODUCTS = frozenset("matmul bmm baddbmm mm addmm einsum linear".split())
-SOFTMAX = frozenset("softmax _softmax special_softmax".split())
-#: bound attention scores, as soft-capping does
-_SQUASHES = frozenset("tanh sigmoid clamp clip clamp_min clamp_max".split())
 SUMS = frozenset("add sub subtract rsub".split())
 EXPONENTIALS = frozenset("exp exp2 special_exp2".split())
 _EXTREMES = frozenset("max amax".split())
-_MAXIMUM_STEPS = 64
+MAXIMUM_STEPS = 64
 
 
-def _behind(made: Made | None, passing: frozenset[str]) -> Iterator[Made]:
+def single_way(made: Made | None, passing: frozenset[str]) -> Iterator[Made]:
     """Yield a record and those behind it, as long as the way back is a single one.
 
-    The last is the first that is not ``passing``, or has several parents.
+    The last is the first that is not ``passing``, or has not one parent.
     """
-    for _ in range(_MAXIMUM_STEPS):
-        if made is None or made.operator is None:
+    for _ in range(MAXIMUM_STEPS):
+        if made is None:
             return
         yield made
-        if made.operator.name not in passing or len(made.parents) != 1:
+        if name_of(made) not in passing or len(made.parents) != 1:
             return
         made = made.parents[0]
+
+
+def name_of(made: Made) -> str:
+    """Return the name of what made a tensor, empty where relevance starts."""
+    return "" if made.operator is None else made.operator.name
 
 
 def gate_strength(made: Made | None) -> int:
@@ -98,7 +92,7 @@ def gate_strength(made: Made | None) -> int:
     gates put together are as strong as the weakest: ``cat([gelu(a), sigmoid(b)])``.
     """
     least, pending = 2, [made]
-    for _ in range(_MAXIMUM_STEPS):
+    for _ in range(MAXIMUM_STEPS):
         if not pending:
             return least
         found = pending.pop()
@@ -130,23 +124,12 @@ def scaled(what: Made | None) -> Scaled | None:
 def is_of_one(made: Made) -> bool:
     """Whether all relevant operands are the same tensor, as in ``x * x``."""
     parents = made.parents
-    if len(parents) < 2:
-        return len(parents) == 1
-    first = parents[0]
-    for other in parents:  # asked at every join
-        if other is not first:
-            return False
-    return True
-
-
-def is_pair_of_one(records: Sequence[Made | None]) -> bool:
-    """Whether two tensors are the same, as in ``x * x``."""
-    return len(records) == 2 and records[0] is not None and records[0] is records[1]
+    return bool(parents) and parents.count(parents[0]) == len(parents)
 
 
 def activation_behind(made: Made | None) -> Activation | None:
     """Return the activation whose values a tensor holds, at most moved about."""
-    for found in _behind(made, MOVES):
+    for found in single_way(made, MOVES):
         if isinstance(found.note, Activation):
             return found.note
     return None
@@ -159,14 +142,11 @@ def is_sum_of(total: Made | None, parts: Made | None) -> bool:
     """
     if parts is None:
         return False
-    for found in _behind(total, _SCALES):
-        assert found.operator is not None
-        if found.operator.name == "sum":
-            return len(found.parents) == 1 and _same(
-                _original(found.parents[0]),
-                _original(parts),
-                (EXPONENTIALS, SUMS, _EXTREMES),
-            )
+    for found in single_way(total, SCALES):
+        if name_of(found) == "sum" and len(found.parents) == 1:
+            *_, summed = copies_of(found.parents[0])
+            *_, part = copies_of(parts)
+            return _same(summed, part, (EXPONENTIALS, SUMS, _EXTREMES))
     return False
 
 
@@ -176,88 +156,17 @@ def _same(one: Made, other: Made, repeated: tuple[frozenset[str], ...]) -> bool:
     Operators of these names do, one behind the other, if their operands are the same:
     ``exp(a - a.amax(-1, True))``, computed twice.
     """
-    if one is other or not repeated or one.operator is None or other.operator is None:
+    if one is other or not repeated:
         return one is other
-    name = one.operator.name
+    name = name_of(one)
     return (
-        name == other.operator.name
+        name == name_of(other)
         and name in repeated[0]
         and len(one.parents) == len(other.parents)
         and all(map(_same, one.parents, other.parents, repeat(repeated[1:])))
     )
 
 
-def _original(made: Made) -> Made:
-    """Return the record of the values themselves, behind copies of them."""
-    *_, last = copies_of(made)
-    return last
-
-
 def copies_of(made: Made | None) -> Iterator[Made]:
     """Yield a record, and those behind it of which it is a copy, element by element."""
-    if made is not None and made.operator is None:
-        yield made
-    yield from _behind(made, _COPIES)
-
-
-def attention_behind(made: Made | None) -> bool:
-    """Whether a tensor is an attention pattern: a softmax, at most mixed over heads.
-
-    Followed back like a gate, and through one linear layer (talking heads).
-    """
-    mixed = False
-    while made is not None:
-        for found in _behind(made, _SCALES):
-            last = found
-            assert found.operator is not None
-            if found.operator.name in SOFTMAX:
-                return True
-        if made.operator is None or mixed or last.operator is None:
-            return False
-        if last.operator.kind != "product" or len(last.parents) != 1:
-            return False
-        mixed, made = True, last.parents[0]
-    return False
-
-
-def product_behind(made: Made | None) -> Made | None:
-    """Return the record of the product of two matrices that attention scores are.
-
-    Followed back through what reshapes, scales, bounds, masks or biases them.
-    """
-    for _ in range(_MAXIMUM_STEPS):
-        if made is None or made.operator is None or not made.parents:
-            return None
-        if made.operator.name in MATRIX_PRODUCTS and len(made.parents) > 1:
-            return made
-        if made.operator.name not in _SCALES | _SQUASHES:
-            return None
-        made = made.parents[0]
-    return None
-
-
-def is_product(made: Made | None) -> bool:
-    """Whether a tensor is a product of two relevant factors, at most squashed."""
-    for found in _behind(made, _SCALES | _SQUASHES):
-        assert found.operator is not None
-        if len(found.parents) > 1:
-            return found.operator.name not in SUMS
-    return False
-
-
-def is_absorbed(made: Made | None) -> bool:
-    """Whether a tensor is a constant for relevance, though not for the gradient.
-
-    No way leads back from it to an explained input but through a rule that absorbs.
-    """
-    pending = [] if made is None else [made]
-    for _ in range(_MAXIMUM_STEPS):
-        if not pending:
-            return True
-        found = pending.pop()
-        if found.note == ABSORBED:
-            continue
-        if not found.parents:
-            return False
-        pending += found.parents
-    return False
+    return single_way(made, _COPIES)

@@ -235,30 +235,36 @@ def _itself(tensor: Tensor) -> Tensor:
     return tensor
 
 
-@lru_cache(maxsize=512)
-def _at_zero(
-    function: Callable[..., Tensor], args: Any, kwargs: Any
-) -> tuple[float, float]:
-    with torch.enable_grad(), kept_here():
-        zero = torch.zeros(1, dtype=torch.float64, requires_grad=True)
-        value = function(zero, *args, **dict(kwargs))
-        if float(value.detach()) != 0.0:
-            return float(value.detach()), math.inf
-        (slope,) = torch.autograd.grad(value.sum(), zero)
-    return 0.0, float(slope)
-
-
 def value_and_slope_at_zero(
-    function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[float, float]:
+    function: Callable[[Tensor], Tensor], like: Tensor
+) -> tuple[Tensor, float | Tensor]:
     """Return ``f(0)`` and ``f'(0)`` by torch's own derivative; ``inf`` if f(0) != 0.
 
     Args:
-        function (Callable): an elementwise function of its first argument.
-        args (tuple): its further positional arguments, plain numbers.
-        kwargs (dict): its keyword arguments, plain numbers or strings.
+        function (Callable): works element by element.
+        like (Tensor): at zeros of which shape.
     """
-    return _at_zero(function, args, tuple(sorted(kwargs.items())))
+    with torch.enable_grad(), kept_here():
+        zero = torch.zeros_like(like, requires_grad=True)
+        value = function(zero)
+        if bool((value.detach() != 0).any()):
+            return value.detach(), math.inf
+        (slope,) = torch.autograd.grad(value.sum(), zero)
+    return value.detach(), slope
+
+
+@lru_cache(maxsize=512)
+def numbers_at_zero(
+    function: Callable[..., Tensor],
+    args: tuple[Any, ...],
+    kwargs: tuple[tuple[str, Any], ...],
+) -> tuple[float, float]:
+    """Return ``f(0)`` and ``f'(0)`` where further arguments are plain numbers."""
+    value, slope = value_and_slope_at_zero(
+        lambda x: function(x, *args, **dict(kwargs)),
+        torch.zeros(1, dtype=torch.float64),
+    )
+    return float(value), float(slope)
 
 
 class LinearizedNorm(torch.autograd.Function):

@@ -7,9 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .._nested import (
-    tensors_in,
-)
+from .._nested import tensors_in
 from ..errors import (
     UnknownNameError,
     UnknownOperatorError,

@@ -21,15 +21,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from .._nested import (
-    PLAIN_TYPES,
-    map_tensors,
-    tensors_in,
-)
+from .._nested import PLAIN_TYPES, map_tensors, tensors_in
 from .._torch import DisableTorchFunction, is_wrapped, unwrapped
-from ..core.call import (
-    Call,
-)
+from ..core.call import Call
 
 
 def _names(text: str) -> frozenset[str]:

@@ -23,10 +23,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from .._nested import (
-    map_tensors,
-    tensors_in,
-)
+from .._nested import map_tensors, tensors_in
 from .._torch import indexing_by_tensors
 from ..core.installed import WhileUsed, engine_here
 from ..errors import UnknownOperatorError

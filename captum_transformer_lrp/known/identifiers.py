@@ -22,14 +22,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._nested import (
-    map_tensors,
-    tensors_in,
-)
+from .._nested import map_tensors, tensors_in
 from .._torch import DisableTorchFunction, transform_level
-from ..core.call import (
-    Call,
-)
+from ..core.call import Call
 from ..core.engine import Engine
 from ..core.table import Operator
 from ..core.tape import Tape

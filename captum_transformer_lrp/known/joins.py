@@ -33,13 +33,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._nested import (
-    map_tensors,
-    tensors_in,
-)
-from ..core.call import (
-    Call,
-)
+from .._nested import map_tensors, tensors_in
+from ..core.call import Call
 from ..core.gates import EXPONENTIALS, SUMS, Activation, Scaled, is_of_one
 from ..core.gradients import RatioGradient
 from ..core.rules.base import Rule

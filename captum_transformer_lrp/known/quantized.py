@@ -8,12 +8,8 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from .._nested import (
-    tensors_in,
-)
-from ..core.call import (
-    Call,
-)
+from .._nested import tensors_in
+from ..core.call import Call
 from ..core.gradients import SplitGradient
 from ..core.rules.base import Rule
 from ..errors import ModelStateError

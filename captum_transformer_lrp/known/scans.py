@@ -30,9 +30,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.overrides import handle_torch_function
 
-from .._nested import (
-    tensors_in,
-)
+from .._nested import tensors_in
 from ..core.installed import WhileUsed, engine_here
 
 Factors = tuple[Tensor, ...]

@@ -16,15 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._nested import (
-    map_tensors,
-    tensors_in,
-)
-from ..core.call import (
-    carries_relevance,
-)
+from .._nested import map_tensors, tensors_in
+from ..core.call import carries_relevance
 from ..core.plugins import Special
-from ..core.rules.addends import ELLIPSIS, einsum_indices
+from ..core.rules.factors import einsum_indices
 
 Arguments = tuple[Any, ...]
 Keywords = dict[str, Any]
@@ -85,8 +80,6 @@ def _einsum(function: Any, args: Arguments, kwargs: Keywords) -> Any:
     operands = [t for t in tensors_in(args) if carries_relevance(t)]
     if len(factors) != 2 or len(operands) != 2 or factors[0] != factors[1]:
         return NotImplemented
-    if output is None:
-        output = [index for index in factors[0] if index in ELLIPSIS]
     if len(set(output)) < len(output) or output != factors[0]:
         return NotImplemented
     return operands[0] * operands[1]

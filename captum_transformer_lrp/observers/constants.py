@@ -13,10 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .._nested import (
-    map_tensors,
-    tensors_in,
-)
+from .._nested import map_tensors, tensors_in
 from ..core.table import Operator
 
 #: kinds whose operators are affine in all that carries relevance; the rules of the

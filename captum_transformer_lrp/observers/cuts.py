@@ -12,9 +12,7 @@ from typing import Any
 
 import torch
 
-from .._nested import (
-    tensors_in,
-)
+from .._nested import tensors_in
 
 _DETACHED = frozenset("detach data".split())
 _COPIED = frozenset("tensor new_tensor".split())

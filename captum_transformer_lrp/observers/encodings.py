@@ -28,15 +28,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .._nested import (
-    map_tensors,
-    tensors_in,
-)
+from .._nested import map_tensors, tensors_in
 from .._torch import DisableTorchFunction
-from ..core.gates import product_behind
 from ..core.table import Operator
 from ..core.tape import Made
 from ..errors import InputError
+from ..known.behind import product_behind
 from .observed import ObservedEngine, Observer, Run
 from .streams import start_of
 

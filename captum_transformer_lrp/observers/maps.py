@@ -8,13 +8,11 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from .._nested import (
-    tensors_in,
-)
+from .._nested import tensors_in
 from .._torch import DisableTorchFunction
-from ..core.gates import MATRIX_PRODUCTS, attention_behind
 from ..core.table import Operator
 from ..core.tape import Made
+from ..known.behind import MATRIX_PRODUCTS, attention_behind
 from ..known.decompositions import scaled_dot_product_attention
 from .observed import Applied, ObservedEngine, Observer, Run
 from .streams import KEYS_ALONE, start_of

@@ -32,10 +32,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .._nested import (
-    map_tensors,
-    tensors_in,
-)
+from .._nested import map_tensors, tensors_in
 from .._torch import DisableTorchFunction
 from ..core.composites import Composite
 from ..core.engine import Engine

@@ -8,8 +8,8 @@ starts from. The first parent of every record leads there: of a sum the residual
 
 from __future__ import annotations
 
-from ..core.gates import MATRIX_PRODUCTS, SOFTMAX
 from ..core.tape import Made, behind
+from ..known.behind import MATRIX_PRODUCTS, SOFTMAX
 
 #: left on the tape by a product whose last factor alone carries relevance
 KEYS_ALONE = "keys alone"

@@ -15,10 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from .._nested import (
-    map_tensors,
-    tensors_in,
-)
+from .._nested import map_tensors, tensors_in
 from .._torch import DisableTorchFunction
 from ..core.installed import engine_here
 from ..core.tape import Made, Tape

@@ -25,10 +25,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from .._nested import (
-    map_tensors,
-    tensors_in,
-)
+from .._nested import map_tensors, tensors_in
 from .._torch import DisableTorchFunction
 from .._visible import printed
 from ..core.composites import Composite

@@ -40,7 +40,7 @@ MOVED = {
     "recurrent": "known.recurrent",
     "registry": "core.registry",
     "rules": "rules",
-    "rules.addends": "core.rules.addends",
+    "rules.addends": "known.addends",
     "rules.attention": "core.rules.attention",
     "rules.base": "core.rules.base",
     "rules.carried": "carried.past",

@@ -18,15 +18,7 @@ from typing import Any
 from uuid import uuid4
 
 from .._packages import require
-from .blocks import (
-    Axis,
-    Card,
-    ColorScale,
-    Grid,
-    Heat,
-    cell_of,
-    pool_largest,
-)
+from .blocks import Axis, Card, ColorScale, Grid, Heat, cell_of, pool_largest
 from .colors import LINES, THEMES, to_hex
 from .image import data_uri, enlarge, overlay, transparent
 

@@ -60,16 +60,12 @@ class UniformAttention(Rule):
         inner = outer * (0.5 if has_query and has_key else 1.0)
         operands = [query, key, value, mask]
         factors = (inner, inner, outer, outer)
-        scaled = [
-            i
-            for i, operand in enumerate(operands)
-            if factors[i] != 1 and carries_relevance(operand)
-        ]
-        if scaled:
+        if inner != 1:
+            places = [i for i, t in enumerate(operands) if carries_relevance(t)]
             aliases = ScaledGradients.apply(
-                tuple(factors[i] for i in scaled), *(operands[i] for i in scaled)
+                tuple(factors[i] for i in places), *(operands[i] for i in places)
             )
-            for i, alias in zip(scaled, aliases, strict=True):
+            for i, alias in zip(places, aliases, strict=True):
                 operands[i] = alias
         return _run(call, operands)
 

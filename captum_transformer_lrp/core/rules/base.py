@@ -7,6 +7,9 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+from torch import Tensor
+
+from ..._nested import tensors_in
 from ..call import Call
 
 
@@ -91,6 +94,11 @@ class DelegatingRule(Rule):
 
     The rules among its fields are converted where relevance itself is carried.
     """
+
+
+def relevant_tensors(call: Call) -> list[Tensor]:
+    """Return the arguments that carry relevance, as often as they were given."""
+    return [t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad]
 
 
 def needs_relevance(rule: Any) -> bool:

@@ -5,22 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..._nested import (
-    tensors_in,
-)
+from ..._nested import tensors_in
 from ...errors import RuleError, UnknownOperatorError
-from ..call import (
-    Call,
-    carries_relevance,
-)
+from ..call import Call, carries_relevance
 from ..gates import Activation, scaled
-from ..gradients import RatioGradient, kept_here, value_and_slope_at_zero
-from .base import DelegatingRule, ElementwiseRule, Rule
+from ..gradients import RatioGradient, numbers_at_zero, value_and_slope_at_zero
+from .base import DelegatingRule, ElementwiseRule, Rule, relevant_tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,32 +38,33 @@ class Identity(ElementwiseRule):
                 element: several carry relevance, or the output has another shape.
             RuleError: likewise, for a module.
         """
-        if call.module is not None:
-            return self._module(call)
-        function = call.function
-        if len(call.args) == 1 and not call.kwargs:
-            at_zero, slope_there = value_and_slope_at_zero(function, (), {})
-            call.note = Activation(at_zero)
-            evaluate = _shaped(self, call, function)
-            return RatioGradient.apply(call.args[0], evaluate, slope_there)
         slope: float | Tensor
-        x, evaluate, others = _function_of_one(self, call)
-        if others:
-            slope = _slope_elementwise(x, evaluate)
+        if call.module is not None:
+            x, evaluate = _module_of_one(self, call)
+            slope = _slope_of_module(call.module, x)
             call.note = _activation(slope)
-        else:
-            at_zero, slope = value_and_slope_at_zero(
-                function, call.args[1:], _without_x(call.kwargs)
+            return RatioGradient.apply(x, evaluate, slope)
+        given = list(tensors_in((call.args, call.kwargs)))
+        relevant = [t for t in given if t.requires_grad]
+        if len({id(t) for t in relevant}) != 1:
+            raise UnknownOperatorError(_unfit(self, call, relevant, None))
+        if len(given) == 1 and call.args and call.args[0] is given[0]:  # as usual
+            (x, *further), kwargs = call.args, call.kwargs
+            evaluate = _shaped(
+                self, call, lambda t: call.function(t, *further, **kwargs)
+            )
+            at_zero, slope = numbers_at_zero(
+                call.function, tuple(further), tuple(sorted(kwargs.items()))
             )
             call.note = Activation(at_zero)
-        return RatioGradient.apply(x, _shaped(self, call, evaluate), slope)
-
-    def _module(self, call: Call) -> Any:
-        x, output = _one_tensor_in_and_out(self, call)
-        assert call.module is not None
-        slope = _slope_of_module(call.module, x)
-        call.note = _activation(slope)
-        return RatioGradient.apply(x, lambda t: output.to(t.dtype), slope)
+        else:
+            x = _copied_along(relevant[0], given)
+            evaluate = _shaped(
+                self, call, lambda t: call.run_with(*call.replacing(lambda _: t))
+            )
+            _, slope = value_and_slope_at_zero(evaluate, x)
+            call.note = _activation(slope)
+        return RatioGradient.apply(x, evaluate, slope)
 
 
 def _activation(slope: float | Tensor) -> Activation:
@@ -92,9 +89,9 @@ class ConstantFactor(ElementwiseRule):
         Raises:
             RuleError: if the call is no module with one tensor of one shape.
         """
-        x, output = _one_tensor_in_and_out(self, call)
+        x, evaluate = _module_of_one(self, call)
         call.note = scaled(call.made(x))
-        return RatioGradient.apply(x, lambda t: output.to(t.dtype), 0.0)
+        return RatioGradient.apply(x, evaluate, 0.0)
 
 
 def _shaped(
@@ -111,44 +108,25 @@ def _shaped(
     return evaluate
 
 
-def _function_of_one(
-    rule: Rule, call: Call
-) -> tuple[Tensor, Callable[[Tensor], Any], bool]:
-    """Return the one relevant argument, the call as its function, and if more follow.
-
-    Where another tensor has more dimensions the argument is copied along them.
-    """
-    given = list(tensors_in((call.args, call.kwargs)))
-    relevant = [t for t in given if t.requires_grad]
-    if len({id(t) for t in relevant}) != 1:
-        raise UnknownOperatorError(_unfit(rule, call, relevant, None))
-    (x, *_), rest = relevant, [t for t in given if not t.requires_grad]
-    if len(given) == 1 and call.args and call.args[0] is x:  # the usual case
-        further = call.args[1:]
-        return x, lambda t: call.function(t, *further, **call.kwargs), False
-
-    def evaluate(value: Tensor) -> Any:
-        args, kwargs = call.replacing(lambda _: value)
-        return call.run_with(args, kwargs)
-
-    elsewhere = not (call.args and call.args[0] is x)
-    shape = _broadcast([x, *rest])
-    if shape not in (x.shape, None):
-        x = x.expand(shape)
-    return x, evaluate, bool(rest) or elsewhere or len(relevant) > 1
+def _module_of_one(rule: Rule, call: Call) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """Return the relevant input of a module, and what it returned as a function."""
+    relevant, output = relevant_tensors(call), call.value()
+    if (
+        len({id(t) for t in relevant}) != 1
+        or not isinstance(output, Tensor)
+        or output.shape != relevant[0].shape
+    ):
+        raise RuleError(_unfit(rule, call, relevant, output))
+    return relevant[0], lambda x: output.to(x.dtype)
 
 
-def _broadcast(tensors: list[Tensor]) -> torch.Size | None:
-    """Return the shape that tensors have together, None if they have none."""
+def _copied_along(x: Tensor, given: list[Tensor]) -> Tensor:
+    """Return ``x`` in the shape that all tensors have together, if they have one."""
     try:
-        shape: torch.Size = torch.broadcast_shapes(*(t.shape for t in tensors))
+        shape = torch.broadcast_shapes(*(t.shape for t in given))
     except RuntimeError:
-        return None
-    return shape
-
-
-def _without_x(kwargs: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in kwargs.items() if not isinstance(v, Tensor)}
+        return x
+    return x if shape == x.shape else x.expand(shape)
 
 
 def _unfit(rule: Rule, call: Call, relevant: list[Tensor], output: Any) -> str:
@@ -172,36 +150,11 @@ def _unfit(rule: Rule, call: Call, relevant: list[Tensor], output: Any) -> str:
     )
 
 
-def _one_tensor_in_and_out(rule: Rule, call: Call) -> tuple[Tensor, Tensor]:
-    """Return the relevant input and the output of a module that keeps its shape."""
-    relevant = [t for t in tensors_in((call.args, call.kwargs)) if t.requires_grad]
-    output = call.value()
-    if (
-        len({id(t) for t in relevant}) != 1
-        or not isinstance(output, Tensor)
-        or output.shape != relevant[0].shape
-    ):
-        raise RuleError(_unfit(rule, call, relevant, output))
-    return relevant[0], output
-
-
-def _slope_elementwise(x: Tensor, function: Any) -> float | Tensor:
-    """Return ``f'(0)`` per element, for functions with tensors as further arguments."""
-    with torch.enable_grad(), kept_here():
-        zero = torch.zeros_like(x, requires_grad=True)
-        value = function(zero)
-        if bool((value.detach() != 0).any()):
-            return float("inf")
-        (slope,) = torch.autograd.grad(value.sum(), zero)
-    return slope
-
-
 def _slope_of_module(module: nn.Module, x: Tensor) -> float | Tensor:
-    if any(True for _ in module.parameters()) or any(True for _ in module.buffers()):
-        return _slope_elementwise(x, module.forward)
+    if any(True for _ in chain(module.parameters(), module.buffers())):
+        return value_and_slope_at_zero(module.forward, x)[1]
     probe = x.detach().reshape(-1)[:1]
-    slope = _slope_elementwise(probe, module.forward)
-    return slope if isinstance(slope, float) else float(slope)
+    return float(value_and_slope_at_zero(module.forward, probe)[1])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,25 +216,32 @@ class ByExponent(DelegatingRule):
         if isinstance(exponent, complex) or (
             isinstance(exponent, Tensor) and exponent.is_complex()
         ):
-            raise UnknownOperatorError(
-                f"{call.operator}: the exponent is a complex number, for which no rule "
-                "is known. Write it as exp(exponent * log(base)), or give the module "
-                "around it a rule."
+            raise _no_rule(
+                call,
+                "the exponent is a complex number",
+                "Write it as exp(exponent * log(base)), or give",
             )
         if not carries_relevance(exponent):
             return self.powers(call)
         base: Any = call.argument(0, "input", call.kwargs.get("self"))
         if carries_relevance(base):
-            raise UnknownOperatorError(
-                f"{call.operator}: base and exponent both depend on the explained "
-                "inputs, for which no rule is known. Write it as exp(exponent * "
-                "log(base)), in which they share as factors of a product, or give the "
-                "module around it a rule."
+            raise _no_rule(
+                call,
+                "base and exponent both depend on the explained inputs",
+                "Write it as exp(exponent * log(base)), in which they share as factors "
+                "of a product, or give",
             )
         if bool((torch.as_tensor(base).real < 0).any()):
-            raise UnknownOperatorError(
-                f"{call.operator}: the exponent depends on the explained inputs and "
-                "the base is negative, for which no rule is known. Give the module "
-                "around it a rule."
+            raise _no_rule(
+                call,
+                "the exponent depends on the explained inputs and the base is negative",
+                "Give",
             )
         return self.exponentials(call)
+
+
+def _no_rule(call: Call, what: str, instead: str) -> UnknownOperatorError:
+    return UnknownOperatorError(
+        f"{call.operator}: {what}, for which no rule is known. {instead} the module "
+        "around it a rule."
+    )

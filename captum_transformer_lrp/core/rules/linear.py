@@ -7,16 +7,12 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from ..._nested import (
-    map_tensors,
-)
-from ..call import (
-    Call,
-)
-from ..gates import Activation, gate_strength, is_pair_of_one, is_sum_of, scaled
+from ..._nested import map_tensors
+from ..call import Call
+from ..gates import Activation, gate_strength, is_sum_of, scaled
 from ..gradients import scale_output_gradient
-from .addends import multiplies_pairs, relevant_factors
-from .base import DelegatingRule, Rule
+from .base import DelegatingRule, Rule, relevant_tensors
+from .factors import multiplies_pairs
 from .reductions import share_of_each
 
 
@@ -51,18 +47,14 @@ class UniformProduct(Rule):
 
     def __call__(self, call: Call) -> Any:
         """Run the call and divide the gradient by the number of relevant factors."""
-        share: Tensor | float | None = share_of_each(call)
-        if share is not None:
-            return scale_output_gradient(call.run(), share)
-        if call.kind != "product":
-            return call.run()
-        if call.operator in ("mul", "matmul", "bmm") and not call.kwargs:
-            if all(isinstance(t, Tensor) and t.requires_grad for t in call.args):
-                return scale_output_gradient(call.run(), 0.5)
-            return call.run()
-        share = 1 / max(len(relevant_factors(call)), 1)
         output = call.run()
-        return output if share == 1 else scale_output_gradient(output, share)
+        share = share_of_each(call)
+        if share is None:
+            count = len(relevant_tensors(call)) if call.kind == "product" else 1
+            if count < 2:
+                return output
+            share = 1 / count
+        return scale_output_gradient(output, share)
 
 
 #: of a tensor and itself: its square, element by element
@@ -88,18 +80,15 @@ class GatedProduct(Rule):
 
     def __call__(self, call: Call) -> Any:
         """Run the call with the gate detached."""
-        if multiplies_pairs(call):
-            factors = relevant_factors(call)
-            records = [call.made(t) for t in factors]
-            if call.operator in _SQUARES and is_pair_of_one(records):
+        factors = relevant_tensors(call) if multiplies_pairs(call) else []
+        if len(factors) == 2:
+            first, second = map(call.made, factors)
+            if call.operator in _SQUARES and first is second is not None:
                 call.note = Activation(0.0)
-            elif len(factors) == 2:
-                strengths = list(map(gate_strength, records))
-                if strengths[0] != strengths[1]:
-                    gate = factors[strengths[1] > strengths[0]]
-                    return call.run_with(
-                        *call.replacing(Tensor.detach, only={id(gate)})
-                    )
+            excess = gate_strength(first) - gate_strength(second)
+            if excess:
+                gate = factors[0 if excess > 0 else 1]
+                return call.run_with(*call.replacing(Tensor.detach, only={id(gate)}))
         return UniformProduct()(call)
 
 

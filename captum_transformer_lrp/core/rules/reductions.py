@@ -21,15 +21,19 @@ def share_of_each(call: Call) -> Tensor | float | None:
     the output.
     """
     count = _COUNTS.get(call.operator)
-    if count is None or not (call.operator in FOLDED or _by_product(call)):
+    if count is None or not _by_product(call):
         return None
-    share: Tensor | float = count(call)
-    return share
+    number = count(call)
+    return 1 / (number.clamp(min=1) if isinstance(number, Tensor) else max(number, 1))
+
+
+#: operators that multiply elements of one tensor, whatever their arguments
+FOLDED = frozenset({"prod", "cumprod"})
 
 
 def _by_product(call: Call) -> bool:
     place = 1 if call.operator == "segment_reduce" else 4
-    return bool(call.argument(place, "reduce") == "prod")
+    return call.operator in FOLDED or call.argument(place, "reduce") == "prod"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,58 +56,54 @@ class ByReduction(DelegatingRule):
         return (self.products if _by_product(call) else self.sums)(call)
 
 
-def _of_prod(call: Call) -> float:
+def _in_prod(call: Call) -> int:
     x, dim = call.argument(0, "input"), call.argument(1, "dim")
     if dim is None or not x.dim():
         count: int = x.numel()
-    else:
-        dims = (dim,) if isinstance(dim, int) else dim
-        count = math.prod(x.shape[d] for d in dims)
-    share: float = 1 / max(count, 1)
-    return share
+        return count
+    return math.prod(x.shape[d] for d in ((dim,) if isinstance(dim, int) else dim))
 
 
-def _of_cumprod(call: Call) -> Tensor | float:
+def _in_cumprod(call: Call) -> Tensor | int:
     x, dim = call.argument(0, "input"), call.argument(1, "dim")
     if not x.dim():
-        return 1.0
+        return 1
     shape = [1] * x.dim()
     shape[dim] = -1
     count = torch.arange(1, x.shape[dim] + 1, device=x.device)
-    return (1 / count.to(x.real.dtype)).reshape(shape)
+    return count.to(x.real.dtype).reshape(shape)
 
 
-def _of_reduction(call: Call) -> Tensor:
+def _in_reduction(call: Call) -> Tensor:
     """Count what is multiplied into each element, by the sum of as many ones."""
-    x, source = call.argument(0, "input"), call.argument(3, "src")
-    source = call.kwargs.get("source", source)
+    x = call.argument(0, "input")
+    source = call.argument(3, "src", call.kwargs.get("source"))
     included = carries_relevance(x) and call.argument(5, "include_self", True)
     count = torch.full_like(x, float(included))
-    if carries_relevance(source):
-        index, dim = call.argument(2, "index"), call.argument(1, "dim")
-        ones = torch.ones_like(source)
-        if call.operator == "index_reduce":
-            count = count.index_add(dim, index, ones)
-        else:  # of a larger source, only what the index covers is read
-            ones = ones[tuple(slice(n) for n in index.shape)]
-            count = count.scatter_add(dim, index, ones)
-    return 1 / count.clamp(min=1)
+    if not carries_relevance(source):
+        return count
+    index, dim = call.argument(2, "index"), call.argument(1, "dim")
+    ones = torch.ones_like(source)
+    if call.operator == "index_reduce":
+        return count.index_add(dim, index, ones)
+    # of a larger source, only what the index covers is read
+    return count.scatter_add(dim, index, ones[tuple(slice(n) for n in index.shape)])
 
 
-def _of_segments(call: Call) -> Tensor:
+#: the arguments that say which elements make one, and not what is done with them
+_SEGMENTS = ("lengths", "indices", "offsets", "axis", "unsafe")
+
+
+def _in_segments(call: Call) -> Tensor:
     ones = torch.ones_like(call.argument(0, "data"))
-    kwargs = {k: v for k, v in call.kwargs.items() if k not in ("data", "reduce")}
-    kwargs = {k: v for k, v in kwargs.items() if k != "initial"}
-    return 1 / torch.segment_reduce(ones, "sum", **kwargs).clamp(min=1)
+    where = {k: v for k, v in call.kwargs.items() if k in _SEGMENTS}
+    return torch.segment_reduce(ones, "sum", **where)
 
-
-#: operators that multiply elements of one tensor, whatever their arguments
-FOLDED = frozenset({"prod", "cumprod"})
 
 _COUNTS: dict[str, Callable[[Call], Any]] = {
-    "prod": _of_prod,
-    "cumprod": _of_cumprod,
-    "scatter_reduce": _of_reduction,
-    "index_reduce": _of_reduction,
-    "segment_reduce": _of_segments,
+    "prod": _in_prod,
+    "cumprod": _in_cumprod,
+    "scatter_reduce": _in_reduction,
+    "index_reduce": _in_reduction,
+    "segment_reduce": _in_segments,
 }

@@ -7,13 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..._nested import (
-    map_tensors,
-)
-from ..call import (
-    Call,
-    carries_relevance,
-)
+from ..._nested import map_tensors
+from ..call import Call, carries_relevance
 from ..gradients import ScaledGradients, scale_output_gradient
 from .base import Rule
 
