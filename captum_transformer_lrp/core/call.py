@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointError
 
 from .._nested import map_tensors
 from ..errors import LRPError, RuleError
@@ -22,6 +23,14 @@ SPARSE = frozenset(
         torch.sparse_bsc,
     )
 )
+
+
+#: what a rule raises that does not fit; torch steers checkpoints by other exceptions
+_MISTAKES = (
+    *(RuntimeError, TypeError, ValueError, LookupError, AttributeError),
+    *(AssertionError, NameError, ArithmeticError),
+)
+_PASSED_ON = (LRPError, torch.OutOfMemoryError, CheckpointError)
 
 
 def carries_relevance(value: Any) -> bool:
@@ -107,9 +116,9 @@ class Call:
         self.rule = rule
         try:
             output = rule(self)
-        except (LRPError, torch.OutOfMemoryError):
+        except _PASSED_ON:
             raise
-        except Exception as error:
+        except _MISTAKES as error:
             if self._fails():
                 raise  # the model's own
             raise self._misfit(error) from error
@@ -248,9 +257,9 @@ class Call:
             assert share is not None
             try:
                 return share(relevance)
-            except (LRPError, torch.OutOfMemoryError):
+            except _PASSED_ON:
                 raise
-            except Exception as error:
+            except _MISTAKES as error:
                 raise self._misfit(error) from error
 
         passing = None if share is None else told

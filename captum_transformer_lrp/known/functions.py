@@ -24,6 +24,7 @@ from torch.autograd import Function
 from ..core.call import Call
 from ..core.installed import WhileUsed, engine_here
 from ..core.rules.base import Rule
+from ..errors import RuleError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,9 +46,9 @@ class Opened(Rule):
         """Refuse what is no autograd function.
 
         Raises:
-            TypeError: always; functions do not come this way.
+            RuleError: always; functions do not come this way.
         """
-        raise TypeError(
+        raise RuleError(
             f"{self!r} was given to {call.operator!r}; expected the qualified name of "
             "a torch.autograd.Function."
         )

@@ -12,7 +12,7 @@ from torch.autograd import Function
 from torch.nn import functional
 
 from captum_transformer_lrp import CPLRP, AttnLRP, TransformerLRP, registry
-from captum_transformer_lrp.errors import UnknownOperatorError
+from captum_transformer_lrp.errors import RuleError, UnknownOperatorError
 from captum_transformer_lrp.known.functions import Opened
 from captum_transformer_lrp.known.recurrent import RECURRENT
 from tests.helpers import relative
@@ -212,5 +212,5 @@ def test_opened_functions_equal_their_operators(function: Any) -> None:
     assert relative(seen[0].detach(), plain(draw(2, 6))) == 0
     assert Function.__dict__.get("apply") is before
     with registry.override({nn.Linear: Opened()}):
-        with pytest.raises(TypeError, match=r"expected the qualified name of"):
+        with pytest.raises(RuleError, match=r"expected the qualified name of"):
             AttnLRP(nn.Linear(6, 3).double()).attribute(x, target=1)
