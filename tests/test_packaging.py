@@ -28,6 +28,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "_captum",
         "_copied",
         "_files",
+        "_forms",
         "_listing",
         "_named",
         "_nested",

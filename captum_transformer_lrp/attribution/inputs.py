@@ -12,19 +12,9 @@ from torch import Tensor, nn
 
 from .._captum import format_additional_forward_args
 from .._copied import copied
+from .._forms import KNOWN_KEYS
 from ..errors import InputError
 
-#: keys of a tokenizer's or processor's mapping that are explained when they are there
-KNOWN_KEYS = (
-    "input_ids",
-    "inputs_embeds",
-    "pixel_values",
-    "pixel_values_videos",
-    "flattened_patches",
-    "input_features",
-    "input_values",
-    "visual_feats",
-)
 _IDENTIFIERS = (torch.int64, torch.int32)
 
 
@@ -123,8 +113,9 @@ def prepare_inputs(inputs: Any, additional_forward_args: Any) -> Inputs:
     Args:
         inputs (Tensor, tuple of Tensor, or Mapping): float tensors are explained
             element by element, int64 and int32 tensors as identifiers, one score each.
-            Of a mapping, the known keys (:data:`KNOWN_KEYS`) are explained and the rest
-            is passed on by keyword; where ``attention_mask`` is 0, relevance is 0.
+            Of a mapping, the known keys (``input_ids``, ``pixel_values`` and others)
+            are explained and the rest is passed on by keyword; where
+            ``attention_mask`` is 0, relevance is 0.
         additional_forward_args (Any): further positional arguments, as Captum takes
             them. Like the rest of a mapping they are constants, and the model receives
             copies: see :func:`~captum_transformer_lrp._copied.copied`.

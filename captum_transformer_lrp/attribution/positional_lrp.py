@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from .._captum import log_usage
+from .._forms import examples_in
 from ..core.composites import Composite
 from ..errors import InputError
 from ..observers.encodings import Encoding, PositionEncodings, PositionUse
 from ..observers.observed import Observer
 from ..observers.trace import Trace, Tracing
 from .explains import explains
-from .inputs import KNOWN_KEYS, Inputs
+from .inputs import Inputs
 from .single_pass import Explained
 from .transformer_lrp import TransformerLRP, trace_of
 
@@ -315,7 +316,7 @@ class PositionalLRP(TransformerLRP):
     ]:
         positions = inputs.get("position_ids") if isinstance(inputs, Mapping) else None
         encoded = PositionEncodings(
-            examples=_examples(inputs),
+            examples=examples_in(inputs),
             positions=(positions,) if isinstance(positions, Tensor) else (),
         )
         explained = self._explain(
@@ -353,11 +354,3 @@ def checked_sign(sign: Sign) -> Sign:
     if sign not in ("absolute", "signed"):
         raise ValueError(f"sign={sign!r}; expected 'absolute' or 'signed'.")
     return sign
-
-
-def _examples(inputs: Any) -> int:
-    """Return the number of examples; what is wrong is reported later."""
-    if isinstance(inputs, Mapping):
-        inputs = tuple(inputs[k] for k in KNOWN_KEYS if k in inputs)
-    first = inputs[0] if isinstance(inputs, (tuple, list)) and inputs else inputs
-    return int(first.shape[0]) if isinstance(first, Tensor) and first.dim() else 1

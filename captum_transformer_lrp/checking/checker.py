@@ -9,9 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .._copied import copied
+from .._forms import call_with, examples_in, explained_in, map_inputs
 from ..attribution import CPLRP, AttnLRP, GradientXInput
-from ..attribution.inputs import KNOWN_KEYS
 from ..attribution.scores import check_scores, output_tensor, select_scores
 from ..attribution.single_pass import run_once
 from ..core.composites import CP_LRP
@@ -19,13 +18,10 @@ from ..core.registry import Row
 from ..errors import LRPError, UnknownOperatorError
 from ..observers.trace import Trace
 from .inputs import (
-    examples_in,
     field_of,
-    first_tensor,
     from_the_start,
     kind_of_scores,
     map_examples,
-    map_inputs,
     other_example,
     prediction,
     with_padding,
@@ -318,8 +314,7 @@ class Checker:
 
     def _nested(self, name: str) -> bool:
         """Say that examples of different shapes cannot be compared, if they are."""
-        first = first_tensor(self.inputs)
-        if first is None or not first.is_nested:
+        if not any(x.is_nested for x in explained_in(self.inputs)[:1]):
             return False
         sentence = "The inputs are a nested tensor, which torch does not take apart."
         self._add(name, "not applicable", f"{sentence} Check a padded batch too.")
@@ -587,16 +582,8 @@ class Checker:
         return self._method(method, model).attribute(inputs, target, self.arguments)
 
     def _call(self, model: nn.Module, inputs: Any) -> Any:
-        if isinstance(inputs, Mapping):
-            rest = {k: v for k, v in inputs.items() if k not in KNOWN_KEYS}
-            return model(**{**inputs, **copied(rest)})
-        given = inputs if isinstance(inputs, tuple) else (inputs,)
-        if self.arguments is None:
-            return model(*given)
-        more = (
-            self.arguments if isinstance(self.arguments, tuple) else (self.arguments,)
-        )
-        return model(*given, *copied(more))
+        more = () if self.arguments is None else self.arguments
+        return call_with(model, inputs, more if isinstance(more, tuple) else (more,))
 
     def _scores(self, model: nn.Module, inputs: Any, target: Any = None) -> Tensor:
         output = output_tensor(self._call(model, inputs), self.field)

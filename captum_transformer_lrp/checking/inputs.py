@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..attribution.inputs import KNOWN_KEYS
+from .._forms import examples_in, map_inputs, mask_in
 from ..errors import OutputError
 
 #: where a Hugging Face output keeps scores that are not called logits
@@ -44,8 +44,8 @@ def prediction(scores: Tensor, inputs: Any) -> Any:
         return [int(i) for i in scores.argmax(-1)]
     if scores.dim() == 3:
         ends = [scores.shape[1] - 1] * len(scores)
-        mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
-        if isinstance(mask, Tensor) and mask.shape == scores.shape[:2]:
+        mask = mask_in(inputs)
+        if mask is not None and mask.shape == scores.shape[:2]:
             ends = [int(m.nonzero().max()) if m.any() else 0 for m in mask]
         return [
             (end, int(s[end].argmax())) for end, s in zip(ends, scores, strict=True)
@@ -88,35 +88,6 @@ def from_the_start(target: Any, scores: Tensor) -> Any:
     return target
 
 
-def first_tensor(inputs: Any) -> Tensor | None:
-    """Return the first tensor that is explained."""
-    if isinstance(inputs, Mapping):
-        return next(
-            (inputs[k] for k in KNOWN_KEYS if isinstance(inputs.get(k), Tensor)), None
-        )
-    first = inputs[0] if isinstance(inputs, tuple) and inputs else inputs
-    return first if isinstance(first, Tensor) else None
-
-
-def examples_in(inputs: Any) -> int:
-    """Return how many examples the inputs hold."""
-    first = first_tensor(inputs)
-    if first is not None and first.is_nested:
-        return int(first.size(0))
-    return 1 if first is None or not first.dim() else int(first.shape[0])
-
-
-def map_inputs(inputs: Any, function: Callable[[Tensor], Tensor]) -> Any:
-    """Apply a function to every tensor of the inputs, in their form."""
-    if isinstance(inputs, Tensor):
-        return function(inputs)
-    if isinstance(inputs, tuple):
-        return tuple(map_inputs(x, function) for x in inputs)
-    if isinstance(inputs, Mapping):
-        return {k: map_inputs(x, function) for k, x in inputs.items()}
-    return inputs
-
-
 def map_examples(inputs: Any, function: Callable[[Tensor], Tensor]) -> Any:
     """Apply a function to what has one row for each example."""
     examples = examples_in(inputs)
@@ -139,10 +110,9 @@ def other_example(example: Tensor) -> Tensor:
 
 def with_padding(inputs: Any, model: nn.Module) -> dict[str, Any] | None:
     """Return token ids and their mask with two places of padding on the right."""
-    if not isinstance(inputs, Mapping):
-        return None
-    ids, mask = inputs.get("input_ids"), inputs.get("attention_mask")
-    if not (isinstance(ids, Tensor) and isinstance(mask, Tensor)):
+    ids = inputs.get("input_ids") if isinstance(inputs, Mapping) else None
+    mask = mask_in(inputs)
+    if not isinstance(ids, Tensor) or mask is None:
         return None
     if ids.dim() != 2 or mask.shape != ids.shape:
         return None

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..attribution.inputs import KNOWN_KEYS
-from .inputs import first_tensor, map_inputs
+from .._forms import explained_in, map_inputs, mask_in
 
 
 def input_times_gradient(
@@ -22,11 +21,7 @@ def input_times_gradient(
 
     Token ids are followed through the embeddings that were called with them.
     """
-    names = [k for k in KNOWN_KEYS if isinstance(inputs, Mapping) and k in inputs]
-    if isinstance(inputs, Mapping):
-        explained = [inputs[k] for k in names if isinstance(inputs[k], Tensor)]
-    else:
-        explained = list(inputs) if isinstance(inputs, tuple) else [inputs]
+    explained = explained_in(inputs)
     found: dict[int, list[Tensor]] = {i: [] for i in range(len(explained))}
     leaves: dict[int, Tensor] = {}
 
@@ -64,7 +59,7 @@ def input_times_gradient(
     wanted = [leaf for group in found.values() for leaf in group]
     gradients = iter(torch.autograd.grad(total, wanted, allow_unused=True))
     result = []
-    mask = inputs.get("attention_mask") if isinstance(inputs, Mapping) else None
+    mask = mask_in(inputs)
     for i, x in enumerate(explained):
         sums = torch.zeros(x.shape, dtype=torch.float64, device=x.device)
         for leaf in found[i]:
@@ -72,7 +67,7 @@ def input_times_gradient(
             if gradient is not None:
                 product = (leaf.detach() * gradient).double()
                 sums += product if i in leaves else product.sum(-1)
-        if isinstance(mask, Tensor) and i not in leaves and mask.shape == x.shape:
+        if mask is not None and i not in leaves and mask.shape == x.shape:
             sums = sums * (mask != 0)
         result.append(sums)
     return result
@@ -168,9 +163,8 @@ def dtype_of(model: nn.Module, inputs: Any) -> torch.dtype:
     for tensor in tensors:
         if tensor.is_floating_point():
             return tensor.dtype
-    first = first_tensor(inputs)
-    floats = first is not None and first.is_floating_point()
-    return first.dtype if first is not None and floats else torch.float32
+    found = (x.dtype for x in explained_in(inputs)[:1] if x.is_floating_point())
+    return next(found, torch.float32)
 
 
 def free_memory(device: torch.device | None) -> int | None:

@@ -45,9 +45,9 @@ class Composite(Shown):
 
     Attributes:
         converts (bool): a row of a table of the form R / x is a rule that only knows
-            relevance (:class:`~.rules.Flat`, :class:`~.rules.ZBox`, ...). The table
+            relevance (``rules.Flat``, ``rules.ZBox``, ...). The table
             then carries relevance, from the score as seed, and all other rules are
-            converted (:mod:`.rules.convert`): any rules may stand side by side.
+            converted (:mod:`..carried.convert`): any rules may stand side by side.
     """
 
     name: str

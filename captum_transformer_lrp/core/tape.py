@@ -9,7 +9,7 @@ graph:
   parameter, weights that were computed outside, a cache that was handed in) is a
   constant.
 * *What is behind it?* A gate, the sum of another tensor, a softmax, an input: see
-  :mod:`.gates` and :mod:`.streams`.
+  :mod:`.gates`.
 * *Did anything run unseen?* Torch numbers the nodes of a thread's graph. Between two
   operators that the engine sees no node may be made; where one was (``torch.vmap``, a
   scripted function, a ``torch.autograd.Function``), the numbers have a gap. A tensor
@@ -136,7 +136,7 @@ class Tape:
 
     Attributes:
         cuts (bool): constants have records too, that rules made of what carries
-            relevance, or conditions of it, see :mod:`.joins`.
+            relevance, or conditions of it, see :mod:`..known.joins`.
     """
 
     def __init__(self) -> None:

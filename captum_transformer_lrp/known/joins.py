@@ -153,6 +153,20 @@ def common_source(parents: Sequence[Made]) -> Made | None:
     return None
 
 
+def _apart(tape: Tape, args: tuple[Any, ...], made: Made) -> bool:
+    """Whether a constant among arguments was made of another tensor than ``made``.
+
+    So is the size in ``x * (x ** 2).mean().rsqrt()``.
+    """
+    root = made.root or _root(made)
+    for value in args:
+        if isinstance(value, Tensor) and not value.requires_grad:
+            other = tape.of(value)
+            if other is not None and (other.root or _root(other)) is not root:
+                return True
+    return False
+
+
 def _way(made: Made, source: Made) -> Iterator[Made]:
     """Yield the records between a tensor and its source."""
     while made is not source:
@@ -290,6 +304,8 @@ class Joins:
         """
         if len(parents) > 1 and common_source(parents) is None:
             return None  # the usual case
+        if tape.cuts and _apart(tape, args, parents[0]):
+            return None
         return _joint(self, tape, operator, args, kwargs, parents)
 
     def constant(

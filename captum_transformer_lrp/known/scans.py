@@ -5,8 +5,8 @@ compute it by chunks: as attention within a chunk, and as this recurrence from o
 the next. So the number of products between a token and an output depends on where the
 borders fall, and with it the shares of rules that take one product after the other.
 :func:`linear_scan` is the whole recurrence as one operator of the kind ``"scan"``,
-which a composite gives a rule (:mod:`.rules.scan`): its relevance is made of torch's
-own gradient, which chunks do not change.
+which a composite gives a rule (:mod:`..core.rules.scan`): its relevance is made of
+torch's own gradient, which chunks do not change.
 
 Torch shows an engine no python functions. While one runs, those in :data:`SCANS` have
 code that asks it first, as that of flex attention (:mod:`.flex_attention`). What is

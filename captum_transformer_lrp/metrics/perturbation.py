@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from .._copied import copied
+from .._forms import call_with
 from .._packages import require
 from ..errors import InputError, ModelStateError, OutputError, TargetError
 from ..models.prediction import select_logits
@@ -289,12 +289,9 @@ class Perturbed:
             inputs = repeated(self.inputs)
         if keep is not None:
             inputs = self.replacement(inputs, keep.to(explained(inputs).device))
-        arguments = copied([repeated(value) for value in self.arguments])
+        arguments = tuple(repeated(value) for value in self.arguments)
         with torch.no_grad():
-            if isinstance(inputs, Mapping):
-                output = self.forward_func(**copied(dict(inputs)))
-            else:
-                output = self.forward_func(inputs, *arguments)
+            output = call_with(self.forward_func, inputs, arguments)
         scores = select_logits(output)
         if scores.dim() == 1:
             scores = scores[:, None]

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from .._forms import mask_in
 from ..errors import InputError
 
 RankBy = Literal["signed", "absolute"]
@@ -111,8 +112,7 @@ def checked_valid(
         InputError: if the mask has another shape, or an example has no valid unit.
     """
     if valid is None:
-        has_mask = isinstance(inputs, Mapping) and "attention_mask" in inputs
-        mask = inputs["attention_mask"] if has_mask else None
+        mask = mask_in(inputs)
         valid = torch.ones_like(attributions) if mask is None else mask
     try:
         valid = valid.to(attributions.device).bool().expand(attributions.shape)

@@ -15,10 +15,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from .._forms import KNOWN_KEYS, explained_in
 from ..errors import InputError
 
 #: keys of a mapping that hold the units, the first that is there
-_EXPLAINED = ("input_ids", "inputs_embeds", "pixel_values", "input_values")
 
 
 class Replacement(ABC):
@@ -195,7 +195,7 @@ class Drop(Replacement):
     pad_id: int = 0
     _along_tokens: tuple[str, ...] = field(
         default=(
-            *_EXPLAINED,
+            *KNOWN_KEYS,
             "attention_mask",
             "token_type_ids",
             "special_tokens_mask",
@@ -261,15 +261,11 @@ def explained(inputs: Any) -> Tensor:
     Raises:
         InputError: if the inputs are neither a tensor nor a mapping with a known key.
     """
-    if isinstance(inputs, Tensor):
-        return inputs
-    if isinstance(inputs, Mapping):
-        for key in _EXPLAINED:
-            if isinstance(inputs.get(key), Tensor):
-                tensor: Tensor = inputs[key]
-                return tensor
+    if isinstance(inputs, (Tensor, Mapping)):
+        for tensor in explained_in(inputs):
+            return tensor
         raise InputError(
-            f"expected one of the keys {', '.join(_EXPLAINED)}, got "
+            f"expected one of the keys {', '.join(KNOWN_KEYS)}, got "
             f"{', '.join(map(str, inputs))}"
         )
     raise InputError(
@@ -282,7 +278,7 @@ def with_explained(inputs: Any, tensor: Tensor) -> Any:
     """Return the inputs with another tensor in the place of the explained one."""
     if isinstance(inputs, Tensor):
         return tensor
-    key = next(k for k in _EXPLAINED if isinstance(inputs.get(k), Tensor))
+    key = next(k for k in KNOWN_KEYS if isinstance(inputs.get(k), Tensor))
     return {**inputs, key: tensor}
 
 

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from captum_transformer_lrp import CPLRP, AttnLRP, GradientXInput, TransformerLRP
-from captum_transformer_lrp.attribution.inputs import KNOWN_KEYS
+from captum_transformer_lrp._forms import KNOWN_KEYS
 from captum_transformer_lrp.attribution.precision import Raised
 from captum_transformer_lrp.errors import LRPError, UnknownOperatorError
 from captum_transformer_lrp.observers.trace import Trace

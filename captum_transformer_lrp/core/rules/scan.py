@@ -22,8 +22,9 @@ class UniformScan(Rule):
     (AttnLRP, arXiv 2402.05602, Prop. 3.3). Exponents of the decays have the Taylor rule
     (Prop. 3.1) on top, as those of a softmax. Torch's own gradient is a property of the
     function: the relevance does not depend on how it is computed. Shapes and operands:
-    :func:`~..scans.linear_scan`. Conserves up to the Taylor rule, where the output is
-    of degree one in each factor (keys of a delta rule are not).
+    :func:`~captum_transformer_lrp.known.scans.linear_scan`. Conserves up to the Taylor
+    rule, where the output is of degree one in each factor (keys of a delta rule are
+    not).
     """
 
     def __call__(self, call: Call) -> Any:
