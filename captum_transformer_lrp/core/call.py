@@ -53,6 +53,17 @@ class Seeing(Protocol):
         """Run python code so that the operators in it are seen one by one."""
 
 
+def _misfit(rule: Any, operator: str, module: bool, error: Exception) -> RuleError:
+    """Return the error of a rule that does not fit what it was given to."""
+    thing = "module" if module else "operator"
+    instead = "remove its row" if module else "none"
+    return RuleError(
+        f"{rule!r} was given to the {thing} {operator!r}, which it does not fit: "
+        f"{type(error).__name__}: {error}. Give the {thing} another rule or a kind, or "
+        f"{instead} so that it keeps that of the method."
+    )
+
+
 class Call:
     """What arrives at a rule: the operator or module, and its arguments.
 
@@ -121,7 +132,9 @@ class Call:
         except _MISTAKES as error:
             if self._fails():
                 raise  # the model's own
-            raise self._misfit(error) from error
+            raise _misfit(
+                rule, self.operator, self.module is not None, error
+            ) from error
         if output is None:
             raise RuleError(
                 f"{rule!r} returned None for {self.operator!r}; expected what the "
@@ -136,15 +149,6 @@ class Call:
         except Exception:
             return True
         return False
-
-    def _misfit(self, error: Exception) -> RuleError:
-        thing = "module" if self.module is not None else "operator"
-        return RuleError(
-            f"{self.rule!r} was given to the {thing} {self.operator!r}, which it does "
-            f"not fit: {type(error).__name__}: {error}. Give the {thing} another rule "
-            f"or a kind, or {'remove its row' if self.module is not None else 'none'} "
-            "so that it keeps that of the method."
-        )
 
     def made(self, tensor: Any) -> Made | None:
         """Return what made a tensor that carries relevance; None for a constant."""
@@ -253,6 +257,8 @@ class Call:
         """
         assert self._engine is not None
 
+        given = self.rule, self.operator, self.module is not None  # no tensors
+
         def told(relevance: Tensor) -> Sequence[Tensor | None]:
             assert share is not None
             try:
@@ -260,7 +266,7 @@ class Call:
             except _PASSED_ON:
                 raise
             except _MISTAKES as error:
-                raise self._misfit(error) from error
+                raise _misfit(*given, error) from error
 
         passing = None if share is None else told
         alias: Tensor = self._engine.passes.switch(output, passing, *operands)

@@ -272,7 +272,7 @@ class Taps:
 
     def hook(self, engine: Any) -> None:
         """Wait at the modules whose arguments are read."""
-        self._engine = engine
+        self._engine = engine  # which holds the taps: until it is left
         for tap in self._taps:
             if tap.sees_inputs:
                 tap.module.register_forward_pre_hook(
@@ -281,6 +281,7 @@ class Taps:
 
     def unhook(self) -> None:
         """Take the hooks back, known by what they call; may be repeated."""
+        self._engine = None
         for tap in self._taps:
             hooks: Any = tap.module._forward_pre_hooks
             for number, hook in list(hooks.items()):

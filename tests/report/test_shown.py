@@ -172,6 +172,7 @@ NAMES = [type(one).__name__ for one in samples("word")]
 every = pytest.mark.parametrize("number", range(len(NAMES)), ids=NAMES)
 
 
+@pytest.mark.filterwarnings("ignore:captum_transformer_lrp.propagation has moved")
 def test_there_is_a_sample_of_everything_that_shows_itself():
     root = captum_transformer_lrp
     for module in pkgutil.walk_packages(root.__path__, f"{root.__name__}."):
