@@ -245,20 +245,28 @@ print("transformers.activations.MishActivation" in registry)
 
 
 def test_old_import_paths_lead_to_the_same_with_a_warning():
+    """Also to what now stands in another file than what it stood beside."""
     program = f"""
-import warnings
+import importlib, warnings
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     from {NAME}.propagation.rules.base import Rule
-    from {NAME}.propagation import COMPOSITES, Call, Engine, registry, rules
-    from {NAME}.propagation.gradients import scale_output_gradient
+    from {NAME}.propagation import COMPOSITES, Call, Engine, composite_named, registry
+    from {NAME}.propagation import rules
+    from {NAME}.propagation.call import map_tensors
+    from {NAME}.propagation.composites import TRANSFORMER_ATTRIBUTION, epsilon_lrp
+    from {NAME}.propagation.installed import AsBefore, Eagerly
     from {NAME}.propagation.observers import Observer
+    from {NAME}.propagation.rules.linear_map import Mergeable
     import {NAME}.propagation.trace
-import {NAME}, {NAME}.core.gradients, {NAME}.composites
-assert Rule is {NAME}.rules.Rule and rules is {NAME}.rules
+import {NAME}, {NAME}.composites, {NAME}._nested
+assert Rule is {NAME}.rules.Rule and rules.Epsilon is {NAME}.rules.Epsilon
 assert COMPOSITES is {NAME}.composites.COMPOSITES
+assert epsilon_lrp is {NAME}.composites.epsilon_lrp
+assert map_tensors is {NAME}._nested.map_tensors
 assert registry is {NAME}.registry and Observer is {NAME}.observers.Observer
-assert scale_output_gradient is {NAME}.core.gradients.scale_output_gradient
+assert {NAME}.propagation.trace.Trace is {NAME}.observers.trace.Trace
+assert not hasattr(rules, "NoSuchRule")
 (warning,) = (w for w in caught if w.category is DeprecationWarning)
 print(warning.message)
 from {NAME}.propagation import MOVED
@@ -267,6 +275,37 @@ print(*MOVED.values())
     message, moved = run_python(program).splitlines()
     assert message.startswith(f"{NAME}.propagation has moved, and this path will go")
     assert set(moved.split()) <= set(MODULES)
+
+
+def test_what_was_interrupted_is_plugged_in_again():
+    """Ctrl-C in the first call must not leave an engine that knows half."""
+    program = f"""
+import importlib, sys
+from {NAME}.core import ATTN_LRP, Engine
+from {NAME}.core.plugins import plugins
+usual, calls = importlib.import_module, []
+
+def interrupted(name):
+    calls.append(name)
+    if len(calls) == 1:
+        sys.modules["{NAME}.known.scans"] = None  # fails in the middle of the room
+        try:
+            return usual(name)
+        finally:
+            del sys.modules["{NAME}.known.scans"]
+            raise KeyboardInterrupt
+    return usual(name)
+
+importlib.import_module = interrupted
+try:
+    Engine(ATTN_LRP)
+except KeyboardInterrupt:
+    print(plugins.complete)
+engine = Engine(ATTN_LRP)
+print(plugins.complete, len(plugins.installed), len(calls))
+print(engine.table.operator(__import__("torch").addmm).special is not None)
+"""
+    assert run_python(program) == "False\nTrue 4 3\nTrue\n"
 
 
 def test_no_import_cycle():

@@ -19,7 +19,17 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .._torch import DisableTorchFunction, function_class, is_wrapped
-from ..core.call import SPARSE
+
+#: layouts of tensors that have no memory place by place
+SPARSE = frozenset(
+    (
+        torch.sparse_coo,
+        torch.sparse_csr,
+        torch.sparse_csc,
+        torch.sparse_bsr,
+        torch.sparse_bsc,
+    )
+)
 
 #: relevance of the output -> relevance of each operand, None for none
 Share = Callable[[Tensor], Sequence["Tensor | None"]]

@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from .._nested import map_tensors, tensors_in
-from ..core.call import SPARSE, Call
+from ..carried.passes import SPARSE
+from ..core.call import Call
 from ..core.gradients import HALF_PRECISION, AbsoluteLinear, SplitGradient
 from ..core.rules.base import Rule, relevant_tensors
 from ..core.rules.linear import UniformProduct

@@ -13,18 +13,6 @@ from .._nested import map_tensors
 from ..errors import LRPError, RuleError
 from .tape import Made, Tape
 
-#: layouts of tensors that have no memory place by place
-SPARSE = frozenset(
-    (
-        torch.sparse_coo,
-        torch.sparse_csr,
-        torch.sparse_csc,
-        torch.sparse_bsr,
-        torch.sparse_bsc,
-    )
-)
-
-
 #: what a rule raises that does not fit; torch steers checkpoints by other exceptions
 _MISTAKES = (
     *(RuntimeError, TypeError, ValueError, LookupError, AttributeError),
@@ -118,7 +106,7 @@ class Call:
         self.rule: Any = None
 
     def given_to(self, rule: Callable[[Call], Any]) -> Any:
-        """Return what a rule makes of this call.
+        """Return what a rule makes of this call; NotImplemented if it makes nothing.
 
         Raises:
             RuleError: if the rule fails where the call by itself does not, or returns
@@ -135,14 +123,15 @@ class Call:
             raise _misfit(
                 rule, self.operator, self.module is not None, error
             ) from error
-        if output is None:
+        if output is None or (output is NotImplemented and self.module is not None):
             raise RuleError(
-                f"{rule!r} returned None for {self.operator!r}; expected what the "
+                f"{rule!r} returned {output} for {self.operator!r}; expected what the "
                 "operator returns. End its __call__ with `return`."
             )
         return output
 
     def _fails(self) -> bool:
+        """Whether the call fails by itself, in whatever way."""
         try:
             with torch.no_grad():
                 self.value()
@@ -232,6 +221,7 @@ class Call:
             engine=self._engine,
             frozen=self._frozen,
         )
+        call.rule = self.rule
         return call, list(aliases.values())
 
     def decompose(self, function: Callable[..., Any], *args: Any) -> Any:

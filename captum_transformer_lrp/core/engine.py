@@ -243,9 +243,8 @@ class Engine(TorchFunctionMode):
             cls = value.__class__
             if cls in PLAIN_TYPES:
                 continue
-            if cls is Parameter:
-                if not value.requires_grad:
-                    continue
+            if cls is Parameter and value.requires_grad and value.is_leaf:
+                pass  # a constant, the usual case
             elif cls is Tensor or isinstance(value, Tensor):
                 if not value.requires_grad:
                     if cuts and getattr(value, "_made", None) is not None:
@@ -533,7 +532,7 @@ class Engine(TorchFunctionMode):
             )
         rule = self.rule_for(operator)
         if rule is None:
-            return self.without_rule(operator, args, kwargs)
+            return self._without_rule(operator, args, kwargs)
         alone = relevant == 1 and operator.name not in FOLDED
         if type(rule) is PlainGradient or (alone and type(rule) in PLAIN_FOR_ONE):
             return function(*args, **kwargs)
@@ -554,7 +553,7 @@ class Engine(TorchFunctionMode):
         )
         output = call.given_to(rule)
         if output is NotImplemented:  # for this call it is no rule
-            return self.without_rule(operator, args, kwargs)
+            return self._without_rule(operator, args, kwargs)
         self._note = call.note
         if self.merged:  # taps are read behind what their tensors are merged with
             path, self.merged = self.merged, []
@@ -610,7 +609,7 @@ class Engine(TorchFunctionMode):
         target = args[0]
         function = operator.out_of_place
         if function is None or not isinstance(target, Tensor):
-            return self.without_rule(operator, args, kwargs)
+            return self._without_rule(operator, args, kwargs)
         copied = self.tape.same(self.without_foreign(target).clone(), target)
         outcome = self.reenter(function, copied, *args[1:], **kwargs)
         self._outcome = self.tape.of(outcome)
@@ -622,7 +621,7 @@ class Engine(TorchFunctionMode):
             target.detach_()  # a constant, all over
         return target.copy_(outcome)
 
-    def without_rule(
+    def _without_rule(
         self, operator: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Run an operator that no rule takes, and note it for a message."""
@@ -874,15 +873,13 @@ class Engine(TorchFunctionMode):
         if value and math.isfinite(value):
             self.beginning = Beginning(value, scores.shape)
 
-    def suspend(self) -> bool:
+    def suspend(self) -> None:
         """Take torch's own gradient from here on: what follows is of no interest.
 
         Not within a checkpoint, which is computed again and must meet the same rules.
         """
-        if self._recomputes or saved_tensor_hooks(True) is not None:
-            return False
-        self._suspended += 1
-        return True
+        if not self._recomputes and saved_tensor_hooks(True) is None:
+            self._suspended += 1
 
     @property
     def goes_back_once_more(self) -> bool:

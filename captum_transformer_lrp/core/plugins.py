@@ -43,6 +43,7 @@ class Plugins:
             back, see :mod:`..carried.passes`.
         relevance_form (Callable): returns a rule for tables that carry relevance, see
             :mod:`..carried.convert`.
+        complete (bool): all rooms are plugged in.
     """
 
     twins: dict[str, Callable[..., Any]] = field(default_factory=dict)
@@ -59,11 +60,15 @@ class Plugins:
     complete: bool = False
 
     def load(self) -> None:
-        """Import the rooms that plug themselves in, once."""
+        """Import the rooms that plug themselves in, once.
+
+        Plugging in may be repeated. So one that was interrupted is done again, and two
+        threads may both do it: neither goes on before all is there.
+        """
         if not self.complete:
-            self.complete = True
             for room in ROOMS:
                 importlib.import_module(f"{__package__.rpartition('.')[0]}.{room}")
+            self.complete = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +79,8 @@ class Special:
         run (Callable): takes the function of the operator, its arguments and its
             keyword arguments, and returns what it returns, computed by operators that
             meet their own rules; NotImplemented if the call is the ordinary one.
-        asked (Callable): takes the arguments and keyword arguments; says quickly that a
-            call is ordinary. Default: none is
+        asked (Callable): takes the arguments and keyword arguments; says quickly
+            whether ``run`` is to be asked at all. Default: always
         unless_alone (bool): with one relevant argument, and a rule that is torch's own
             gradient then, all calls are ordinary. Default: False
         beside_gradient (bool): it may run where torch's own gradient is wanted too.

@@ -185,10 +185,15 @@ class Registry:
                 f"{old[1] if isinstance(old, tuple) else old!r}. Pass replace=True to "
                 "change it everywhere, or registry.override({...}) for a while."
             )
-        if isinstance(key, Predicate):
-            self.predicates[name] = (key, row)
-        else:
-            self.rows[name] = row
+        self.add({key: row})
+
+    def add(self, rows: Mapping[Any, Row]) -> None:
+        """Put rows in, new or not: what rooms of this package know of themselves."""
+        for key, row in rows.items():
+            if isinstance(key, Predicate):
+                self.predicates[key_name(key)] = (key, row)
+            else:
+                self.rows[key_name(key)] = row
         self.version += 1
 
     def unregister(self, key: Key) -> None:
@@ -292,11 +297,10 @@ def check_row(key: Key, row: Row) -> None:
 def check_key(key: Key, registry: Registry) -> None:
     """Raise if a plain name in a table is neither a kind nor a known operator."""
     if isinstance(key, str) and not is_module_key(key) and "::" not in key:
-        if key not in KINDS and key not in registry.rows:
-            plugins.load()
-        if key not in KINDS and key not in registry.rows:
-            known = [*KINDS, *(n for n in registry.rows if not is_module_key(n))]
-            near = suggestion(key, known)
+        known = key in KINDS or key in registry.rows or key in registry
+        if not known:
+            names = [*KINDS, *(n for n in registry.rows if not is_module_key(n))]
+            near = suggestion(key, names)
             near = near if near.startswith(" Did") else ""
             raise UnknownNameError(
                 f"{key!r} is neither a kind ({', '.join(KINDS)}) nor a registered "

@@ -19,13 +19,12 @@ from .special_calls import SPECIAL_CALLS
 plugins.twins.update(DECOMPOSITIONS)
 plugins.last_twin = torch_decomposition
 plugins.special.update(SPECIAL_CALLS)
-plugins.installed += [EAGER, IN_PLACE, SCANNED, APPLY]
+plugins.installed = [EAGER, IN_PLACE, SCANNED, APPLY]
 plugins.stateful.update(STATEFUL)
 plugins.refuse_module, plugins.refuse_function = refuse_module, refuse_function
 plugins.joins = Joins.of
 plugins.identifiers = Identifiers.under
 modules.register(registry)
-for name, row in OPENED.items():
-    registry.register(name, row)
+registry.add(OPENED)
 
 __all__ = ["registry"]

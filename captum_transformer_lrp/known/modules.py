@@ -16,13 +16,16 @@ from .quantized import DequantizedLinear
 
 def register(registry: Registry) -> None:
     """Say what these modules are."""
-    for name in COMPOSED_ACTIVATIONS:
-        registry.register(name, "activation")
+    registry.add(dict.fromkeys(COMPOSED_ACTIVATIONS, "activation"))
     registry.exact.update(COMPOSED_ACTIVATIONS)
-    registry.register(PYTHON_GELU, "activation")
-    registry.register(ROUNDING_RMS_NORM, "rescaling")
-    registry.register(DYNAMIC_INT8_LINEAR, DequantizedLinear())
-    registry.register(PACKED_LINEAR, PlainGradient())
+    registry.add(
+        {
+            PYTHON_GELU: "activation",
+            ROUNDING_RMS_NORM: "rescaling",
+            DYNAMIC_INT8_LINEAR: DequantizedLinear(),
+            PACKED_LINEAR: PlainGradient(),
+        }
+    )
 
 
 def _is_hugging_face_activation(cls: type[nn.Module]) -> bool:

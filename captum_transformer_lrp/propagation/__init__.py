@@ -3,32 +3,39 @@
 What was here lives in rooms of its own: :mod:`~captum_transformer_lrp.core`,
 :mod:`~captum_transformer_lrp.rules`, :mod:`~captum_transformer_lrp.composites`,
 :mod:`~captum_transformer_lrp.classic`, :mod:`~captum_transformer_lrp.carried`,
-:mod:`~captum_transformer_lrp.known` and :mod:`~captum_transformer_lrp.observers`. Each
-old path leads to the very module that took its place.
+:mod:`~captum_transformer_lrp.known` and :mod:`~captum_transformer_lrp.observers`. Under
+each old path stands a module that looks names up where they are now.
 """
+
+from __future__ import annotations
 
 import importlib
 import sys
+import types
 import warnings
+from typing import Any
+
+from .. import composites as _composites
+from .. import core as _core
 
 _PACKAGE = __name__.rpartition(".")[0]
-#: old module, below this one -> new module, below the package
+#: old module, below this one -> where its names are now, below the package
 MOVED = {
-    "call": "core.call",
+    "call": "core.call _nested carried.passes",
     "classic": "classic.composites",
-    "composites": "core.composites",
+    "composites": "core.composites classic.composites carried.composites",
     "constants": "observers.constants",
     "counts": "known.counts",
     "cuts": "observers.cuts",
     "decompositions": "known.decompositions",
     "encodings": "observers.encodings",
-    "engine": "core.engine",
+    "engine": "core.engine known.refusals",
     "flex_attention": "known.flex_attention",
     "functions": "known.functions",
-    "gates": "core.gates",
+    "gates": "core.gates known.behind",
     "gradients": "core.gradients",
     "identifiers": "known.identifiers",
-    "installed": "core.installed",
+    "installed": "core.installed known.compiled attribution.as_before",
     "joins": "known.joins",
     "maps": "observers.maps",
     "named": "composites",
@@ -38,18 +45,18 @@ MOVED = {
     "positions": "observers.positions",
     "precision": "attribution.precision",
     "recurrent": "known.recurrent",
-    "registry": "core.registry",
+    "registry": "core.registry known.modules",
     "rules": "rules",
-    "rules.addends": "known.addends",
-    "rules.attention": "core.rules.attention",
+    "rules.addends": "known.addends core.rules.factors core.rules.base",
+    "rules.attention": "core.rules.attention known.attention",
     "rules.base": "core.rules.base",
     "rules.carried": "carried.past",
     "rules.contributions": "classic.contributions",
-    "rules.convert": "carried.convert",
+    "rules.convert": "carried.convert core.rules.base",
     "rules.elementwise": "core.rules.elementwise",
     "rules.input_layer": "classic.input_layer",
     "rules.linear": "core.rules.linear",
-    "rules.linear_map": "classic.linear_map",
+    "rules.linear_map": "classic.linear_map known.merging",
     "rules.norm": "core.rules.norm",
     "rules.positive": "carried.positive",
     "rules.quantized": "known.quantized",
@@ -57,7 +64,7 @@ MOVED = {
     "rules.residual": "carried.residual",
     "rules.scan": "core.rules.scan",
     "scans": "known.scans",
-    "special_calls": "known.special_calls",
+    "special_calls": "known.special_calls core.plugins",
     "streams": "observers.streams",
     "table": "core.table",
     "tape": "core.tape",
@@ -66,6 +73,19 @@ MOVED = {
     "unknown": "core.unknown",
 }
 
+
+class _Former(types.ModuleType):
+    """A module under its former path."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Look a name up in the modules that have taken over."""
+        for module in MOVED[self.__name__.removeprefix(f"{__name__}.")].split():
+            found = importlib.import_module(f"{_PACKAGE}.{module}")
+            if hasattr(found, name):
+                return getattr(found, name)
+        raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
+
+
 warnings.warn(
     f"{__name__} has moved, and this path will go with the next version. Import the "
     f"engine and tables from {_PACKAGE}.core, rules from {_PACKAGE}.rules, composites "
@@ -73,12 +93,10 @@ warnings.warn(
     DeprecationWarning,
     stacklevel=2,
 )
-for _old, _new in sorted(MOVED.items()):
-    _module = importlib.import_module(f"{_PACKAGE}.{_new}")
-    sys.modules[f"{__name__}.{_old}"] = _module
-    if "." not in _old:
-        globals()[_old] = _module
-
-from ..composites import *  # noqa: E402, F403
-from ..core import *  # noqa: E402, F403
-from ..core import registry as registry  # noqa: E402
+for _old in sorted(MOVED):
+    _path = f"{__name__}.{_old}"
+    _parent, _, _name = _path.rpartition(".")
+    sys.modules[_path] = _Former(_path)
+    setattr(sys.modules[_parent], _name, sys.modules[_path])
+for _home in (_composites, _core):  # last: `registry` is the registry itself here
+    globals().update({_name: getattr(_home, _name) for _name in _home.__all__})

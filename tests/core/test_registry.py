@@ -25,6 +25,7 @@ from captum_transformer_lrp import (
 )
 from captum_transformer_lrp.composites import COMPOSITES
 from captum_transformer_lrp.core.composites import ATTN_LRP
+from captum_transformer_lrp.core.operators import OPERATORS
 from captum_transformer_lrp.core.registry import Registry
 from captum_transformer_lrp.errors import (
     DuplicateRuleError,
@@ -128,6 +129,11 @@ def test_a_registered_rule_that_only_knows_relevance_is_not_left_out(
     registry.unregister(key)
     registry.register(key, rules.PlainGradient())
     assert not torch.allclose(AttnLRP(model).attribute(x, target=1), expected)
+
+
+def test_no_operator_is_of_two_kinds() -> None:
+    listed = [name for names in OPERATORS.values() for name in names]
+    assert len(listed) == len(set(listed))
 
 
 def test_duplicates_raise(clean: None) -> None:

@@ -34,6 +34,7 @@ from captum_transformer_lrp.errors import (
     LRPError,
     ModelStateError,
     RuleError,
+    UnknownOperatorError,
 )
 from tests.helpers import relative
 
@@ -559,6 +560,37 @@ class FailsBackward(rules.CarriedRule):
     def __call__(self, call: Any) -> Any:
         (x,) = call.args
         return call.switch(call.run(), lambda relevance: [relevance.reshape(7)], x)
+
+
+class OnAliases(rules.CarriedRule):
+    """Works on aliases of its arguments, as a converted rule does."""
+
+    def __call__(self, call: Any) -> Any:
+        twin, operands = call.aliased()
+        return twin.switch(
+            twin.run(), lambda relevance: [relevance.reshape(7)], *operands
+        )
+
+
+def test_a_rule_that_works_on_aliases_is_named_too() -> None:
+    net, x = Around(torch.tanh).double(), torch.randn(2, 4).double()
+    with pytest.raises(RuleError, match=r"^OnAliases\(\) was given to"):
+        AttnLRP(net, rules={"tanh": OnAliases()}).attribute(x, target=1)
+
+
+class Declines(rules.Rule):
+    """A rule that has nothing to say."""
+
+    def __call__(self, call: Any) -> Any:
+        return NotImplemented
+
+
+def test_a_rule_may_have_nothing_to_say_of_an_operator_but_not_of_a_module() -> None:
+    net, x = Around(torch.tanh).double(), torch.randn(2, 4).double()
+    with pytest.raises(UnknownOperatorError, match="tanh  in inner"):
+        AttnLRP(net, rules={"tanh": Declines()}).attribute(x, target=1)
+    with pytest.raises(RuleError, match="returned NotImplemented for 'Inner'"):
+        AttnLRP(net, rules={Inner: Declines()}).attribute(x, target=1)
 
 
 def test_a_rule_that_fails_on_the_way_back_is_named() -> None:

@@ -583,3 +583,29 @@ def test_an_operator_that_takes_functions_is_refused(method: str) -> None:
     with pytest.raises(LRPError) as error:
         METHODS[method](Net(either)).attribute(draw(2, 8), target=1)
     assert "torch.cond" in str(error.value)
+
+
+class Remembers(nn.Module):
+    """Keeps a state in a parameter, which the model writes into."""
+
+    def __init__(self, state: Tensor) -> None:
+        super().__init__()
+        self.state, self.last = state, nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = self.state.clone() if self.state.requires_grad else self.state
+        state.copy_(x.tanh())
+        return self.last(state * 2)
+
+
+@pytest.mark.parametrize("method", [AttnLRP, CPLRP, GradientXInput])
+def test_a_parameter_that_was_written_into_carries_relevance(method: Any) -> None:
+    """It is no constant because of its class."""
+    torch.manual_seed(0)
+    x = torch.randn(3, 4).double()
+    frozen = Remembers(nn.Parameter(torch.zeros(3, 4), requires_grad=False)).double()
+    plain = Remembers(torch.zeros(3, 4).double()).double()
+    plain.last = frozen.last
+    expected = method(plain).attribute(x, target=1)
+    assert relative(method(frozen).attribute(x, target=1), expected) < 1e-12
+    assert float(expected.abs().max()) > 0.01

@@ -23,6 +23,10 @@ class Rule(ABC):
     are frozen dataclasses that store plain numbers only: they print, compare and hash,
     and one instance may serve any number of models and threads.
 
+    A rule that has nothing to say of an operator returns ``NotImplemented``, and the
+    operator counts as one without a rule. One that fails where the operator does not is
+    named in a :class:`~captum_transformer_lrp.errors.RuleError`.
+
     A rule that says ``R`` itself derives from :class:`CarriedRule`, one that passes
     relevance on element by element from :class:`ElementwiseRule`, and one that asks
     other rules, or hands on nothing, from :class:`DelegatingRule`.
