@@ -217,7 +217,7 @@ def test_imports_run_one_way(module):
     assert list(filter(None, (objection(module, name) for name in imports))) == []
 
 
-def test_the_core_knows_torch_alone():
+def test_the_core_knows_no_library_but_torch():
     """And errors, and the base of everything that shows itself."""
     roots, own = set(), set()
     for module, path in MODULES.items():

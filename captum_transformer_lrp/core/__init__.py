@@ -1,4 +1,7 @@
-"""The engine, its rules and its registry: knows torch alone, read in one sitting.
+"""The engine, its rules and its registry, which know no library but torch.
+
+Of this package they know errors, the private names of torch, and the base of what
+shows itself, for tables.
 
 - :mod:`.operators`: which operator a torch call is, and of which kind.
 - :mod:`.registry`, :mod:`.composites`, :mod:`.table`: what everything is, what a method

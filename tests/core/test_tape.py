@@ -586,14 +586,14 @@ def test_an_operator_that_takes_functions_is_refused(method: str) -> None:
 
 
 class Remembers(nn.Module):
-    """Keeps a state in a parameter, which the model writes into."""
+    """Writes into a state, which may be a parameter."""
 
-    def __init__(self, state: Tensor) -> None:
+    def __init__(self, make: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.state, self.last = state, nn.Linear(4, 2)
+        self.make, self.last = make, nn.Linear(4, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        state = self.state.clone() if self.state.requires_grad else self.state
+        state = self.make(torch.zeros_like(x))
         state.copy_(x.tanh())
         return self.last(state * 2)
 
@@ -603,9 +603,9 @@ def test_a_parameter_that_was_written_into_carries_relevance(method: Any) -> Non
     """It is no constant because of its class."""
     torch.manual_seed(0)
     x = torch.randn(3, 4).double()
-    frozen = Remembers(nn.Parameter(torch.zeros(3, 4), requires_grad=False)).double()
-    plain = Remembers(torch.zeros(3, 4).double()).double()
-    plain.last = frozen.last
+    plain = Remembers(lambda state: state).double()
+    frozen = Remembers(lambda state: nn.Parameter(state, requires_grad=False))
+    frozen.last = plain.last
     expected = method(plain).attribute(x, target=1)
     assert relative(method(frozen).attribute(x, target=1), expected) < 1e-12
     assert float(expected.abs().max()) > 0.01
