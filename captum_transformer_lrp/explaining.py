@@ -17,7 +17,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 
-import numpy as np
 import torch
 from captum.attr import Attribution
 from torch import Tensor, nn
@@ -25,12 +24,8 @@ from tqdm import tqdm
 
 from ._visible import shortened
 from .attribution import methods
-from .attribution.calling import (
-    attribute_pixels,
-    attribute_tokens,
-    is_built_on,
-    make_method,
-)
+from .attribution.calling import attribute_pixels, attribute_tokens, make_method
+from .attribution.meaning import finite, meaning_of, notes_on
 from .description import describe
 from .errors import InputError, LRPError, ModelStateError
 from .explanation import ImageExplanation, TextExplanation
@@ -43,6 +38,7 @@ from .models.loading import (
     image_model,
     load_image_model,
     load_text_model,
+    named_architectures,
     text_model,
 )
 from .models.prediction import (
@@ -54,6 +50,8 @@ from .models.prediction import (
     token_target,
 )
 from .models.texts import Label, Text, Texts, read_texts
+from .tasks import is_pipeline, task_named, task_of
+from .tasks.explaining import PipelineExplainer, pipeline_for
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -97,11 +95,12 @@ class Explainer:
     """A model and a method, loaded once: call it with texts or pictures.
 
     Args:
-        model (str, Path, nn.Module, TextModel or ImageModel, optional): A name or
-            folder (see :func:`~captum_transformer_lrp.models.load_text_model` and
-            :func:`~captum_transformer_lrp.models.load_image_model`), a loaded model in
-            eval mode, or what those functions return. A name is loaded with the first
-            call. Default: None, the built-in models
+        model (str, Path, nn.Module, TextModel, ImageModel or Pipeline, optional): A
+            name or folder (see :func:`~captum_transformer_lrp.models.load_text_model`
+            and :func:`~captum_transformer_lrp.models.load_image_model`), a loaded model
+            in eval mode, or what those functions return; or a pipeline of
+            ``transformers``. A name is loaded with the first call. Default: None, the
+            built-in models
         method (str, Attribution or type, optional): A name in
             :data:`captum_transformer_lrp.methods`, a Captum class that is built on a
             model alone (``captum.attr.IntegratedGradients``), or an object of any
@@ -113,6 +112,13 @@ class Explainer:
             that does not bring its own, as timm models do. Default: None
         class_names (sequence of str, optional): Names of the classes, in the order of
             the logits. Default: None, those that the model knows
+        task (str, optional): What the model does, by the name of a pipeline of
+            ``transformers`` (``"token-classification"``, ``"question-answering"``; all
+            of them are in :data:`captum_transformer_lrp.tasks.TASKS`). It is called
+            with the pipeline's own inputs then, and explains what the pipeline answers.
+            Default: None, the pipeline's, or that of the model's class
+        image_processor, feature_extractor, processor (Any, optional): What prepares the
+            inputs of a loaded model for its task. Default: None
         device (str, optional): Where to put a model that is loaded by name.
             Default: None, the CPU
         options (Mapping, optional): Further keyword arguments for ``attribute`` of the
@@ -154,6 +160,10 @@ class Explainer:
         tokenizer: Any = None,
         transform: Callable[[Any], Tensor] | None = None,
         class_names: Sequence[str] | None = None,
+        task: str | None = None,
+        image_processor: Any = None,
+        feature_extractor: Any = None,
+        processor: Any = None,
         device: str | torch.device | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -167,7 +177,15 @@ class Explainer:
                 "tokenizer= belongs to a model of texts and transform= to one of "
                 "pictures: pass one of them"
             )
+        if task is not None:
+            task_named(task)
         self.model = model
+        self.task = task
+        self._preparing = {
+            "image_processor": image_processor,
+            "feature_extractor": feature_extractor,
+            "processor": processor,
+        }
         self.method = method
         self.tokenizer = tokenizer
         self.transform = transform
@@ -179,59 +197,21 @@ class Explainer:
         if isinstance(model, nn.Module):
             _check_mode(model)
 
-    @overload  # a str is iterable too, but one text
-    def __call__(
-        self,
-        text: str,
-        image: None = None,
-        *,
-        target: int | str | None = None,
-    ) -> TextExplanation: ...
-
-    @overload
-    def __call__(
-        self,
-        text: Path | Iterable[Any],
-        image: None = None,
-        *,
-        target: int | str | None = None,
-        batch_size: int = 8,
-        progress: bool | None = None,
-        on_error: OnError | None = None,
-    ) -> Explanations[TextExplanation]: ...
-
-    @overload
-    def __call__(
-        self,
-        text: None = None,
-        image: Picture = ...,
-        *,
-        target: int | str | None = None,
-    ) -> ImageExplanation: ...
-
-    @overload
-    def __call__(
-        self,
-        text: None = None,
-        image: list[Picture] | tuple[Picture, ...] = ...,
-        *,
-        target: int | str | None = None,
-        batch_size: int = 8,
-        progress: bool | None = None,
-        on_error: OnError | None = None,
-    ) -> Explanations[ImageExplanation]: ...
-
     def __call__(
         self,
         text: Any = None,
         image: Any = None,
         *,
-        target: int | str | None = None,
+        target: Any = None,
         batch_size: int = 8,
         progress: bool | None = None,
         on_error: OnError | None = None,
+        **further: Any,
     ) -> Any:
         """Explain what the model predicts.
+
+        A pipeline is called with its own inputs: ``explainer(question=..., context=
+        ...)``, ``explainer(text, candidate_labels=[...])``.
 
         Args:
             text (str, or Path, table or iterable of str, optional): A text, or several,
@@ -240,13 +220,16 @@ class Explainer:
             image (str, Path or PIL.Image.Image, or a list of them, optional): A picture
                 or its file, or several. Exactly one of ``text`` and ``image`` is
                 needed. Default: None
-            target (int or str, optional): The class to explain by index or name; for a
-                language model the next token, by id or as text. Default: None, the
-                prediction of each
+            target (Any, optional): The class to explain by index or name; for a
+                language model the next token, by id or as text. Of a pipeline also one
+                of :mod:`captum_transformer_lrp.targets`, any function of the model's
+                output, or a list of them. Default: None, the prediction of each
             batch_size (int, optional): How many of a list go through the model at once.
                 Default: 8
             progress (bool, optional): Whether to show a progress bar on stderr.
                 Default: None, where there are three batches or more
+            **further (Any): Further inputs and options of a pipeline, such as
+                ``candidate_labels=``.
             on_error (Callable, optional): Called with a :class:`Failure` for each text
                 or picture of a list that cannot be explained; the list goes on without
                 it. What cannot be right for any of them, such as an unknown target or
@@ -257,7 +240,10 @@ class Explainer:
         Returns:
             *TextExplanation* or *ImageExplanation*; for several
             :class:`~captum_transformer_lrp.Explanations` of them, a list with a
-            report. Labels of a table are kept (``explanation.label``).
+            report. Labels of a table are kept (``explanation.label``). Of a pipeline
+            what its task has: :class:`~captum_transformer_lrp.JointExplanation` for
+            several inputs at once, a list where one input has several answers
+            (entities, boxes), and for a list of inputs a list of such lists.
 
         Raises:
             InputError: Not exactly one of ``text`` and ``image``; an empty text, or
@@ -269,6 +255,14 @@ class Explainer:
                 such that cannot be mapped to its input.
             UnknownOperatorError: The method cannot explain this model.
         """
+        pipeline = self.pipeline
+        if pipeline is not None:
+            return pipeline(text, image, target, further)
+        if further:
+            raise InputError(
+                f"{next(iter(further))}= belongs to a task: pass a pipeline of "
+                "transformers as model=, or task= with its name"
+            )
         if (text is None) == (image is None):
             given = "neither" if text is None else "both"
             raise InputError(f"expected exactly one of text= and image=, got {given}")
@@ -306,6 +300,40 @@ class Explainer:
         for numbered in _batches([*enumerate(rows, 1)], batch_size, progress):
             found += _alone_if_need_be(numbered, explain_some, on_error)
         return found
+
+    @property
+    def pipeline(self) -> PipelineExplainer | None:
+        """What asks a pipeline, where the model is one or ``task`` says what it does.
+
+        Made when it is asked for first. None for the models of texts and of pictures
+        that this class asks itself.
+        """
+        with self._lock:
+            if PipelineExplainer not in self._sources:
+                self._sources[PipelineExplainer] = self._opened()
+            found: PipelineExplainer | None = self._sources[PipelineExplainer]
+        return found if found is None else found.by(self.method, self.options)
+
+    def _opened(self) -> PipelineExplainer | None:
+        task = self.task
+        if task is None and not is_pipeline(self.model):
+            task = _task_of(self.model)
+            if task is None:
+                for name, part in self._preparing.items():
+                    if part is not None:
+                        raise InputError(f"{name}= belongs to a task: pass task= too")
+                return None
+        if self.class_names is not None or self.transform is not None:
+            name = "transform" if self.class_names is None else "class_names"
+            raise InputError(f"{name}= belongs to no pipeline: leave it out")
+        pipe = pipeline_for(
+            self.model,
+            task,
+            tokenizer=self.tokenizer,
+            device=self.device,
+            **self._preparing,
+        )
+        return PipelineExplainer(pipe, self.method, self.options)
 
     @property
     def text_model(self) -> TextModel:
@@ -478,7 +506,7 @@ class Explainer:
                     model=source.name,
                     prediction=text_score(source, logits[row], best[row]),
                     target=text_score(source, logits[row], indices[row]),
-                    scores=_finite(values, attributor),
+                    scores=finite(values, attributor),
                     notes=notes + notes_on(attributor, values, delta),
                     **meaning_of(attributor, source.module),
                     convergence_delta=delta,
@@ -548,7 +576,7 @@ class Explainer:
                 model=source.name,
                 prediction=image_score(source, logits[row], best[row]),
                 target=image_score(source, logits[row], indices[row]),
-                scores=_finite(summed, attributor),
+                scores=finite(summed, attributor),
                 notes=notes + notes_on(attributor, summed, delta),
                 image=image,
                 **meaning_of(attributor, source.module),
@@ -759,6 +787,24 @@ def _source(
     return describe(type(model).__name__, model, companion)
 
 
+#: tasks of models that are asked here, without a pipeline
+_OWN_TASKS = ("text-classification", "text-generation", "image-classification")
+
+
+def _task_of(model: Any) -> str | None:
+    """Return the task of a model that only a pipeline understands; None for others."""
+    if isinstance(model, nn.Module):
+        if getattr(model, "config", None) is None:
+            return None
+        found = task_of(type(model).__name__)
+    elif isinstance(model, (str, Path)):
+        named = (task_of(name) for name in named_architectures(model))
+        found = next((name for name in named if name is not None), None)
+    else:
+        return None
+    return None if found in _OWN_TASKS else found
+
+
 def check_method(method: Any) -> None:
     """Check what was given as ``method=`` before a model is loaded for it.
 
@@ -881,44 +927,3 @@ def _patch_size(source: ImageModel, batch: Tensor) -> tuple[int, int]:
         return side, side
     rows, columns = source.patch_grid
     return -(-height // rows), -(-width // columns)
-
-
-def meaning_of(attributor: Attribution, module: nn.Module) -> dict[str, Any]:
-    """Return what a method and its scores are, as an explanation takes it."""
-    about = describe(attributor)
-    total: str | None = None
-    if about.takes != "mapping" and not is_built_on(attributor, module):
-        total = (
-            f"{about.name} was given a function of its own: the numbers are in the "
-            "units of what that function returns."
-        )
-    elif about.conserves == "difference":
-        total = (
-            "They should sum to the logit less that of the baseline; the convergence "
-            "delta says by how much they do not."
-        )
-    elif about.conserves == "no":
-        total = f"{about.name} does not ask that they sum to the logit."
-    return {
-        "method": about.name,
-        "measure": about.measure,
-        "same_for_every_target": about.same_for_every_target,
-        "about_sum": total,
-    }
-
-
-def notes_on(
-    attributor: Attribution, scores: np.ndarray, delta: float | None
-) -> tuple[str, ...]:
-    """Return what a reader of the scores of tokens or patches should know."""
-    notes = getattr(attributor, "notes_on", None)
-    return () if notes is None else tuple(notes(scores, delta))
-
-
-def _finite(scores: np.ndarray, attributor: Attribution) -> np.ndarray:
-    if not np.isfinite(scores).all():
-        raise ModelStateError(
-            f"{describe(attributor).name} returned NaN or infinite scores for "
-            f"{int((~np.isfinite(scores)).sum())} of {scores.size} inputs"
-        )
-    return scores

@@ -91,6 +91,14 @@ class Explanation(Storable):
             Default: None, what holds for relevance propagation
         label (ClassScore, optional): The true class, where the data says it.
             Default: None
+        score_name (str, optional): What is explained, the unit of relevance.
+            Default: ``"logit"``
+        task (str, optional): The task, for an explanation of a pipeline's answer.
+            Default: ``""``
+        output (Any, optional): The answer as the pipeline gave it; it is not saved.
+            Default: None
+        shown_limit (float, optional): Where the colour scale ends, to show several on
+            one scale; it is not saved. Default: None, by its own scores
     """
 
     kind: ClassVar[str]
@@ -107,6 +115,10 @@ class Explanation(Storable):
     convergence_delta: float | None = None
     about_sum: str | None = None
     label: ClassScore | None = None
+    score_name: str = "logit"
+    task: str = ""
+    output: Any = None
+    shown_limit: float | None = None
 
     @property
     def right(self) -> bool | None:
@@ -148,7 +160,15 @@ class Explanation(Storable):
     @property
     def scale(self) -> ColorScale:
         """From a score to a colour: up to :attr:`limit`, its ends in words."""
-        return self._scale(self.limit)
+        return self._scale(self.shown_limit or self.limit)
+
+    def on_scale(self, limit: float) -> Explanation:
+        """Return the same explanation, its colours on a scale up to a limit.
+
+        Args:
+            limit (float): The magnitude of the strongest colour.
+        """
+        return replace(self, shown_limit=limit)
 
     def _scale(self, limit: float) -> ColorScale:
         write = self.number_format(limit)
@@ -158,7 +178,7 @@ class Explanation(Storable):
             meaning = (
                 f"Colour scale: from {write(-limit)}, against {self.target.name}, "
                 f"blue, over 0, neutral, to {high}, for {self.target.name}, orange; "
-                "in units of the logit"
+                f"in units of the {self.score_name}"
             )
             low, high = f"against {write(-limit)}", f"{high} for"
         return ColorScale(
@@ -203,9 +223,9 @@ class Explanation(Storable):
         if self.measure == "magnitude":
             return (
                 f"Each number is the size of the gradient at a {self.part}: how fast "
-                f"the logit of {self.target_name} changes with what the model reads "
-                "there, in whichever direction. It says neither for nor against, and "
-                "the numbers do not sum to the logit."
+                f"the {self.score_name} of {self.target_name} changes with what the "
+                "model reads there, in whichever direction. It says neither for nor "
+                f"against, and the numbers do not sum to the {self.score_name}."
             )
         if not self.signed:
             source = f"the model's attention and what it does for {self.target_name}"
@@ -216,13 +236,18 @@ class Explanation(Storable):
             return (
                 f"Each number is the weight that the method gives a {self.part}, from "
                 f"{source}. It says how much the {self.part} counts, not {silent}. It "
-                "has no unit, and the weights do not sum to the logit."
+                f"has no unit, and the weights do not sum to the {self.score_name}."
             )
         return (
             f"Each number says how much a {self.part} speaks for {self.target_name} "
             "(orange, above zero) or against it (blue, below zero), in units of the "
-            f"logit. {self.about_sum or _ABOUT_RELEVANCE}"
+            f"{self.score_name}. {self._about_sum}"
         )
+
+    @property
+    def _about_sum(self) -> str:
+        found = self.about_sum or _ABOUT_RELEVANCE
+        return found.replace("the logit", f"the {self.score_name}")
 
     @property
     @abstractmethod
@@ -268,11 +293,14 @@ class Explanation(Storable):
         if self.same_for_every_target:
             facts.append(("Explained", "no target: the attention alone"))
         else:
-            facts += [("Explained", str(self.target)), ("Logit", write(self.logit))]
+            facts.append(("Explained", str(self.target)))
+            facts.append((self.score_name.capitalize(), write(self.logit)))
         if total is not None:
             facts.append((f"Sum of {self.quantity}", write(total)))
         if self.convergence_delta is not None and self.about_sum is not None:
             facts.append(("Convergence delta", write(self.convergence_delta)))
+        if self.task:
+            facts.append(("Task", self.task))
         return *facts, ("Method", self.method), ("Model", self.model)
 
     def normalized(self, how: Normalization = "max") -> np.ndarray:
@@ -342,6 +370,8 @@ class Explanation(Storable):
             "version": __version__,
             "about_sum": self.about_sum,
             "label": None if self.label is None else asdict(self.label),
+            "score_name": self.score_name,
+            "task": self.task,
         }
 
     def to_json(self, *, indent: int | None = 2) -> str:
@@ -353,9 +383,11 @@ class Explanation(Storable):
         ``measure`` (``"relevance"``, ``"attention"`` or ``"magnitude"``, as
         :class:`Explanation` says), ``same_for_every_target``, ``relevance_sum`` (null
         where scores have no sign), ``convergence_delta`` (null where the method has
-        none), ``notes``, ``version`` (of this package), ``about_sum`` (or null) and
-        ``label`` (as ``target``, or null). A text adds ``text``, ``next_token``,
-        ``joined`` (whether it is shown by words) and ``tokens`` (each ``token``,
+        none), ``notes``, ``version`` (of this package), ``about_sum`` (or null),
+        ``label`` (as ``target``, or null), ``score_name`` and ``task``. A text adds
+        ``text``, ``next_token``, ``joined`` (whether it is shown by words), ``marks``
+        (each ``start``, ``end``, ``name``: tokens that are pointed out) and ``tokens``
+        (each ``token``,
         ``text``, ``special``, ``space_before``, ``score``, and ``word``, the number of
         the tokenizer's word or null). An image adds ``height`` and ``width`` in pixels,
         ``scores`` (rows of pixels, or null where the method gives patches),
@@ -389,7 +421,8 @@ class Explanation(Storable):
                 ),
                 repeats=True,
             )
-        yield Facts(pairs=self.facts, brief=("Logit", "Sum of relevance", "Method"))
+        brief = (self.score_name.capitalize(), "Sum of relevance", "Method")
+        yield Facts(pairs=self.facts, brief=brief)
         yield Paragraph(text=self.summary, kind="meaning")
         for note in self.notes:
             yield Paragraph(text=note)
@@ -428,6 +461,21 @@ class Explanation(Storable):
         return to_text([tuple(self.blocks(top=top))], color=color, width=width)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Mark:
+    """Tokens of a text that are pointed out, such as an answer or an entity.
+
+    Args:
+        start (int): The first token, from 0.
+        end (int): Behind the last one.
+        name (str): What they are, such as ``"PER"``.
+    """
+
+    start: int
+    end: int
+    name: str
+
+
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TextExplanation(Explanation):
     """The relevance or weight of each token of a text.
@@ -439,6 +487,7 @@ class TextExplanation(Explanation):
             Default: False
         joined (bool): Whether tokens are joined to words, each with one colour and the
             sum of its tokens' scores, where the explanation is shown. Default: True
+        marks (tuple[Mark, ...]): Tokens that are pointed out. Default: ()
     """
 
     kind: ClassVar[str] = "text"
@@ -448,6 +497,7 @@ class TextExplanation(Explanation):
     pieces: tuple[Piece, ...]
     next_token: bool = False
     joined: bool = True
+    marks: tuple[Mark, ...] = ()
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -465,7 +515,8 @@ class TextExplanation(Explanation):
         ``special``. Each token is a word where they are not ``joined``.
         """
         merge: Literal["sum", "none"] = "sum" if self.joined else "none"
-        return scored_words(self.pieces, self.scores, merge)
+        marks = {i: m.name for m in self.marks for i in range(m.start, m.end)}
+        return scored_words(self.pieces, self.scores, merge, marks)
 
     def by_token(self) -> TextExplanation:
         """Return the same explanation, shown token by token instead of by words."""
@@ -566,6 +617,7 @@ class TextExplanation(Explanation):
             "tokens": tokens,
             "next_token": self.next_token,
             "joined": self.joined,
+            "marks": [asdict(mark) for mark in self.marks],
         }
 
 

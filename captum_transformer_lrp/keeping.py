@@ -21,7 +21,13 @@ from . import records
 from ._version import __version__
 from .comparison import Comparison, Conservation
 from .errors import InputError
-from .explanation import Explanation, ImageExplanation, TextExplanation, pool
+from .explanation import (
+    Explanation,
+    ImageExplanation,
+    Mark,
+    TextExplanation,
+    pool,
+)
 from .explanations import Explanations
 from .language import LLMRelevance
 from .models.pieces import Piece
@@ -225,6 +231,9 @@ def _shared(keys: Keys) -> dict[str, Any]:
         "convergence_delta": keys.number("convergence_delta", null=True),
         "about_sum": keys.text("about_sum", null=True),
         "label": None if label is None else _class_score(label),
+        # which files of before do not have
+        "score_name": keys.text("score_name") if "task" in keys.record else "logit",
+        "task": keys.text("task") if "task" in keys.record else "",
     }
 
 
@@ -254,7 +263,24 @@ def _text(keys: Keys) -> TextExplanation:
         )
         for token in tokens
     )
+    marks = []
+    for number, one in enumerate(
+        keys.objects("marks") if "marks" in keys.record else ()
+    ):
+        if not isinstance(one, Mapping):
+            raise damaged(f"'marks[{number}]' is {short(one)}", "an object")
+        mark = Keys(one, f"marks[{number}].", keys.old)
+        found = Mark(
+            start=mark.whole("start"), end=mark.whole("end"), name=mark.text("name")
+        )
+        if not found.start <= found.end <= len(pieces):
+            raise damaged(
+                f"'marks[{number}]' is from {found.start} to {found.end}",
+                f"numbers of its {len(pieces)} tokens",
+            )
+        marks.append(found)
     return TextExplanation(
+        marks=tuple(marks),
         scores=np.array([token.number("score") for token in tokens], dtype=np.float64),
         text=keys.text("text"),
         pieces=pieces,

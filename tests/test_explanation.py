@@ -108,10 +108,13 @@ def test_json_of_a_text():
         "version",
         "about_sum",
         "label",
+        "score_name",
+        "task",
         "text",
         "tokens",
         "next_token",
         "joined",
+        "marks",
     ]
     assert found["schema"] == "captum_transformer_lrp.explanation/1"
     assert found["kind"] == "text"

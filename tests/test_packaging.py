@@ -47,7 +47,8 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("observers",),
     ("propagation",),  # old import paths
     ("attribution",),
-    ("language",),
+    ("language", "targets"),
+    ("tasks",),
     ("checking", "explaining", "masking"),
     ("comparison",),
     ("keeping",),
@@ -62,6 +63,7 @@ BESIDE_THE_ENGINE = (
     "explanation",
     "explanations",
     "influence",
+    "joint",
     "metrics",
     "models",
     "rank_agreement",

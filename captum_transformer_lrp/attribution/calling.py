@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ import torch
 from captum.attr import Attribution
 from torch import Tensor, nn
 
+from .._forms import KNOWN_KEYS
 from ..description import Description, describe
 from ..errors import InputError, OutputError, UnknownNameError
 from ..models.special_tokens import baseline_id, special_ids
@@ -85,6 +86,68 @@ def innermost(method: Attribution) -> Attribution:
     """Return the method itself, out of the noise tunnels around it."""
     inner = getattr(method, "attribution_method", None)
     return method if inner is None else innermost(inner)
+
+
+def attribute_inputs(
+    method: Attribution,
+    module: Any,
+    inputs: Mapping[str, Any],
+    target: Any,
+    *,
+    baseline: int | float | Tensor,
+    keep: Sequence[int],
+    patch_size: tuple[int, int],
+    options: Mapping[str, Any],
+) -> tuple[dict[str, Tensor], float | None]:
+    """Return scores of everything that one example holds.
+
+    Args:
+        method (Attribution): the method, built on ``module``.
+        module (Callable): the model.
+        inputs (Mapping): what it takes, a batch of one.
+        target (Any): what to explain: a function of the output to one score, or as
+            Captum takes it.
+        baseline (int, float or Tensor): what a method compares the input with.
+        keep (sequence of int): identifiers that are not replaced by it.
+        patch_size (tuple of int): height and width of what is left out at a time.
+        options (Mapping): further keyword arguments of ``attribute``.
+
+    Returns:
+        For each explained key its scores, in float64 on the CPU, and the convergence
+        delta, None where the method has none.
+
+    Raises:
+        InputError: a method of one input alone, and there are several.
+        UnknownNameError: the method was built on something else than the model.
+    """
+    if describe(method).takes == "mapping":
+        found, delta = _call(method, inputs, target, options)
+    elif "layer" in describe(method).needs or not is_built_on(method, module):
+        raise UnknownNameError(
+            f"{method.get_name()} was built on a layer or on a function of its own, "
+            "which knows nothing of this task: pass the class, or an object that was "
+            "built on the model itself"
+        )
+    else:
+        prepared = prepare(
+            module,
+            inputs,
+            target,
+            None,
+            baseline=baseline,
+            keep=keep,
+            output_field=None,
+        )
+        attributed = _on_features(
+            method, module, prepared, prepared.target, options, patch_size=patch_size
+        )
+        found, delta = attributed.scores, attributed.delta
+    if not isinstance(found, Mapping):
+        (key,) = (k for k in KNOWN_KEYS if isinstance(inputs.get(k), Tensor))
+        found = {key: found}
+    scores = {key: _float64(value) for key, value in found.items()}
+    delta = _mean_delta(delta, 1)
+    return scores, None if delta is None else float(delta)
 
 
 def attribute_tokens(

@@ -29,7 +29,7 @@ from ..errors import InputError
 from ..known.compiled import Eagerly
 from ..known.identifiers import Identifiers, Met
 from .inputs import prepare_inputs, why_it_failed
-from .scores import output_tensor, select_scores
+from .scores import for_model, is_function, scores_of, select_scores
 
 _TABLES = frozenset({"embedding", "getitem", "index", "index_select"})
 _NO_EMBEDDING = (
@@ -237,6 +237,8 @@ class InputFunction(nn.Module):
         names (sequence of str): the keywords of the further tensors, in their order.
         constants (Mapping): further keyword arguments.
         output_field (str, int or None): see :func:`~.scores.output_tensor`.
+        target (Callable, optional): from the model's output to one score per example.
+            Default: None, the tensor of scores is returned as it is
         order (sequence of int, optional): as of :func:`look_up`, for identifiers, which
             are then the first further tensor. Default: None
     """
@@ -249,6 +251,7 @@ class InputFunction(nn.Module):
         names: Sequence[str],
         constants: Mapping[str, Any],
         output_field: str | int | None,
+        target: Callable[[Any], Tensor] | None = None,
         order: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
@@ -258,18 +261,22 @@ class InputFunction(nn.Module):
         self.names = tuple(names)
         self.constants = dict(constants)
         self.output_field = output_field
+        self.target = target
         self.order = order
 
     def forward(self, *tensors: Any) -> Tensor:
         """Return the scores, of the shape that the model gives them."""
         with Eagerly():
             if self.order is None:
-                return output_tensor(self.call(*tensors), self.output_field)
+                return self._scores(self.call(*tensors))
             width = max(self.order) + 1
             embeddings, (ids, *rest) = tensors[:width], tensors[width:]
             ids = ids.clone()  # followed by its identity
             with _Reading(ids, self._replacing(embeddings)):
-                return output_tensor(self.call(ids, *rest), self.output_field)
+                return self._scores(self.call(ids, *rest))
+
+    def _scores(self, output: Any) -> Tensor:
+        return scores_of(output, self.target, self.output_field)
 
     def call(self, explained: Tensor, *rest: Any) -> Any:
         """Call the model with the explained input and copies of all further ones."""
@@ -316,6 +323,8 @@ class Prepared:
         baselines (tuple of Tensor): of the same shapes.
         arguments (tuple): further arguments of ``function``, with the batch first.
         scores (Tensor): the explained scores, ``(batch,)``.
+        target (Any): what is left to select of what the function returns; None where
+            it returns these scores.
         replaced (Tensor or None): True for the tokens that the baseline replaces,
             ``(batch, tokens)``; None for what has no tokens.
         tokens (Tensor or None): True for the tokens that are no padding.
@@ -328,6 +337,7 @@ class Prepared:
     baselines: tuple[Tensor, ...]
     arguments: tuple[Any, ...]
     scores: Tensor
+    target: Any
     replaced: Tensor | None
     tokens: Tensor | None
     of_identifiers: bool
@@ -376,7 +386,8 @@ def prepare(
         forward_func (Callable): the model.
         inputs (Tensor, tuple of one Tensor, or Mapping): as for
             :class:`~.transformer_lrp.TransformerLRP`, with one explained entry.
-        target (int, tuple, Tensor or list): as Captum takes it.
+        target (int, tuple, Tensor or list, or Callable): as Captum takes it, or a
+            function of the model's output.
         additional_forward_args (Any): further positional arguments.
         baseline (int, float or Tensor): for identifiers the one that replaces tokens,
             or a float, which every feature of the embedding is set to; for other inputs
@@ -388,6 +399,7 @@ def prepare(
         InputError, TargetError, OutputError: see these classes.
     """
     given = prepare_inputs(inputs, additional_forward_args)
+    target = for_model(target, forward_func)
     if len(given.leaves) != 1:
         names = ", ".join(leaf.name for leaf in given.leaves)
         raise InputError(
@@ -406,6 +418,7 @@ def prepare(
         "names": tuple(of_batch),
         "constants": {k: v for k, v in given.keywords.items() if k not in of_batch},
         "output_field": output_field,
+        "target": target if is_function(target) else None,
     }
     arguments: tuple[Any, ...] = (*given.arguments, *of_batch.values())
     plain = InputFunction(forward_func, **options)
@@ -422,7 +435,7 @@ def prepare(
             with torch.no_grad():
                 output = run(explained.clone())
             scores = select_scores(
-                output_tensor(output, output_field), target, examples=examples
+                scores_of(output, target, output_field), target, examples=examples
             )
             value = torch.as_tensor(baseline, dtype=explained.dtype).to(explained)
             return Prepared(
@@ -431,6 +444,7 @@ def prepare(
                 baselines=(value.expand_as(explained).clone(),),
                 arguments=arguments,
                 scores=scores.detach(),
+                target=None if is_function(target) else target,
                 replaced=None,
                 tokens=tokens,
                 of_identifiers=False,
@@ -439,7 +453,7 @@ def prepare(
         ids = explained.clone()
         lookups, order, output = look_up(ids, lambda: run(ids))
         scores = select_scores(
-            output_tensor(output, output_field), target, examples=examples
+            scores_of(output, target, output_field), target, examples=examples
         )
         replaced = torch.ones_like(ids, dtype=torch.bool) if tokens is None else tokens
         replaced = replaced & ~torch.isin(ids, ids.new_tensor(list(keep)))
@@ -469,6 +483,7 @@ def prepare(
         ),
         arguments=(explained, *arguments),
         scores=scores.detach(),
+        target=None if is_function(target) else target,
         replaced=replaced,
         tokens=tokens,
         of_identifiers=True,

@@ -119,7 +119,7 @@ class InputAttribution(Named, GradientAttribution):
             )
         prepared = self._prepare(inputs, target, additional_forward_args)
         with torch.enable_grad():
-            attributions, delta = self._attribute(prepared, target)
+            attributions, delta = self._attribute(prepared, prepared.target)
         found = prepared.in_form(attributions)
         return (found, delta) if return_convergence_delta else found
 

@@ -67,6 +67,50 @@ def _fields(output: Any) -> dict[Any, Any] | None:
     return None
 
 
+def is_function(target: Any) -> bool:
+    """Whether a target is a function of the model's output rather than an index.
+
+    Raises:
+        TargetError: if it is a class, which has to be made first.
+    """
+    if isinstance(target, type):
+        raise TargetError(
+            f"target is the class {target.__name__}; expected an object of it, such as "
+            f"{target.__name__}(...), or an index."
+        )
+    return callable(target)
+
+
+def for_model(target: Any, model: Any) -> Any:
+    """Return a target whose names are indices of this model, see ``targets``."""
+    named = getattr(target, "for_model", None)
+    return target if named is None else named(model)
+
+
+def scores_of(output: Any, target: Any, field: str | int | None) -> Tensor:
+    """Return the tensor of scores of a model's output, before an index selects of it.
+
+    Args:
+        output (Any): what the model returned.
+        target (Any): a function of it to one score per example, which is called; or an
+            index, which is left to :func:`select_scores`.
+        field (str, int or None): see :func:`output_tensor`.
+
+    Raises:
+        OutputError: if there is no such tensor.
+        TargetError: if the function returns no tensor.
+    """
+    if not is_function(target):
+        return output_tensor(output, field)
+    scores = target(output)
+    if not isinstance(scores, Tensor):
+        raise TargetError(
+            f"the target {target!r} returned {type(scores).__name__}; expected a "
+            "function of the model's output to one tensor of scores, (examples,)."
+        )
+    return scores
+
+
 def select_scores(output: Tensor, target: Any, *, examples: int) -> Tensor:
     """Return one score per example.
 
@@ -75,7 +119,8 @@ def select_scores(output: Tensor, target: Any, *, examples: int) -> Tensor:
         target (int, tuple, Tensor, list or None): as in Captum: an index into the last
             dimension, one per example, or tuples for outputs of more dimensions, such
             as ``(-1, token_id)`` for a language model of shape (examples, tokens,
-            vocabulary). None for outputs of one score per example.
+            vocabulary). None for outputs of one score per example. A function has been
+            called before, by :func:`scores_of`.
         examples (int): the number of examples.
 
     Returns:
@@ -87,7 +132,14 @@ def select_scores(output: Tensor, target: Any, *, examples: int) -> Tensor:
         OutputError: if a score is NaN or infinite.
     """
     check_scores(output)
-    if target is not None:
+    if is_function(target):
+        if output.dim() > 1 or output.numel() != (examples if output.dim() else 1):
+            raise TargetError(
+                f"the target {target!r} returned scores of shape "
+                f"{tuple(output.shape)} for {examples} example(s); expected one for "
+                f"each, ({examples},)."
+            )
+    elif target is not None:
         _check_target(output, target)
         if isinstance(target, Tensor):
             target = target.to(output.device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -12,12 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._nested import tensors_in
+from .._nested import map_tensors, tensors_in
 from .._torch import HIGHER_ORDER, DisableTorchFunction, node_outputs
 from ..carried.positive import PositiveProduct
 from ..classic.contributions import AlphaBeta, ZPlus
 from ..core.composites import Composite
 from ..core.engine import Engine
+from ..core.gates import activation_behind
 from ..core.rules.linear import Detach
 from ..core.table import RuleTable
 from ..errors import (
@@ -27,6 +29,7 @@ from ..errors import (
     InputError,
     LRPError,
     ModelStateError,
+    TargetError,
 )
 from ..known.refusals import refuse_replicas
 from ..observers.observed import ObservedEngine, Observer
@@ -35,7 +38,7 @@ from ..observers.trace import Tracing
 from .inputs import Inputs, prepare_inputs, why_it_failed
 from .places import Arriving, Place, check_order, go_through, leads_back_to, read_off
 from .precision import Raised
-from .scores import output_tensor, select_scores
+from .scores import for_model, is_function, scores_of, select_scores
 from .units import Selector, Unit
 
 #: rules that take sums of positive and of negative contributions apart
@@ -241,15 +244,77 @@ def engine_scores(
 ) -> Tensor:
     """Return the explained score of each example, and check the way to it.
 
+    Where the target is a function, relevance starts at what the function reads, each
+    number times the function's gradient there, which for sums, means and differences of
+    scores are their shares; what that leaves of the score is a constant of it.
+
     Raises:
         TargetError, OutputError, UnknownOperatorError: see these classes.
     """
+    target = for_model(target, engine.root)
+    if is_function(target):
+        starts, rest = _starts(engine, target, output, prepared.examples)
+        scores = rest  # the engine sees it, as a part of the model
+        for tensor, share in starts:
+            scores = scores + (tensor * share).flatten(1).sum(1)
+        with DisableTorchFunction():
+            engine.check(scores)
+        return scores
     with DisableTorchFunction():
-        tensor = output_tensor(output, output_field)
+        tensor = scores_of(output, None, output_field)
         scores = select_scores(tensor, target, examples=prepared.examples)
         engine.begins_at(tensor, scores)
         engine.check(scores)
     return scores
+
+
+def _starts(
+    engine: Engine, target: Callable[[Any], Any], output: Any, examples: int
+) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    """Return what a target reads of an output, with factors, and the rest of the score.
+
+    The score is the sum of the products and the rest, ``(examples,)``. Of an activation
+    that is not 0 at 0 only what is beyond its value there is explained, as
+    ``Engine.begins_at`` says.
+    """
+    given: list[Tensor] = []
+    leaves: list[Tensor] = []
+
+    def leaf(tensor: Tensor) -> Tensor:
+        if not (tensor.requires_grad and tensor.is_floating_point()):
+            return tensor
+        given.append(tensor)
+        leaves.append(tensor.detach().requires_grad_())
+        return leaves[-1]
+
+    with DisableTorchFunction():
+        seen = map_tensors(leaf, output)
+        scores = select_scores(
+            scores_of(seen, target, None), target, examples=examples
+        ).reshape(-1)
+        if not scores.requires_grad:
+            return [], scores.detach()
+        gradients = torch.autograd.grad(scores.sum(), leaves, allow_unused=True)
+        rest, starts = scores.detach(), []
+        for tensor, value, gradient in zip(given, leaves, gradients, strict=True):
+            if gradient is None:
+                continue
+            value = value.detach()
+            found = activation_behind(engine.tape.of(tensor))
+            if found is not None and found.at_zero and math.isfinite(found.at_zero):
+                beyond = (value - found.at_zero) / value
+                gradient = gradient * torch.where(value == 0, 1.0, beyond)
+            # logits may be minus infinity where the target does not look
+            product = torch.where(gradient == 0, 0, value * gradient)
+            if len(product) != len(scores):
+                raise TargetError(
+                    f"the target {target!r} reads a tensor of shape "
+                    f"{tuple(tensor.shape)} for {len(scores)} example(s); expected the "
+                    "examples in dimension 0. Explain one example at a time."
+                )
+            rest = rest - product.flatten(1).sum(1).to(rest)
+            starts.append((tensor, gradient))
+    return starts, rest
 
 
 def check_callable(method: object, forward_func: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -224,7 +225,7 @@ def text_model(name: str, module: nn.Module, tokenizer: Any) -> TextModel:
         tokenizer=tokenizer,
         task=task,
         class_names=_config_names(config) if classifies else (),
-        activation=_activation(config) if classifies else "softmax",
+        activation=activation_of(config) if classifies else "softmax",
         max_tokens=min(known, default=None),
     )
 
@@ -278,7 +279,7 @@ def image_model(
         mean=None if mean is None else tuple(float(m) for m in mean),
         std=None if std is None else tuple(float(s) for s in std),
         patch_grid=_patch_grid(module),
-        activation="softmax" if config is None else _activation(config),
+        activation="softmax" if config is None else activation_of(config),
     )
 
 
@@ -369,6 +370,29 @@ def _folder_config(folder: Path) -> dict[str, Any]:
     return config
 
 
+def named_architectures(name: str | Path) -> tuple[str, ...]:
+    """Return the classes of models that a Hugging Face config names.
+
+    Args:
+        name (str or Path): A folder, or ``"owner/model"`` on the hub; of other names,
+            which timm knows, there are none.
+    """
+    folder = Path(str(name)).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            return ()
+        found = _folder_config(folder).get("architectures")
+        return tuple(map(str, found)) if isinstance(found, list) else ()
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(name)) or str(name).startswith("timm/"):
+        return ()
+    transformers = require("transformers")
+    try:
+        config = transformers.AutoConfig.from_pretrained(str(name))
+    except (OSError, ValueError):
+        return ()  # said when it is loaded
+    return tuple(getattr(config, "architectures", None) or ())
+
+
 def _text_task(name: str, config: Any, architectures: list[str] | None = None) -> Task:
     """Return what a Hugging Face model does, from the names of its architectures."""
     named = architectures or list(getattr(config, "architectures", None) or [])
@@ -392,7 +416,7 @@ def _config_names(config: Any) -> tuple[str, ...]:
     return tuple(names[i] for i in sorted(names))
 
 
-def _activation(config: Any) -> str:
+def activation_of(config: Any) -> str:
     """Return what turns this model's logits into probabilities."""
     kind = getattr(config, "problem_type", None)
     if kind == "multi_label_classification":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -21,7 +21,10 @@ MERGES = {
 
 
 def scored_words(
-    pieces: Sequence[Piece], scores: np.ndarray, merge: Merge = "sum"
+    pieces: Sequence[Piece],
+    scores: np.ndarray,
+    merge: Merge = "sum",
+    marks: Mapping[int, str] | None = None,
 ) -> tuple[Word, ...]:
     """Return written words with their scores.
 
@@ -31,7 +34,10 @@ def scored_words(
         merge (str, optional): The score of a word: ``"sum"``, ``"mean"`` or
             ``"largest"`` (in magnitude) of its pieces; ``"none"`` leaves each piece for
             itself. Default: ``"sum"``
+        marks (Mapping, optional): Number of a token -> what it is pointed out as.
+            Default: None
     """
+    marks = marks or {}
     groups = word_groups(pieces)
     if merge == "none":
         groups = [[i] for i in range(len(pieces))]
@@ -43,6 +49,7 @@ def scored_words(
             space_before=pieces[group[0]].space_before
             or (len(group) > 1 and pieces[group[0]].text.isspace()),
             tokens=tuple(pieces[i].token for i in group),
+            mark=next((marks[i] for i in group if i in marks), ""),
         )
         for group in groups
     )

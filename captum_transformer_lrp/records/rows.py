@@ -36,6 +36,9 @@ _TOKEN = {
     "word": "wholes",
     "score": "numbers",
 }
+_MARK = {"start": "wholes", "end": "wholes", "name": "texts"}
+#: lists of objects -> what stands in the columns of their keys
+_LISTS = {"tokens": _TOKEN, "marks": _MARK}
 #: column -> what stands in it
 OF_EXPLANATIONS = {
     "schema": "text",
@@ -56,7 +59,13 @@ OF_EXPLANATIONS = {
     "text": "text",
     "next_token": "flag",
     "joined": "flag",
-    **{f"tokens.{key}": kind for key, kind in _TOKEN.items()},
+    **{
+        f"{name}.{key}": kind
+        for name, keys in _LISTS.items()
+        for key, kind in keys.items()
+    },
+    "score_name": "text",
+    "task": "text",
     "height": "whole",
     "width": "whole",
     "scores": "table",
@@ -108,8 +117,8 @@ def rows_of(records: Iterable[Record]) -> Iterator[Record]:
 def _row(record: Record) -> Record:
     flat: Record = {}
     for key, value in record.items():
-        if key == "tokens":
-            flat |= {f"tokens.{k}": [token[k] for token in value] for k in _TOKEN}
+        if key in _LISTS:
+            flat |= {f"{key}.{k}": [one[k] for one in value] for k in _LISTS[key]}
         elif isinstance(value, dict):
             flat |= {f"{key}.{k}": v for k, v in value.items()}
         elif value is not None:
@@ -159,22 +168,22 @@ def records_of(rows: Sequence[Record]) -> list[Record]:
 
 def _record(row: Record) -> Record:
     record: Record = {}
-    tokens: dict[str, Sequence[Any]] = {}
+    lists: dict[str, dict[str, Sequence[Any]]] = {}
     for column, value in row.items():
         outer, _, inner = column.partition(".")
-        if outer == "tokens":
-            tokens[inner] = value
+        if outer in _LISTS:
+            lists.setdefault(outer, {})[inner] = value
         elif inner:
             record.setdefault(outer, {})[inner] = value
         else:
             record[outer] = value
-    if tokens:
+    for name, columns in lists.items():
         try:
-            listed = zip(*tokens.values(), strict=True)
-            record["tokens"] = [dict(zip(tokens, t, strict=True)) for t in listed]
+            listed = zip(*columns.values(), strict=True)
+            record[name] = [dict(zip(columns, t, strict=True)) for t in listed]
         except (TypeError, ValueError) as error:
             raise damaged(
-                f"its columns of tokens do not fit together ({error})",
+                f"its columns of {name} do not fit together ({error})",
                 "lists of the same length",
             ) from error
     for column in columns_of(row):  # null is left out of rows
@@ -184,7 +193,10 @@ def _record(row: Record) -> Record:
         elif outer == "label":  # which may be null as a whole
             if record.setdefault(outer, None) is not None:
                 record[outer].setdefault(inner, None)
-        elif not inner and column != "comparison":
+        elif outer == "marks":  # of texts, which may have none
+            if "tokens" in record:
+                record.setdefault(outer, [])
+        elif not inner and column not in ("comparison", "score_name", "task"):
             record.setdefault(column, None)
     return record
 

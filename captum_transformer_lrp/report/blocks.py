@@ -182,6 +182,7 @@ class Word:
         space_before (bool): Whether white space stands before it. Default: True
         tokens (tuple of str): The entries of the vocabulary that it is made of.
             Default: ()
+        mark (str): What it is pointed out as, such as ``"answer"``. Default: ``""``
     """
 
     text: str
@@ -189,6 +190,7 @@ class Word:
     special: bool = False
     space_before: bool = True
     tokens: tuple[str, ...] = ()
+    mark: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,6 +200,15 @@ class Words:
     words: tuple[Word, ...]
     scale: ColorScale
     right_to_left: bool = False
+
+    @property
+    def marked(self) -> tuple[str, ...]:
+        """For each word what is written behind it: its mark, where that ends."""
+        following = [*(word.mark for word in self.words[1:]), ""]
+        return tuple(
+            word.mark if word.mark != after else ""
+            for word, after in zip(self.words, following, strict=True)
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

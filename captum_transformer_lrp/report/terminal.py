@@ -197,10 +197,13 @@ def _draw_facts(block: Facts, console: Console) -> Iterator[RenderableType]:
 def _draw_words(block: Words, console: Console) -> Iterator[RenderableType]:
     """Yield the text, in its logical order: terminals turn other directions round."""
     text = _text("")
-    for number, word in enumerate(block.words):
+    for number, (word, mark) in enumerate(zip(block.words, block.marked, strict=True)):
         if number and word.space_before:
             text.append(" ")
-        text.append(one_line(word.text), style=_word_style(word, block.scale))
+        style = _word_style(word, block.scale)
+        text.append(one_line(word.text), style=style)
+        if mark:
+            text.append(f" [{one_line(mark)}]", style="bold")
     if block.words:
         yield text
 

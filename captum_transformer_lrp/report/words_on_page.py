@@ -171,6 +171,8 @@ def _draw_word(
     share = scale.share(word.score)
     color = page.theme.ground(share, signed=scale.diverging)
     page.box(x, page.y, width, 0.29, color=color, rounding=0.04)
+    if word.mark:  # a line below
+        page.box(x, page.y + 0.29, width, 0.025, color=page.theme.ink)
     faint = word.special and abs(share) < 0.1
     ink = page.theme.ink_on(share, signed=scale.diverging)
     page.text(

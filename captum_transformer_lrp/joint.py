@@ -1,0 +1,128 @@
+"""An explanation of several inputs at once: a picture and a question about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+
+from .errors import UnknownNameError, suggestion
+from .explanation import Explanation
+from .report.blocks import Block, Heading, Table
+
+__all__ = ["JointExplanation"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class JointExplanation(Explanation):
+    """The relevance or weight of all that a model read, on one scale.
+
+    It is a mapping of the inputs' names to their explanations, ``joint["question"]``,
+    which can be shown and saved by themselves.
+
+    Args:
+        parts (Mapping): The name of each input and its explanation, in order.
+        scores (np.ndarray): All scores in a row; made of the parts.
+    """
+
+    kind: ClassVar[str] = "joint"
+    _palette = "words"
+
+    parts_of: Mapping[str, Explanation]
+    scores: np.ndarray = field(default_factory=lambda: np.zeros(0))
+
+    def __post_init__(self) -> None:
+        """Put all scores in a row."""
+        rows = [part.scores.ravel() for part in self.parts_of.values()]
+        object.__setattr__(self, "scores", np.concatenate(rows))
+
+    def __getitem__(self, name: str) -> Explanation:
+        """Return the explanation of one input, on its own scale.
+
+        Raises:
+            UnknownNameError: There is no such input.
+        """
+        if name not in self.parts_of:
+            raise UnknownNameError(
+                f"there is no input {name!r}.{suggestion(name, self.parts_of)}"
+            )
+        return self.parts_of[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.parts_of)
+
+    def __len__(self) -> int:
+        return len(self.parts_of)
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """What each input has of the relevance: the sum of its scores."""
+        return {name: float(part.scores.sum()) for name, part in self.parts_of.items()}
+
+    @property
+    def limit(self) -> float:
+        """The score at the end of the colour scale of all inputs."""
+        return max(part.limit for part in self.parts_of.values())
+
+    @property
+    def unit(self) -> str:
+        """What one number belongs to."""
+        return " or ".join(dict.fromkeys(part.unit for part in self.parts_of.values()))
+
+    @property
+    def part(self) -> str:
+        """What :meth:`top_parts` lists."""
+        return "part"
+
+    def map(self) -> Iterator[Block]:
+        """Yield each input with its scores, below its name."""
+        limit = self.limit
+        for name, part in self.parts_of.items():
+            total = ""
+            if self.signed:
+                total = (
+                    f", {self.number_format(limit)(float(part.scores.sum()))} in all"
+                )
+            yield Heading(text=f"{name.capitalize()}{total}", level=2)
+            yield from part.on_scale(limit).map()
+
+    def top_parts(self, count: int) -> list[tuple[str, float]]:
+        """Return the parts of largest magnitude, of all inputs."""
+        found = [
+            (f"{name}: {what}", score)
+            for name, part in self.parts_of.items()
+            for what, score in part.top_parts(count)
+        ]
+        return sorted(found, key=lambda row: -abs(row[1]))[:count]
+
+    def _numbers(self) -> Table:
+        write = self.scale.write
+        rows = []
+        for name, part in self.parts_of.items():
+            for what, score in part.top_parts(10**6):
+                rows.append((name, what, write(score)))
+        return Table(
+            heads=("Input", "Part", self.quantity.capitalize()),
+            rows=tuple(rows),
+            texts=2,
+            folded=True,
+        )
+
+    def _columns(self) -> dict[str, Any]:
+        columns: dict[str, list[Any]] = {"input": [], "part": [], "score": []}
+        for name, part in self.parts_of.items():
+            for what, score in part.top_parts(10**6):
+                columns["input"].append(name)
+                columns["part"].append(what)
+                columns["score"].append(score)
+        return columns
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what :meth:`to_json` writes, as Python objects."""
+        parts = [
+            {"name": name, "explanation": part.to_dict()}
+            for name, part in self.parts_of.items()
+        ]
+        return super().to_dict() | {"parts": parts}

@@ -1,0 +1,88 @@
+"""Tasks: how models are asked, what they answered, and what that is read from.
+
+:data:`TASKS` has one row for each; a task of yours is a class of :class:`Task` and a
+row, ``TASKS["my-task"] = MyTask()``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import UnknownNameError, suggestion
+from .answers import QuestionAnswering
+from .asking import Asked, Assembled, Question, Read, Task
+from .classes import MultipleChoice, TextClassification, ZeroShotClassification
+from .entities import TokenClassification
+from .masks import FillMask
+from .reads import ReadPicture, ReadText
+
+__all__ = [
+    "TASKS",
+    "Asked",
+    "Assembled",
+    "Question",
+    "Read",
+    "ReadPicture",
+    "ReadText",
+    "Task",
+    "task_named",
+    "task_of",
+]
+
+#: the tasks by name
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        TextClassification(),
+        TokenClassification(),
+        FillMask(),
+        ZeroShotClassification(),
+        QuestionAnswering(),
+        MultipleChoice(),
+    )
+}
+
+#: other names of tasks
+ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
+
+#: how the class of a model ends -> its task
+OF_CLASSES = {
+    "ForSequenceClassification": "text-classification",
+    "ForTokenClassification": "token-classification",
+    "ForMaskedLM": "fill-mask",
+    "ForQuestionAnswering": "question-answering",
+    "ForMultipleChoice": "multiple-choice",
+}
+
+
+def task_named(name: str) -> Task:
+    """Return a task by its name.
+
+    Raises:
+        UnknownNameError: There is none of that name.
+    """
+    found = TASKS.get(ALIASES.get(name, name)) if isinstance(name, str) else None
+    if found is None:
+        raise UnknownNameError(
+            f"there is no task {name!r}.{suggestion(str(name), TASKS)}"
+        )
+    return found
+
+
+def task_of(architecture: str) -> str | None:
+    """Return the name of the task of a class of models; None if it is not known.
+
+    Args:
+        architecture (str): Such as ``"BertForTokenClassification"``.
+    """
+    for ending, name in OF_CLASSES.items():
+        if architecture.endswith(ending):
+            return name
+    return None
+
+
+def is_pipeline(model: Any) -> bool:
+    """Whether it is a pipeline of transformers: a model with what comes before it."""
+    return all(
+        hasattr(model, n) for n in ("model", "preprocess", "postprocess", "task")
+    )

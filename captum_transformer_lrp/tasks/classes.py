@@ -1,0 +1,225 @@
+"""One class for an input: of a text, of a choice, of labels that were never trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .. import targets
+from ..errors import InputError
+from ..models.loading import activation_of
+from ..models.prediction import ClassScore
+from .asking import Asked, Question, Task, chosen, names_of
+from .reads import ReadText, pieces_of, read_text, without_padding
+from .scoring import class_score, logits_of, value_of, wanted
+
+
+class Classification(Task):
+    """One class for one input: its logit is explained.
+
+    What kind of input it is, its subclasses say.
+    """
+
+    def read(
+        self, pipe: Any, given: Mapping[str, Any], inputs: Mapping[str, Any]
+    ) -> tuple[Any, ...]:
+        """Return the inputs as a person reads them."""
+        raise NotImplementedError
+
+    def activation(self, asked: Asked) -> str:
+        """Return what the pipeline makes probabilities with."""
+        said = asked.option("function_to_apply")
+        if said is None:
+            return activation_of(asked.pipe.model.config)
+        found = str(getattr(said, "value", said)).lower()
+        return found if found in ("softmax", "sigmoid") else "none"
+
+    def questions(self, asked: Asked, target: Any) -> Iterator[Question]:
+        """Yield why this class, or why those that were asked for."""
+        pipe, given, calls = asked.pipe, asked.given, asked.calls
+        call = calls[-1]
+        logits = logits_of(call.output)
+        names = names_of(pipe.model)
+        activation = self.activation(asked)
+        best = int(logits.argmax(-1))
+        predicted = class_score(names, logits, best, activation)
+        inputs = call.row(0)
+        reads = self.read(pipe, given, inputs)
+        answer = asked.answer
+        listed = answer if isinstance(answer, list) else [answer]
+        labels = {str(one.get("label")): one for one in listed}
+        for index, function, name in wanted(target, names, best):
+            said = predicted
+            if index is not None:
+                said = class_score(names, logits, index, activation)
+            else:
+                said = ClassScore(
+                    index=best,
+                    name=name,
+                    logit=float(value_of(function, pipe.model, call.output)),
+                )
+            yield Question(
+                inputs=inputs,
+                target=function,
+                answer=said,
+                prediction=predicted,
+                reads=reads,
+                output=labels.get(said.name),
+                score="logit" if index is not None else "score",
+            )
+
+
+class TextClassification(Classification):
+    """The class of a text, or of two."""
+
+    name = "text-classification"
+    about = "the logit of a class of a text"
+    takes = 'a text, or {"text": ..., "text_pair": ...}'
+
+    def read(
+        self, pipe: Any, given: Mapping[str, Any], inputs: Mapping[str, Any]
+    ) -> tuple[ReadText, ...]:
+        """Return the text, or both in one sequence."""
+        text = given["text"]
+        both = text if isinstance(text, Mapping) else {"text": text}
+        texts = both.get("text"), both.get("text_pair")
+        return (read_text(pipe, inputs, *texts),)
+
+
+class ZeroShotClassification(Task):
+    """A label that was never trained: the logit of "it follows" is explained.
+
+    The model reads the text with a sentence about the label. Where labels exclude each
+    other that of entailment is explained, else entailment less contradiction.
+    """
+
+    name = "zero-shot-classification"
+    about = "the entailment logit of a label's sentence (less contradiction)"
+    takes = "a text and candidate_labels=[...], a list of texts"
+
+    def questions(self, asked: Asked, target: Any) -> Iterator[Question]:
+        """Yield why the best label, or why those that were asked for."""
+        pipe, given, calls = asked.pipe, asked.given, asked.calls
+        labels = list(asked.answer["labels"])
+        chances = list(asked.answer["scores"])
+        order = pipe._args_parser._parse_labels(asked.option("candidate_labels"))
+        template = asked.option("hypothesis_template", "This example is {}.")
+        alone = len(labels) == 1 or bool(asked.option("multi_label", False))
+        entailment = pipe.entailment_id
+        contradiction = -1 if entailment == 0 else 0
+        function: Any = targets.Label(entailment)
+        if alone:
+            function = targets.Contrast(entailment, contradiction)
+        said = {}
+        for label, chance in zip(labels, chances, strict=True):
+            call = calls[order.index(label)]
+            said[label] = ClassScore(
+                index=order.index(label),
+                name=label,
+                logit=float(value_of(function, pipe.model, call.output)),
+                probability=float(chance),
+            )
+        for number in chosen(target, order, "label") or [order.index(labels[0])]:
+            label = order[number]
+            call = calls[number]
+            read = read_text(pipe, call.inputs, given["text"], template.format(label))
+            yield Question(
+                inputs=call.row(0),
+                target=function,
+                answer=said[label],
+                prediction=said[labels[0]],
+                reads=(read,),
+                output={"label": label, "score": said[label].probability},
+                score="entailment less contradiction" if alone else "entailment logit",
+            )
+
+
+class MultipleChoice(Task):
+    """The best of several endings: the logit of one is explained.
+
+    Called with ``prompt=`` and ``choices=``. The model reads the prompt with each.
+    """
+
+    name = "multiple-choice"
+    about = "the logit of a choice"
+    takes = "prompt=..., a text, and choices=[...]"
+    loads = "AutoModelForMultipleChoice"
+
+    def inputs(
+        self, text: Any, image: Any, further: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return prompt and choices."""
+        return {"prompt": text, **further}
+
+    def run(self, pipe: Any, given: Mapping[str, Any]) -> Any:
+        """Return the choices with their probabilities, best first."""
+        prompt, choices = _choices(given)
+        tokenizer = pipe.tokenizer
+        batch = tokenizer(
+            [prompt] * len(choices),
+            list(choices),
+            padding=True,
+            truncation=True,
+            return_tensors="pt",
+        )
+        batch = {k: v[None].to(pipe.device) for k, v in batch.items()}
+        with torch.no_grad():
+            output = pipe.model(**batch)
+        chances = logits_of(output).softmax(-1)
+        order = chances.argsort(descending=True).tolist()
+        return [{"label": choices[i], "score": float(chances[i])} for i in order]
+
+    def questions(self, asked: Asked, target: Any) -> Iterator[Question]:
+        """Yield why this choice, or why those that were asked for."""
+        pipe, given, calls = asked.pipe, asked.given, asked.calls
+        prompt, choices = _choices(given)
+        call = calls[0]
+        logits = logits_of(call.output)
+        best = int(logits.argmax())
+        for index in chosen(target, choices, "choice") or [best]:
+            flat = {k: v[0] for k, v in call.inputs.items()}
+            rows = {k: v[index : index + 1] for k, v in flat.items()}
+            ids, at = without_padding(rows)
+            offset = index * flat["input_ids"].shape[1]
+            yield Question(
+                inputs=call.inputs,
+                target=targets.Label(index),
+                answer=class_score(choices, logits, index, "softmax"),
+                prediction=class_score(choices, logits, best, "softmax"),
+                reads=(
+                    _ReadChoice(
+                        text=f"{prompt} {choices[index]}",
+                        pieces=pieces_of(pipe.tokenizer, ids, prompt, choices[index]),
+                        at=[offset + i for i in at],
+                    ),
+                ),
+                output=next(a for a in asked.answer if a["label"] == choices[index]),
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _ReadChoice(ReadText):
+    """One of the texts that stand beside each other, ``(1, choices, tokens)``."""
+
+    def explanation(self, scores: Tensor, said: Mapping[str, Any]) -> Any:
+        """Return the text with the scores of its tokens."""
+        return super().explanation(scores.reshape(1, -1), said)
+
+
+def _choices(given: Mapping[str, Any]) -> tuple[str, list[str]]:
+    prompt, choices = given.get("prompt"), given.get("choices")
+    if (
+        not (isinstance(prompt, str) and prompt.strip())
+        or not isinstance(choices, (list, tuple))
+        or len(choices) < 2
+    ):
+        raise InputError(
+            "expected a prompt and a list of at least two choices: "
+            "explainer(prompt=..., choices=[...]), got "
+            f"prompt={prompt!r} and choices={choices!r}"
+        )
+    return prompt, [str(choice) for choice in choices]

@@ -1,0 +1,233 @@
+"""Entities of a text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from .. import targets
+from ..errors import InputError, TargetError
+from ..explanation import Mark
+from ..models.pieces import word_groups
+from ..models.prediction import ClassScore
+from .asking import Asked, Question, Task, chosen, names_of
+from .reads import pieces_of, read_text, without_padding, words_of
+from .recording import ModelCall
+from .scoring import logits_of, spelled, value_of
+
+
+class TokenClassification(Task):
+    """The entities of a text: of each the mean logit of its tags is explained."""
+
+    name = "token-classification"
+    about = "the mean tag logit over the tokens of an entity"
+    several = True
+
+    def questions(self, asked: Asked, target: Any) -> Iterator[Question]:
+        """Yield one for each entity, or for those of the kind that is asked for."""
+        pipe, given, calls = asked.pipe, asked.given, asked.calls
+        names = names_of(pipe.model)
+        if callable(target) and not isinstance(target, targets.Entity):
+            yield from self._of_function(pipe, given, calls, target)
+            return
+        kind, only = target, None
+        if isinstance(target, targets.Entity):
+            kind, only = target.label, target.tokens
+            if isinstance(kind, int):
+                kind = names[kind]
+        kinds = {n[2:] if n[:2] in ("B-", "I-") else n for n in names}
+        if kind is not None and not isinstance(kind, str):
+            raise TargetError(
+                f"expected target= to be a kind of entity, got {kind!r}. "
+                f"Kinds: {', '.join(sorted(kinds))}"
+            )
+        if only is not None:
+            yield self._question(pipe, given, calls[0], list(only), kind, None)
+            return
+        found = [
+            one
+            for one in asked.answer
+            if kind is None
+            or kind in (one.get("entity_group"), one.get("entity"))
+            or str(one.get("entity", ""))[2:] == kind
+        ]
+        if kind is not None and kind not in {*names, *kinds}:
+            chosen(kind, sorted({*names, *kinds}), "kind of entity")
+        for one in found:
+            call, tokens = self._tokens(pipe, given, calls, one)
+            how = asked.option("aggregation_strategy", "none")
+            scored = _scored(pipe, given, call, tokens, str(getattr(how, "value", how)))
+            yield self._question(pipe, given, call, tokens, None, one, scored)
+
+    def _tokens(
+        self, pipe: Any, given: Mapping[str, Any], calls: Sequence[ModelCall], one: Any
+    ) -> tuple[ModelCall, list[int]]:
+        """Return the tokens of an entity, and the call that they are in."""
+        if "index" in one:
+            for call in calls:
+                ids = call.inputs["input_ids"][0]
+                index = int(one["index"])
+                if index < len(ids) and one["word"] == _token(pipe, ids[index]):
+                    return call, [index]
+        for call in calls:
+            spans = self._spans(pipe, given, call)
+            tokens = [
+                i
+                for i, span in enumerate(spans)
+                if span is not None
+                and one.get("start") is not None
+                and span[0] < one["end"]
+                and span[1] > one["start"]
+            ]
+            if tokens:
+                return call, tokens
+        call = calls[0]
+        ids, at = without_padding(call.inputs)
+        return call, self._by_words(pipe, ids, at, one)
+
+    def _spans(
+        self, pipe: Any, given: Mapping[str, Any], call: ModelCall
+    ) -> list[tuple[int, int] | None]:
+        """Return where each token of a call stands in the text; None for added ones."""
+        text = given["text"]
+        ids = call.inputs["input_ids"][0].tolist()
+        if not (getattr(pipe.tokenizer, "is_fast", False) and isinstance(text, str)):
+            return []
+        found = pipe.tokenizer(text, return_offsets_mapping=True, verbose=False)
+        added = found.sequence_ids()
+        inner = [
+            (token, span)
+            for token, span, sequence in zip(
+                found["input_ids"], found["offset_mapping"], added, strict=True
+            )
+            if sequence is not None
+        ]
+        special = set(pipe.tokenizer.all_special_ids)
+        own = [i for i, token in enumerate(ids) if token not in special]
+        listed = [token for token, _ in inner]
+        seen = [ids[i] for i in own]
+        for start in range(len(listed) - len(seen) + 1):
+            if listed[start : start + len(seen)] == seen:
+                spans: list[tuple[int, int] | None] = [None] * len(ids)
+                for offset, place in enumerate(own):
+                    spans[place] = tuple(inner[start + offset][1])
+                return spans
+        return []
+
+    def _by_words(
+        self, pipe: Any, ids: Sequence[int], at: Sequence[int], one: Any
+    ) -> list[int]:
+        """Return the first run of tokens that reads as the entity does."""
+        for start in range(len(ids)):
+            for end in range(start + 1, len(ids) + 1):
+                tokens = pipe.tokenizer.convert_ids_to_tokens(list(ids[start:end]))
+                if pipe.tokenizer.convert_tokens_to_string(tokens) == one["word"]:
+                    return [at[i] for i in range(start, end)]
+        raise InputError(
+            f"the tokens of the entity {one['word']!r} cannot be found: use a fast "
+            "tokenizer"
+        )
+
+    def _question(
+        self,
+        pipe: Any,
+        given: Mapping[str, Any],
+        call: ModelCall,
+        tokens: list[int],
+        kind: str | None,
+        one: Any,
+        scored: Sequence[int] = (),
+    ) -> Question:
+        names = names_of(pipe.model)
+        logits = logits_of(call.output)
+        if kind is None:
+            kind = one.get("entity_group") or one["entity"]
+        scored = tuple(scored or tokens)
+        target = targets.Entity(kind, scored).for_model(pipe.model)
+        label: Any = target.label
+        score = float(value_of(target, pipe.model, call.output))
+        best = int(logits[list(scored)].mean(0).argmax())
+        text = given["text"]
+        words = one["word"] if one else words_of(pipe, call.inputs, tokens)
+        runs = _runs(tokens)
+        marks = [Mark(start=a, end=b, name=str(kind)) for a, b in runs]
+        chance = float(one["score"]) if one else None
+        said = ClassScore(
+            index=int(label[0]),
+            name=f"{kind}: {words}",
+            logit=score,
+            probability=chance,
+        )
+        tags = {int(i) for i in label}
+        return Question(
+            inputs=call.row(0),
+            target=target,
+            answer=said,
+            prediction=said
+            if best in tags
+            else ClassScore(
+                index=best,
+                name=f"{names[best]}: {words}",
+                logit=float(logits[list(scored), best].mean()),
+            ),
+            reads=(read_text(pipe, call.inputs, text, marked=marks),),
+            output=one,
+            score="mean logit" if len(scored) > 1 else "logit",
+        )
+
+    def _of_function(
+        self,
+        pipe: Any,
+        given: Mapping[str, Any],
+        calls: Sequence[ModelCall],
+        target: Any,
+    ) -> Iterator[Question]:
+        score = float(value_of(target, pipe.model, calls[0].output))
+        yield Question(
+            inputs=calls[0].row(0),
+            target=target,
+            answer=ClassScore(index=0, name=spelled(target), logit=score),
+            reads=(read_text(pipe, calls[0].inputs, given["text"]),),
+            score="score",
+        )
+
+
+def _scored(
+    pipe: Any,
+    given: Mapping[str, Any],
+    call: ModelCall,
+    tokens: Sequence[int],
+    how: str,
+) -> list[int]:
+    """Return the tokens of an entity whose tags the pipeline looks at.
+
+    ``first`` takes the first token of each word and ``max`` the surest one; the other
+    ways take all.
+    """
+    if how not in ("first", "max"):
+        return list(tokens)
+    ids, at = without_padding(call.inputs)
+    groups = word_groups(pieces_of(pipe.tokenizer, ids, given["text"]))
+    chances = logits_of(call.output).softmax(-1).amax(-1)
+    found = []
+    for group in groups:
+        inside = [at[i] for i in group if at[i] in tokens]
+        if inside:
+            surest = max(inside, key=lambda i: float(chances[i]))
+            found.append(inside[0] if how == "first" else surest)
+    return found
+
+
+def _token(pipe: Any, token: Any) -> str:
+    return str(pipe.tokenizer.convert_ids_to_tokens(int(token)))
+
+
+def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:
+    """Return runs of numbers in a row, as start and end behind."""
+    runs: list[tuple[int, int]] = []
+    for number in sorted(numbers):
+        if runs and runs[-1][1] == number:
+            runs[-1] = (runs[-1][0], number + 1)
+        else:
+            runs.append((number, number + 1))
+    return runs

@@ -1,0 +1,199 @@
+"""Explain what a pipeline answers."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from captum.attr import Attribution
+from torch import nn
+
+from .._packages import require
+from ..attribution import methods
+from ..attribution.calling import attribute_inputs, make_method
+from ..attribution.meaning import finite, meaning_of, notes_on
+from ..description import describe
+from ..errors import InputError, ModelStateError
+from ..explanation import Explanation
+from ..explanations import Explanations
+from ..joint import JointExplanation
+from ..models.special_tokens import baseline_id, special_ids
+from . import is_pipeline, task_named
+from .asking import Assembled, Question, Task
+
+
+class PipelineExplainer:
+    """Explains what a pipeline answers to its own inputs.
+
+    Args:
+        pipe (Any): a pipeline of ``transformers``, or :class:`Assembled`.
+        method (str, Attribution or type): as for
+            :class:`~captum_transformer_lrp.Explainer`.
+        options (Mapping): further keyword arguments of ``attribute``.
+
+    Raises:
+        UnknownNameError: the pipeline's task is none that can be explained.
+        ModelStateError: its model is in training mode.
+    """
+
+    def __init__(self, pipe: Any, method: Any, options: Mapping[str, Any]) -> None:
+        self.pipe = pipe
+        self.task: Task = task_named(pipe.task)
+        self.method = method
+        self.options = dict(options)
+
+    def by(self, method: Any, options: Mapping[str, Any]) -> PipelineExplainer:
+        """Return one by another method, of the same pipeline."""
+        return PipelineExplainer(self.pipe, method, options)
+
+    def __call__(self, text: Any, image: Any, target: Any, further: Any) -> Any:
+        """Return what explains the answers.
+
+        Args:
+            text (Any): the first input of the pipeline, None if not given.
+            image (Any): what was given as ``image=``, None if not given.
+            target (Any): what to explain; None for what the pipeline answers.
+            further (Mapping): the pipeline's keyword arguments.
+
+        Returns:
+            An explanation; where the task has several answers for an input, or several
+            targets are asked for, :class:`Explanations`; for a list of inputs one of
+            these for each.
+        """
+        model = self.pipe.model
+        if model.training:
+            raise ModelStateError(
+                f"{type(model).__name__} is in training mode, where dropout makes "
+                "every explanation another one: call model.eval() first"
+            )
+        inputs = self.task.inputs(text, image, further)
+        listed = self.task.one_by_one(inputs)
+        if listed is None:
+            return self._one(inputs, target)
+        found = [self._one(one, target) for one in listed]
+        if any(isinstance(one, Explanations) for one in found):
+            return found
+        return Explanations(found)
+
+    def _one(self, given: Mapping[str, Any], target: Any) -> Any:
+        asked = self.task.ask(self.pipe, given)
+        several = self.task.several or isinstance(target, (list, tuple))
+        found = [self.explain(q) for q in self.task.questions(asked, target)]
+        if several or len(found) != 1:
+            return Explanations(found)
+        return found[0]
+
+    def explain(self, question: Question) -> Explanation:
+        """Return the explanation of one answer."""
+        function = question.function or self.pipe.model
+        attributor = self._attributor(function)
+        tokenizer = getattr(self.pipe, "tokenizer", None)
+        other = None if tokenizer is None else baseline_id(tokenizer)
+        of_text = "input_ids" in question.inputs
+        scores, delta = attribute_inputs(
+            attributor,
+            function,
+            question.inputs,
+            question.target,
+            baseline=other if of_text and other is not None else 0.0,
+            keep=special_ids(tokenizer) if of_text else (),
+            patch_size=(16, 16),
+            options=self.options,
+        )
+        said = {
+            "model": _name(self.pipe.model),
+            "prediction": question.prediction or question.answer,
+            "target": question.answer,
+            "convergence_delta": delta,
+            "score_name": question.score,
+            "task": self.task.name,
+            "output": question.output,
+            "notes": question.notes,
+            **meaning_of(attributor, function),
+        }
+        parts: dict[str, Explanation] = {}
+        for read in question.reads:
+            if read.key not in scores:
+                raise InputError(
+                    f"{describe(attributor).name} says nothing of {read.key}: it "
+                    f"explained {', '.join(scores)}"
+                )
+            values = finite(scores[read.key].numpy(), attributor)
+            notes = question.notes + notes_on(attributor, values, delta)
+            parts[read.name] = read.explanation(
+                torch.from_numpy(np.asarray(values)), {**said, "notes": notes}
+            )
+        if len(parts) == 1:
+            return next(iter(parts.values()))
+        return JointExplanation(parts_of=parts, **said)
+
+    def _attributor(self, function: Any) -> Attribution:
+        if not isinstance(self.method, str):
+            return make_method(self.method, function)
+        tokenizer = getattr(self.pipe, "tokenizer", None)
+        return methods[self.method].make(function, tokenizer=tokenizer, baseline=0.0)
+
+
+def pipeline_for(model: Any, task: str | None, **parts: Any) -> Any:
+    """Return a pipeline, or what stands for one where transformers has none.
+
+    Args:
+        model (Any): a pipeline, a loaded model, or a name.
+        task (str or None): the name of the task; None takes the pipeline's.
+        parts (Any): ``tokenizer``, ``image_processor``, ``feature_extractor`` and
+            ``processor``, each None where it was not given; ``device``.
+
+    Raises:
+        InputError: arguments that do not belong together.
+        UnknownNameError: there is no such task.
+        MissingPackageError: transformers is not installed.
+    """
+    device = parts.pop("device", None)
+    given = {name: part for name, part in parts.items() if part is not None}
+    if is_pipeline(model):
+        if task is not None and task_named(task).name != task_named(model.task).name:
+            raise InputError(
+                f"the pipeline's task is {model.task!r}, got task={task!r}: leave it "
+                "out"
+            )
+        if given:
+            raise InputError(
+                f"{next(iter(given))}= belongs to a model: the pipeline brings its own"
+            )
+        return model
+    transformers = require("transformers")
+    assert task is not None
+    known = task_named(task)
+    if known.loads:
+        if isinstance(model, nn.Module):
+            return Assembled(model=model, task=known.name, **given)
+        loaded = getattr(transformers, known.loads).from_pretrained(
+            str(model), dtype=torch.float32
+        )
+        loaded = loaded.to(device or "cpu").eval()
+        if not given:
+            given = {
+                "tokenizer": transformers.AutoTokenizer.from_pretrained(str(model))
+            }
+        return Assembled(model=loaded, task=known.name, **given)
+    if isinstance(model, nn.Module):
+        device = next(model.parameters()).device
+    else:
+        model = str(model)
+        given = {"dtype": torch.float32, **given}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return transformers.pipeline(
+            known.name, model=model, device=device or "cpu", **given
+        )
+
+
+def _name(model: Any) -> str:
+    given = getattr(getattr(model, "config", None), "_name_or_path", "")
+    return str(given).rstrip("/").rpartition("/")[2] or type(model).__name__
+
+
+__all__ = ["PipelineExplainer", "pipeline_for"]

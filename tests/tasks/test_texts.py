@@ -1,0 +1,346 @@
+"""Tasks that read texts: what is explained is what the pipeline answers."""
+
+import re
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    BertForMaskedLM,
+    BertForMultipleChoice,
+    BertForQuestionAnswering,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    pipeline,
+)
+
+from captum_transformer_lrp import CPLRP, Explainer, Explanations, load, targets
+from captum_transformer_lrp.errors import (
+    InputError,
+    ModelStateError,
+    TargetError,
+    UnknownNameError,
+)
+from captum_transformer_lrp.tasks import TASKS
+
+from .tiny import bert, word_pieces
+
+TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+NLI = ("contradiction", "neutral", "entailment")
+SENTENCE = "Sarah lives in London with a dog"
+CONTEXT = f"{SENTENCE}, and the capital of France is Paris."
+
+
+def pipe_of(task, kind, *names, seed=0, **options):
+    model = bert(kind, *names, seed=seed)
+    return pipeline(task, model=model, tokenizer=word_pieces(), device="cpu", **options)
+
+
+def logits_of(model, field="logits", **inputs):
+    with torch.no_grad():
+        return model(**inputs)[field]
+
+
+def accounted(explanation, score, rtol=1e-9):
+    """CP-LRP conserves: relevance and what constants took are the score."""
+    total = explanation.relevance_sum + explanation.convergence_delta
+    assert explanation.logit == pytest.approx(score, rel=rtol, abs=1e-9)
+    assert total == pytest.approx(score, rel=rtol, abs=1e-9)
+
+
+# --------------------------------------------------------------------------- one class
+
+
+def test_class_of_a_text_is_the_pipelines():
+    pipe = pipe_of("text-classification", BertForSequenceClassification, "bad", "good")
+    explanation = Explainer(pipe, "cp-lrp")("A warm and funny film")
+    (answer,) = pipe("A warm and funny film")
+    assert explanation.output == answer
+    assert explanation.prediction.name == answer["label"]
+    assert explanation.prediction.probability == pytest.approx(answer["score"])
+    inputs = word_pieces()("A warm and funny film", return_tensors="pt")
+    index = pipe.model.config.label2id[answer["label"]]
+    direct = CPLRP(pipe.model).attribute(dict(inputs), target=index)
+    assert explanation.scores == pytest.approx(direct[0].numpy())
+    accounted(explanation, float(logits_of(pipe.model, **inputs)[0, index]))
+
+
+def test_class_of_a_pair_of_texts():
+    pipe = pipe_of("text-classification", BertForSequenceClassification, "no", "yes")
+    pair = {"text": "a dog", "text_pair": "Sarah lives"}
+    explanation = Explainer(pipe)(pair)
+    assert explanation.text == "a dog Sarah lives"
+    words = [word.text for word in explanation.words]
+    assert words == ["[CLS]", "a", "dog", "[SEP]", "Sarah", "lives", "[SEP]"]
+    assert explanation.output == pipe(pair)
+
+
+def test_several_texts_are_explained_as_alone():
+    pipe = pipe_of("text-classification", BertForSequenceClassification, "bad", "good")
+    explainer = Explainer(pipe)
+    texts = ["A warm film", "a dog", "Sarah lives in Paris"]
+    found = explainer(texts)
+    assert isinstance(found, Explanations)
+    for text, explanation in zip(texts, found, strict=True):
+        assert explanation.scores == pytest.approx(explainer(text).scores)
+
+
+def test_other_targets_of_a_class():
+    pipe = pipe_of("text-classification", BertForSequenceClassification, "bad", "good")
+    explainer = Explainer(pipe)
+    both = explainer("A warm film", target=["bad", targets.Label("good")])
+    assert [one.target.name for one in both] == ["bad", "good"]
+    contrast = explainer("A warm film", target=targets.Contrast("good", "bad"))
+    assert contrast.scores == pytest.approx(both[1].scores - both[0].scores)
+    assert contrast.logit == pytest.approx(both[1].logit - both[0].logit)
+    with pytest.raises(TargetError, match=re.escape("no class named 'god'")):
+        explainer("A warm film", target="god")
+
+
+@pytest.mark.parametrize("method", ["integrated-gradients", "occlusion", "saliency"])
+def test_other_methods_explain_a_task(method):
+    pipe = pipe_of("text-classification", BertForSequenceClassification, "bad", "good")
+    explanation = Explainer(pipe, method)("A warm film")
+    assert len(explanation.scores) == len(explanation.pieces)
+    assert abs(explanation.scores).max() > 0
+
+
+def test_what_a_method_of_captum_says_of_a_task():
+    from captum.attr import InputXGradient
+
+    pipe = pipe_of("text-classification", BertForSequenceClassification, "bad", "good")
+    theirs = Explainer(pipe, InputXGradient)("A warm film", target="good")
+    ours = Explainer(pipe, "gradient-x-input")("A warm film", target="good")
+    assert theirs.scores == pytest.approx(ours.scores)
+
+
+def test_labels_that_were_never_trained():
+    pipe = pipe_of("zero-shot-classification", BertForSequenceClassification, *NLI)
+    labels = ["music", "sports", "politics"]
+    explainer = Explainer(pipe, "cp-lrp")
+    answer = pipe("a funny film", candidate_labels=labels)
+    explanation = explainer("a funny film", candidate_labels=labels)
+    assert explanation.target.name == answer["labels"][0]
+    assert explanation.target.probability == pytest.approx(answer["scores"][0])
+    accounted(explanation, explanation.logit)
+    every = explainer("a funny film", candidate_labels=labels, target=labels)
+    assert [one.target.name for one in every] == labels
+    logits = torch.tensor([one.logit for one in every], dtype=torch.float64)
+    chances = dict(zip(answer["labels"], answer["scores"], strict=True))
+    expected = [chances[label] for label in labels]
+    assert logits.softmax(0).tolist() == pytest.approx(expected)
+
+
+def test_labels_that_do_not_exclude_each_other():
+    pipe = pipe_of("zero-shot-classification", BertForSequenceClassification, *NLI)
+    labels = ["music", "sports"]
+    answer = pipe("a funny film", candidate_labels=labels, multi_label=True)
+    for label in labels:
+        found = Explainer(pipe)(
+            "a funny film", candidate_labels=labels, multi_label=True, target=label
+        )
+        chance = answer["scores"][answer["labels"].index(label)]
+        margin = torch.tensor(found.logit, dtype=torch.float64)
+        assert float(margin.sigmoid()) == pytest.approx(chance)
+
+
+def test_best_of_several_endings():
+    model = bert(BertForMultipleChoice)
+    explainer = Explainer(model, "cp-lrp", tokenizer=word_pieces())
+    choices = ["London", "Paris", "a warm and funny film"]
+    explanation = explainer(prompt="Sarah lives in", choices=choices)
+    assert explanation.output["label"] == explanation.prediction.name
+    for index, choice in enumerate(choices):
+        one = explainer(prompt="Sarah lives in", choices=choices, target=choice)
+        alone = word_pieces()("Sarah lives in", choice, return_tensors="pt")
+        alone = {k: v[None] for k, v in alone.items()}
+        logit = logits_of(model, **alone)[0, 0]
+        accounted(one, float(logit))
+        assert one.target.index == index
+        assert one.text.endswith(choice)
+
+
+# ---------------------------------------------------------------------- entities, masks
+
+
+@pytest.mark.parametrize("how", ["none", "simple", "first", "average", "max"])
+def test_entities_are_the_pipelines(how):
+    pipe = pipe_of(
+        "token-classification",
+        BertForTokenClassification,
+        *TAGS,
+        seed=7,
+        aggregation_strategy=how,
+    )
+    found = Explainer(pipe, "cp-lrp")(SENTENCE)
+    answers = pipe(SENTENCE)
+    assert len(answers) > 1
+    assert [one.output for one in found] == answers
+    for one, answer in zip(found, answers, strict=True):
+        accounted(one, one.logit)
+        marked = [p for m in one.marks for p in one.pieces[m.start : m.end]]
+        letters = "".join(piece.text for piece in marked).lower()
+        assert letters == answer["word"].replace("##", "").replace(" ", "")
+
+
+def test_score_of_an_entity_is_its_mean_logit():
+    pipe = pipe_of(
+        "ner",
+        BertForTokenClassification,
+        *TAGS,
+        seed=7,
+        aggregation_strategy="simple",
+    )
+    explainer = Explainer(pipe)
+    kind = pipe(SENTENCE)[0]["entity_group"]
+    for one in explainer(SENTENCE, target=kind):
+        assert one.output["entity_group"] == kind
+        (mark,) = one.marks
+        inputs = word_pieces()(SENTENCE, return_tensors="pt")
+        logits = logits_of(pipe.model, **inputs)[0, mark.start : mark.end]
+        tags = [TAGS.index(f"B-{kind}"), TAGS.index(f"I-{kind}")]
+        assert one.logit == pytest.approx(float(logits[:, tags].amax(1).mean()))
+    chosen = explainer(SENTENCE, target=targets.Entity("PER", (1, 2)))
+    assert [len(one.marks) for one in chosen] == [1]
+    with pytest.raises(TargetError, match="no kind of entity named 'ORG'"):
+        explainer(SENTENCE, target="ORG")
+
+
+def test_token_behind_a_mask():
+    pipe = pipe_of("fill-mask", BertForMaskedLM)
+    text = "the capital of France is [MASK]."
+    explainer = Explainer(pipe, "cp-lrp")
+    explanation = explainer(text)
+    assert explanation.output == pipe(text)[0]
+    inputs = word_pieces()(text, return_tensors="pt")
+    place = inputs["input_ids"][0].tolist().index(word_pieces().mask_token_id)
+    logits = logits_of(pipe.model, **inputs)[0, place]
+    accounted(explanation, float(logits.max()))
+    paris = explainer(text, target="paris")
+    token = word_pieces().convert_tokens_to_ids("paris")
+    accounted(paris, float(logits[token]))
+    assert [word.text for word in paris.words if word.mark] == ["[MASK]"]
+
+
+# -------------------------------------------------------------------------- answers
+
+
+def test_answer_in_a_text():
+    model = bert(BertForQuestionAnswering, seed=3)
+    explainer = Explainer(model, "cp-lrp", tokenizer=word_pieces())
+    explanation = explainer(question="Where is Sarah?", context=CONTEXT)
+    answer = explanation.output
+    assert CONTEXT[answer["start"] : answer["end"]] == answer["answer"]
+    (mark,) = explanation.marks
+    inputs = word_pieces()("Where is Sarah?", CONTEXT, return_tensors="pt")
+    start, end = (
+        logits_of(model, f"{side}_logits", **inputs)[0] for side in ("start", "end")
+    )
+    accounted(explanation, float(start[mark.start] + end[mark.end - 1]))
+    # by hand: the likeliest span of the context, of at most 15 tokens
+    inside = [i for i, s in enumerate(inputs.sequence_ids()) if s == 1]
+    chances = {
+        (a, b): float(start[inside].softmax(0)[i] * end[inside].softmax(0)[j])
+        for i, a in enumerate(inside)
+        for j, b in enumerate(inside)
+        if 0 <= j - i < 15
+    }
+    assert max(chances, key=chances.get) == (mark.start, mark.end - 1)
+    assert answer["score"] == pytest.approx(max(chances.values()))
+    parts = [
+        explainer(question="Where is Sarah?", context=CONTEXT, target=which)
+        for which in ("start", "end")
+    ]
+    assert parts[0].scores + parts[1].scores == pytest.approx(explanation.scores)
+    paris = explainer(question="Where is Sarah?", context=CONTEXT, target="Paris")
+    marked = [w.text for w in paris.words if w.mark]
+    assert marked == ["Paris"]
+
+
+def test_answer_in_a_long_text_is_found_in_its_window():
+    model = bert(BertForQuestionAnswering, seed=3)
+    explainer = Explainer(model, tokenizer=word_pieces(), task="question-answering")
+    context = f"{CONTEXT} " * 6
+    found = explainer(question="Where is Sarah?", context=context, top_k=3)
+    assert len(found) == 3
+    for one in found:
+        answer = one.output
+        assert context[answer["start"] : answer["end"]] == answer["answer"]
+        assert len(one.pieces) <= 64
+
+
+def test_mappings_and_lists_of_questions():
+    explainer = Explainer(bert(BertForQuestionAnswering), tokenizer=word_pieces())
+    one = explainer({"question": "Where?", "context": CONTEXT})
+    both = explainer(question=["Where?", "Who?"], context=CONTEXT)
+    assert both[0].scores == pytest.approx(one.scores)
+    assert len(both) == 2
+
+
+# ------------------------------------------------------------------------------- errors
+
+
+def test_wrong_inputs_are_answered_in_one_sentence():
+    mask = Explainer(pipe_of("fill-mask", BertForMaskedLM))
+    zero = Explainer(
+        pipe_of("zero-shot-classification", BertForSequenceClassification, *NLI)
+    )
+    answers = Explainer(bert(BertForQuestionAnswering), tokenizer=word_pieces())
+    choice = Explainer(bert(BertForMultipleChoice), tokenizer=word_pieces())
+    cases = [
+        (mask, {"text": "no mask"}, "takes a text with a mask token in it"),
+        (zero, {"text": "x", "candidate_labels": 5}, "candidate_labels=[...], a list"),
+        (answers, {"text": "Where?"}, "expected context= to be a text"),
+        (answers, {"question": "Where?", "context": " "}, "expected context="),
+        (choice, {"prompt": "a", "choices": ["b"]}, "at least two choices"),
+        (mask, {}, "expected an input for the task 'fill-mask', got none"),
+    ]
+    for explainer, given, message in cases:
+        with pytest.raises(InputError, match=re.escape(message)):
+            explainer(**given)
+
+
+def test_what_does_not_belong_together_is_refused():
+    pipe = pipe_of("fill-mask", BertForMaskedLM)
+    with pytest.raises(InputError, match="the pipeline's task is 'fill-mask'"):
+        Explainer(pipe, task="token-classification")("a [MASK]")
+    with pytest.raises(InputError, match="tokenizer= belongs to a model"):
+        Explainer(pipe, tokenizer=word_pieces())("a [MASK]")
+    with pytest.raises(UnknownNameError, match="there is no task 'fil-mask'"):
+        Explainer(task="fil-mask")
+    with pytest.raises(InputError, match="belongs to a task"):
+        Explainer()("a film", candidate_labels=["a"])
+    training = pipe_of("fill-mask", BertForMaskedLM)
+    training.model.train()
+    with pytest.raises(ModelStateError, match="training mode"):
+        Explainer(training)("a [MASK]")
+
+
+def test_pipeline_and_model_stay_as_they_were():
+    pipe = pipe_of("fill-mask", BertForMaskedLM)
+    before = dict(vars(pipe)), dict(vars(pipe.model)), torch.get_rng_state()
+    Explainer(pipe)("a [MASK]")
+    with pytest.raises(InputError):
+        Explainer(pipe)("no mask")
+    assert vars(pipe) == before[0]
+    assert vars(pipe.model) == before[1]
+    assert torch.equal(torch.get_rng_state(), before[2])
+
+
+@pytest.mark.parametrize("suffix", [".json", ".parquet", ".safetensors"])
+def test_an_explained_answer_is_kept(tmp_path, suffix):
+    pytest.importorskip("safetensors")
+    pytest.importorskip("pyarrow")
+    pipe = pipe_of("fill-mask", BertForMaskedLM)
+    explanation = Explainer(pipe)("the capital is [MASK].")
+    kept = load(explanation.save(tmp_path / f"one{suffix}"))
+    assert kept.to_dict() == explanation.to_dict()
+    assert kept.marks == explanation.marks
+    assert kept.task == "fill-mask"
+
+
+def test_every_task_says_what_it_is():
+    for name, task in TASKS.items():
+        assert name == task.name
+        assert task.about
+        assert task.takes

@@ -1,0 +1,74 @@
+"""Tiny random models of each task, and a tokenizer for them."""
+
+from functools import cache
+
+import torch
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
+from transformers import BertConfig, PreTrainedTokenizerFast
+
+CORPUS = [
+    "Sarah lives in London with a dog, and the capital of France is Paris.",
+    "A warm and funny film about sports, politics and music: this example is good.",
+]
+
+
+@cache
+def word_pieces() -> PreTrainedTokenizerFast:
+    """A tokenizer as BERT has it, trained on a few sentences."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=150, special_tokens=special, show_progress=False
+    )
+    tokenizer.train_from_iterator(CORPUS * 5, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_max_length=64,
+    )
+
+
+def labelled(*names: str) -> dict:
+    """Arguments of a config whose classes have these names."""
+    return {
+        "num_labels": len(names),
+        "id2label": dict(enumerate(names)),
+        "label2id": {name: i for i, name in enumerate(names)},
+    }
+
+
+def bert(kind: type, *names: str, seed: int = 0) -> torch.nn.Module:
+    """A BERT for a task, in float64, whose predictions differ from input to input."""
+    torch.manual_seed(seed)
+    config = BertConfig(
+        vocab_size=len(word_pieces()),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=64,
+        initializer_range=0.3,
+        pad_token_id=0,
+        **(labelled(*names) if names else {}),
+    )
+    return kind(config).double().eval()
