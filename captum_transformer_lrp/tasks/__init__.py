@@ -13,6 +13,7 @@ from .answers import QuestionAnswering
 from .asking import Asked, Assembled, Question, Read, Task
 from .classes import MultipleChoice, TextClassification, ZeroShotClassification
 from .entities import TokenClassification
+from .generation import Summarization, TextGeneration, TextToText, Translation
 from .masks import FillMask
 from .reads import ReadPicture, ReadText
 
@@ -39,6 +40,10 @@ TASKS: dict[str, Task] = {
         ZeroShotClassification(),
         QuestionAnswering(),
         MultipleChoice(),
+        TextGeneration(),
+        TextToText(),
+        Translation(),
+        Summarization(),
     )
 }
 
@@ -52,6 +57,7 @@ OF_CLASSES = {
     "ForMaskedLM": "fill-mask",
     "ForQuestionAnswering": "question-answering",
     "ForMultipleChoice": "multiple-choice",
+    "ForConditionalGeneration": "text2text-generation",
 }
 
 

@@ -74,16 +74,16 @@ class PipelineExplainer:
         if listed is None:
             return self._one(inputs, target)
         found = [self._one(one, target) for one in listed]
-        if any(isinstance(one, Explanations) for one in found):
-            return found
-        return Explanations(found)
+        alike = all(isinstance(one, Explanation) for one in found)
+        return Explanations(found) if alike else found
 
     def _one(self, given: Mapping[str, Any], target: Any) -> Any:
         asked = self.task.ask(self.pipe, given)
         several = self.task.several or isinstance(target, (list, tuple))
-        found = [self.explain(q) for q in self.task.questions(asked, target)]
+        found = self.task.results(asked, target, self)
         if several or len(found) != 1:
-            return Explanations(found)
+            alike = all(isinstance(one, Explanation) for one in found)
+            return Explanations(found) if alike else found
         return found[0]
 
     def explain(self, question: Question) -> Explanation:
