@@ -16,6 +16,7 @@ from .entities import TokenClassification
 from .generation import Summarization, TextGeneration, TextToText, Translation
 from .masks import FillMask
 from .reads import ReadPicture, ReadText
+from .seeing import ImageTextToText, ImageToText, VisualQuestionAnswering
 
 __all__ = [
     "TASKS",
@@ -44,6 +45,9 @@ TASKS: dict[str, Task] = {
         TextToText(),
         Translation(),
         Summarization(),
+        ImageTextToText(),
+        ImageToText(),
+        VisualQuestionAnswering(),
     )
 }
 
@@ -67,7 +71,10 @@ def task_named(name: str) -> Task:
     Raises:
         UnknownNameError: There is none of that name.
     """
-    found = TASKS.get(ALIASES.get(name, name)) if isinstance(name, str) else None
+    known = ALIASES.get(name, name) if isinstance(name, str) else ""
+    if known.startswith("translation_"):  # from one language to another
+        known = "translation"
+    found = TASKS.get(known)
     if found is None:
         raise UnknownNameError(
             f"there is no task {name!r}.{suggestion(str(name), TASKS)}"

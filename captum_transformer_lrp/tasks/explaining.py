@@ -169,7 +169,7 @@ def pipeline_for(model: Any, task: str | None, **parts: Any) -> Any:
     known = task_named(task)
     if known.loads:
         if isinstance(model, nn.Module):
-            return Assembled(model=model, task=known.name, **given)
+            return Assembled(model=model, task=task, **given)
         loaded = getattr(transformers, known.loads).from_pretrained(
             str(model), dtype=torch.float32
         )
@@ -178,7 +178,7 @@ def pipeline_for(model: Any, task: str | None, **parts: Any) -> Any:
             given = {
                 "tokenizer": transformers.AutoTokenizer.from_pretrained(str(model))
             }
-        return Assembled(model=loaded, task=known.name, **given)
+        return Assembled(model=loaded, task=task, **given)
     if isinstance(model, nn.Module):
         device = next(model.parameters()).device
     else:

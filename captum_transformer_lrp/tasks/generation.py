@@ -59,7 +59,8 @@ class TextGeneration(Task):
         found = []
         for number, tokens in enumerate(tokens_written(pipe, call)):
             wanted = tokens if target is None else target
-            result: LLMRelevance = llm.attribute(_prompt(call), wanted, **options)
+            prompt = prompt_of(pipe, call)
+            result: LLMRelevance = llm.attribute(prompt, wanted, **options)
             result.output = listed[number] if number < len(listed) else None
             found.append(result)
             if target is not None:  # the same for all
@@ -68,14 +69,13 @@ class TextGeneration(Task):
 
     def questions(self, asked: Asked, target: Any) -> Iterator[Question]:
         """Yield why these tokens of what was written."""
-        call = written_by(asked)
-        tokens = tokens_written(asked.pipe, call)[0]
-        names = [asked.pipe.tokenizer.decode([int(t)]) for t in tokens]
+        pipe, call = asked.pipe, written_by(asked)
+        tokens = tokens_written(pipe, call)[0]
+        names = [pipe.tokenizer.decode([int(t)]) for t in tokens]
         listed = asked.answer if isinstance(asked.answer, list) else [asked.answer]
         for number in chosen(target, names, "written token") or []:
-            yield question_of_token(
-                asked.pipe, _prompt(call), tokens, number, (), listed[0]
-            )
+            prompt = prompt_of(pipe, call)
+            yield question_of_token(pipe, prompt, tokens, number, (), listed[0])
 
 
 class TextToText(TextGeneration):
@@ -171,10 +171,16 @@ def written_by(asked: Asked) -> ModelCall:
 def tokens_written(pipe: Any, call: ModelCall) -> list[Tensor]:
     """Return what was written after the prompt, ``(tokens,)`` each, up to its end."""
     sequences = getattr(call.output, "sequences", call.output)
-    before = 1
+    before = 1  # a first token of the model's own
     if not is_encoder_decoder(pipe.model):
         ids = call.inputs.get("input_ids")
-        before = 0 if ids is None else ids.shape[1]
+        if ids is not None:
+            before = ids.shape[1]
+            if not torch.equal(sequences[:1, :before].to(ids), ids[:1]):
+                raise InputError(
+                    f"{type(pipe.model).__name__} did not write after what it read: it "
+                    "has a decoder of its own, whose scores its forward does not return"
+                )
     elif call.inputs.get("decoder_input_ids") is not None:
         before = call.inputs["decoder_input_ids"].shape[1]
     ends = getattr(pipe.model.generation_config, "eos_token_id", None)
@@ -191,15 +197,14 @@ def tokens_written(pipe: Any, call: ModelCall) -> list[Tensor]:
     return found
 
 
-def _prompt(call: ModelCall) -> dict[str, Tensor]:
-    """Return what the model read, without the options of ``generate``."""
+def prompt_of(pipe: Any, call: ModelCall) -> dict[str, Tensor]:
+    """Return what the model read before it wrote, without options of ``generate``."""
     found = {k: v for k, v in call.inputs.items() if isinstance(v, Tensor)}
-    if "inputs" in found:
-        found["input_ids"] = found.pop("inputs")
-    if "input_ids" not in found:
-        raise InputError(
-            "the prompt is empty: there is nothing that could be explained"
-        )
+    if not is_encoder_decoder(pipe.model) and "input_ids" not in found:
+        sequences = getattr(call.output, "sequences", call.output)
+        found["input_ids"] = sequences[:1, :1]
+    if not any(key in found for key in KNOWN_KEYS):
+        raise InputError("the model read nothing: there is nothing to explain")
     return found
 
 
@@ -310,6 +315,7 @@ __all__ = [
     "Translation",
     "composite_of",
     "continued",
+    "prompt_of",
     "question_of_token",
     "tokens_written",
     "written_by",
