@@ -73,6 +73,10 @@ class NotFiniteWarning(UserWarning):
     """Relevance holds NaN or infinity."""
 
 
+class PairsWarning(UserWarning):
+    """Several pictures are explained together for one of several texts, or so."""
+
+
 class HalfPrecisionWarning(UserWarning):
     """A method that half precision is not enough for explained such a model."""
 
