@@ -73,6 +73,10 @@ class NotFiniteWarning(UserWarning):
     """Relevance holds NaN or infinity."""
 
 
+class ConstantInputWarning(UserWarning):
+    """An input that a method could explain is held constant by it."""
+
+
 class PairsWarning(UserWarning):
     """Several pictures are explained together for one of several texts, or so."""
 
