@@ -258,15 +258,11 @@ def engine_scores(
         TargetError, OutputError, UnknownOperatorError: see these classes.
     """
     target = for_model(target, engine.root)
-    if is_function(target):
-        starts, rest = _starts(engine, target, output, prepared.examples)
-        scores = rest  # the engine sees it, as a part of the model
-        for tensor, share in starts:
-            scores = scores + (tensor * share).flatten(1).sum(1)
-        with DisableTorchFunction():
-            engine.check(scores)
-        return scores
     with DisableTorchFunction():
+        if is_function(target):
+            scores = _linear(engine, target, output, prepared.examples)
+            engine.check(scores)
+            return scores
         tensor = scores_of(output, None, output_field)
         if len(prepared.leaves) > 1:
             check_pairs(output, tensor, target)
@@ -276,14 +272,14 @@ def engine_scores(
     return scores
 
 
-def _starts(
+def _linear(
     engine: Engine, target: Callable[[Any], Any], output: Any, examples: int
-) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-    """Return what a target reads of an output, with factors, and the rest of the score.
+) -> Tensor:
+    """Return the scores of a target, with its gradient at what it reads.
 
-    The score is the sum of the products and the rest, ``(examples,)``. Of an activation
-    that is not 0 at 0 only what is beyond its value there is explained, as
-    ``Engine.begins_at`` says.
+    Of an activation that is not 0 at 0 only what is beyond its value there is
+    explained, as ``Engine.begins_at`` says. Where relevance itself goes back, a number
+    receives its share of the score.
     """
     given: list[Tensor] = []
     leaves: list[Tensor] = []
@@ -295,34 +291,35 @@ def _starts(
         leaves.append(tensor.detach().requires_grad_())
         return leaves[-1]
 
-    with DisableTorchFunction():
-        seen = map_tensors(leaf, output)
-        scores = select_scores(
-            scores_of(seen, target, None), target, examples=examples
-        ).reshape(-1)
-        if not scores.requires_grad:
-            return [], scores.detach()
-        gradients = torch.autograd.grad(scores.sum(), leaves, allow_unused=True)
-        rest, starts = scores.detach(), []
-        for tensor, value, gradient in zip(given, leaves, gradients, strict=True):
-            if gradient is None:
-                continue
-            value = value.detach()
-            found = activation_behind(engine.tape.of(tensor))
-            if found is not None and found.at_zero and math.isfinite(found.at_zero):
-                beyond = (value - found.at_zero) / value
-                gradient = gradient * torch.where(value == 0, 1.0, beyond)
-            # logits may be minus infinity where the target does not look
-            product = torch.where(gradient == 0, 0, value * gradient)
-            if len(product) != len(scores):
-                raise TargetError(
-                    f"the target {target!r} reads a tensor of shape "
-                    f"{tuple(tensor.shape)} for {len(scores)} example(s); expected the "
-                    "examples in dimension 0. Explain one example at a time."
-                )
-            rest = rest - product.flatten(1).sum(1).to(rest)
-            starts.append((tensor, gradient))
-    return starts, rest
+    seen = map_tensors(leaf, output)
+    scores = select_scores(scores_of(seen, target, None), target, examples=examples)
+    scores = scores.reshape(-1)
+    if not scores.requires_grad:
+        return scores
+    gradients = torch.autograd.grad(scores.sum(), leaves, allow_unused=True)
+    values = scores.detach()
+    total = torch.zeros_like(values)
+    for tensor, value, gradient in zip(given, leaves, gradients, strict=True):
+        if gradient is None:
+            continue
+        if len(gradient) != len(values):
+            raise TargetError(
+                f"the target {target!r} reads a tensor of shape {tuple(tensor.shape)} "
+                f"for {len(values)} example(s); expected the examples in dimension 0. "
+                "Explain one example at a time."
+            )
+        value = value.detach()
+        found = activation_behind(engine.tape.of(tensor))
+        if found is not None and found.at_zero and math.isfinite(found.at_zero):
+            beyond = (value - found.at_zero) / value
+            gradient = gradient * torch.where(value == 0, 1.0, beyond)
+        if engine.composite.converts:
+            whole = values.view(-1, *[1] * (value.dim() - 1))
+            gradient = torch.where(gradient == 0, 0, value * gradient / whole)
+        # logits may be minus infinity where the target does not look
+        product = torch.where(gradient == 0, 0, tensor * gradient)
+        total = total + product.flatten(1).sum(1).to(values)
+    return total + (values - total.detach())
 
 
 def check_callable(method: object, forward_func: Any) -> None:

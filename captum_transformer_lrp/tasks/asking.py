@@ -155,7 +155,7 @@ class Task(ABC):
         twin, calls = recorded(pipe)
         try:
             answer = self.run(twin, given)
-        except LRPError:
+        except (LRPError, Warning):
             raise
         except Exception as error:
             if calls and isinstance(error, RuntimeError):
