@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import UnknownNameError, suggestion
-from .answers import QuestionAnswering
+from .answers import DocumentQuestionAnswering, QuestionAnswering
 from .asking import Asked, Assembled, Question, Read, Task
 from .classes import MultipleChoice, TextClassification, ZeroShotClassification
 from .entities import TokenClassification
@@ -40,6 +40,7 @@ TASKS: dict[str, Task] = {
         FillMask(),
         ZeroShotClassification(),
         QuestionAnswering(),
+        DocumentQuestionAnswering(),
         MultipleChoice(),
         TextGeneration(),
         TextToText(),

@@ -21,7 +21,7 @@ from transformers import (
 
 from captum_transformer_lrp import Explainer
 from captum_transformer_lrp.tasks import TASKS
-from tests.tasks.test_texts import NLI, TAGS, pipe_of
+from tests.tasks.test_texts import BOXES, NLI, TAGS, pipe_of, reader_of_documents
 from tests.tasks.test_writing import (
     captioner,
     chooser,
@@ -58,6 +58,7 @@ MADE: dict[str, Any] = {
         task, BertForSequenceClassification, *NLI
     ),
     "question-answering": lambda task: of_parts(BertForQuestionAnswering, task),
+    "document-question-answering": lambda task: Explainer(reader_of_documents()),
     "multiple-choice": lambda task: of_parts(BertForMultipleChoice, task),
     "text-generation": lambda task: Explainer(
         pipe_of_writer(task, writer(), tokenizer=word_pieces(), max_new_tokens=2)
@@ -80,6 +81,8 @@ def test_every_task_has_a_row():
 @pytest.mark.parametrize("task", [*CALLS])
 def test_the_call_of_a_row_runs(task):
     explainer = MADE[task](task)
-    found = eval(CALLS[task], {"explainer": explainer, "picture": PICTURE})
+    found = eval(
+        CALLS[task], {"explainer": explainer, "picture": PICTURE, "boxes": BOXES}
+    )
     for one in found if isinstance(found, list) else [found]:
         assert str(one)

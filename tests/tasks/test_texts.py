@@ -270,6 +270,51 @@ def test_answer_in_a_long_text_is_found_in_its_window():
         assert len(one.pieces) <= 64
 
 
+BOXES = [
+    (word, [100 * i, 10, 100 * i + 90, 40]) for i, word in enumerate(SENTENCE.split())
+]
+
+
+def reader_of_documents():
+    from transformers import LayoutLMConfig, LayoutLMForQuestionAnswering
+
+    torch.manual_seed(3)
+    config = LayoutLMConfig(
+        vocab_size=len(word_pieces()),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=64,
+        initializer_range=0.3,
+        pad_token_id=0,
+    )
+    model = LayoutLMForQuestionAnswering(config).double().eval()
+    make = cast(Any, pipeline)
+    return make(
+        "document-question-answering",
+        model=model,
+        tokenizer=word_pieces(),
+        device="cpu",
+    )
+
+
+def test_answer_in_a_document():
+    pipe = reader_of_documents()
+    explainer = Explainer(pipe, "cp-lrp")
+    given = {"question": "Where is Sarah?", "word_boxes": BOXES}
+    found = explainer(**given)
+    (answer,) = pipe(None, **given)
+    assert found.output == answer
+    accounted(found, found.logit)
+    marked = [word.text for word in found.words if word.mark]
+    assert " ".join(marked) == answer["answer"].lower()
+    parts = [explainer(**given, target=which) for which in ("start", "end")]
+    assert parts[0].scores + parts[1].scores == pytest.approx(found.scores)
+    with pytest.raises(InputError, match="expected question= to be a text"):
+        explainer(word_boxes=BOXES)
+
+
 def test_mappings_and_lists_of_questions():
     explainer = Explainer(bert(BertForQuestionAnswering), tokenizer=word_pieces())
     one = explainer({"question": "Where?", "context": CONTEXT})
