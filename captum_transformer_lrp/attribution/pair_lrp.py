@@ -71,9 +71,10 @@ class PairLRP(Named, GradientAttribution):
 
     Nothing goes back once for each dimension, as the formula reads. The relevance of
     each part of the smaller input, for all dimensions at once, takes one pass in the
-    other direction (:mod:`.transposed`); each of these vectors then goes back through
-    the larger one, since relevance is linear in what starts at the output. That makes
-    as many passes as the smaller input has parts, batched, for each of the two.
+    other direction (``attribution/transposed.py``); each of these vectors then goes
+    back through the larger one, since relevance is linear in what starts at the output.
+    That makes as many passes as the smaller input has parts, batched, for each of the
+    two.
 
     Args:
         forward_func (Callable): what embeds both inputs, or the first: a Hugging Face

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -52,6 +52,7 @@ _LISTED = 10  # pairs below a picture
 _LINES_PER_PART = 3
 _FAINTEST = 0.06  # share of the largest pair below which no line is drawn
 _MOST_CELLS = 2_500  # of a matrix that is drawn
+_MOST_PICTURES = 12  # side by side, a word each
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +92,10 @@ class PairSide:
         """What several parts are."""
         return "patches" if self.part == "patch" else f"{self.part}s"
 
+    def name(self, label: str) -> str:
+        """Return the label of a part as it is written in a sentence."""
+        return label if self.part == "patch" else f"“{label}”"
+
     @property
     def text(self) -> str:
         """The text as a person reads it, without what a tokenizer added."""
@@ -100,9 +105,10 @@ class PairSide:
     @property
     def said(self) -> str:
         """It in words."""
-        if self.grid is None:
+        if self.part != "patch":
             return f"“{self.text}”"
-        return "a picture of {} x {} patches".format(*self.grid)
+        rows, columns = self.grid or (len(self), 1)
+        return f"a picture of {rows} x {columns} patches"
 
     def axis(self, which: str) -> Axis:
         """Return the labels of one side of the matrix, constants at the end."""
@@ -123,8 +129,6 @@ class PairSide:
             of = [self.pieces[i] for i in group]
             text = word_text(of)
             pieces.append(replace(of[0], token=text, text=text, word=None))
-        if len(pieces) == len(self.pieces):
-            return self, groups
         return replace(self, pieces=tuple(pieces), part="word"), groups
 
 
@@ -149,7 +153,7 @@ class Pair:
     standard_error: float | None = None
 
     def __str__(self) -> str:
-        return f"“{self.a}” and “{self.b}”"
+        return f"{self.a} and {self.b}"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -237,7 +241,7 @@ class PairRelevance(Storable):
         """
         (a, rows), (b, columns) = self.a.by_word(), self.b.by_word()
         if len(a) == len(self.a) and len(b) == len(self.b):
-            return self
+            return self  # tokens are words
 
         def summed(matrix: Tensor) -> Tensor:
             joined = [*rows, [len(self.a)]], [*columns, [len(self.b)]]
@@ -272,9 +276,9 @@ class PairRelevance(Storable):
         ``schema`` is ``"captum_transformer_lrp.pairs/1"``, ``kind`` ``"pairs"``;
         ``version`` is that of this package. ``a`` and ``b`` have lists with a value for
         each part (``token``, ``text``, ``special``, ``space_before``, ``word``), what a
-        ``part`` is, and of a picture the ``rows`` and ``columns`` of its patches, its ``height`` and
-        ``width``, and the ``image``, PNG in base64. The other keys are the attributes
-        of the class, tensors as lists.
+        ``part`` is, and of a picture the ``rows`` and ``columns`` of its patches, its
+        ``height`` and ``width``, and the ``image``, PNG in base64. The other keys are
+        the attributes of the class, tensors as lists.
         """
         error = self.standard_error
         return {
@@ -303,15 +307,19 @@ class PairRelevance(Storable):
         return ColorScale(limit=scale_limit(own), signed=True, unit=unit)
 
     @property
+    def _total(self) -> ColorScale:
+        """How the similarity and its parts are written."""
+        numbers = [self.similarity, float(self.pairs.sum()), self.constants]
+        return replace(self.scale, limit=scale_limit(numbers))
+
+    @property
     def answer(self) -> str:
         """The similarity, and what it is made of."""
-        write = self.scale.write
-        parts = f"{self.a.part} and {self.b.part}"
-        if self.a.part == self.b.part:
-            parts = self.a.parts
+        pairs = float(self.pairs.sum())
+        write = self._total.write
         return (
-            f"{self.measure.capitalize()} {self.similarity:.3f}: pairs of {parts} "
-            f"{write(float(self.pairs.sum()))}, constants {write(self.constants)}."
+            f"{self.measure.capitalize()} {write(self.similarity).lstrip('+')}: pairs "
+            f"{write(pairs)}, constants {write(self.constants)}."
         )
 
     @property
@@ -319,7 +327,9 @@ class PairRelevance(Storable):
         """The similarity and its strongest pairs in words."""
         words = self.by_word()
         write = words.scale.write
-        top = "; ".join(f"{pair} {write(pair.score)}" for pair in words.top_pairs(3))
+        top = "; ".join(
+            f"{words._name(pair)} {write(pair.score)}" for pair in words.top_pairs(3)
+        )
         return (
             f"What makes {self.a.said} and {self.b.said} alike. {self.answer} "
             f"Strongest pairs: {top}."
@@ -332,12 +342,14 @@ class PairRelevance(Storable):
         """
         yield Heading(text="What makes these two alike?")
         yield Paragraph(text=self.answer, kind="answer")
-        yield from self.by_word()._view()
+        words = self.by_word()
+        yield from words._view()
         yield Facts(pairs=tuple(self._facts()), brief=("Method",))
+        a, b = words.a.part, words.b.part
         parts = (
-            f"a {self.a.part} of the first and a {self.b.part} of the second"
-            if self.a.part == self.b.part
-            else f"a {self.a.part} and a {self.b.part}"
+            f"a {a} of the first and a {b} of the second"
+            if a == b
+            else (f"a {a} and a {b}")
         )
         yield Paragraph(
             text=f"Each number says how much {parts} add together to the "
@@ -354,9 +366,12 @@ class PairRelevance(Storable):
                 kind="caption",
             )
 
+    def _name(self, pair: Pair) -> str:
+        return f"{self.a.name(pair.a)} and {self.b.name(pair.b)}"
+
     def _facts(self) -> Iterator[tuple[str, str]]:
-        write = self.scale.exact
-        yield self.measure.capitalize(), f"{self.similarity:.4f}"
+        write = self._total.exact
+        yield self.measure.capitalize(), write(self.similarity).lstrip("+")
         yield "Pairs", write(float(self.pairs.sum()))
         yield "Constants", write(self.constants)
         yield "Model", self.model
@@ -368,13 +383,13 @@ class PairRelevance(Storable):
         if all(pictures):
             yield from self._two_pictures()
         elif pictures[0]:
-            yield self._picture_by_word(a, b, self.matrix[:-1, :-1].T.numpy())
+            yield from self._picture_by_word(a, b, self.matrix[:-1, :-1].T.numpy())
         elif pictures[1]:
-            yield self._picture_by_word(b, a, self.matrix[:-1, :-1].numpy())
+            yield from self._picture_by_word(b, a, self.matrix[:-1, :-1].numpy())
         else:
             yield from self._texts()
             if self.standard_error is None:  # lines are listed where none are drawn
-                names = [(str(pair), pair.score) for pair in self.top_pairs()]
+                names = [(self._name(pair), pair.score) for pair in self.top_pairs()]
                 yield largest(names, self.scale, "Pair")
                 yield self._sums()
                 return
@@ -404,31 +419,37 @@ class PairRelevance(Storable):
 
     def _picture_by_word(
         self, picture: PairSide, text: PairSide, values: np.ndarray
-    ) -> Pages:
-        """Return a picture for the whole text, and one for each of its words."""
+    ) -> Iterator[Block]:
+        """Yield the picture for the whole text, and for each of its words."""
         own = values[text.own]
-        whole = _heat(picture, own.sum(0), f"{text.said}")
-        pages: list[tuple[Block, ...]] = [whole]
-        labels = [
-            Word(text="whole text", score=float(own.sum()), special=True),
-        ]
+        yield from _heats(picture, [own.sum(0)], [text.said])
+        labels = [text.labels[i] for i in text.own]
+        yield Heading(text=f"For each {text.part}", level=2)
+        if len(labels) <= _MOST_PICTURES:
+            yield from _heats(picture, own, [f"“{label}”" for label in labels])
+            return
         limit = scale_limit(own)
-        for i in text.own:
-            label = text.labels[i]
-            pages.append(_heat(picture, values[i], f"“{label}”", limit))
-            space = text.pieces[i].space_before or len(labels) == 1
-            score = float(values[i].sum())
-            labels.append(Word(text=label, score=score, space_before=space))
-        return Pages(
-            labels=tuple(labels),
+        words = [
+            Word(
+                text=label,
+                score=float(row.sum()),
+                space_before=text.pieces[i].space_before,
+            )
+            for i, label, row in zip(text.own, labels, own, strict=True)
+        ]
+        yield Pages(
+            labels=tuple(words),
             scale=ColorScale(
-                limit=scale_limit([word.score for word in labels[1:]]),
+                limit=scale_limit([word.score for word in words]),
                 signed=True,
                 palette="words",
                 unit=self.scale.unit,
             ),
-            pages=tuple(pages),
-            hint="Pick a word, by mouse or arrow key.",
+            pages=tuple(
+                tuple(_heats(picture, [row], [f"“{label}”"], limit))
+                for label, row in zip(labels, own, strict=True)
+            ),
+            hint=f"Pick a {text.part}, by mouse or arrow key.",
             printed=4,
         )
 
@@ -458,7 +479,7 @@ class PairRelevance(Storable):
     def _strongest(self) -> Iterator[Block]:
         top = self.top_pairs()
         scale = self.scale
-        rows = tuple((str(pair), pair.score) for pair in top)
+        rows = tuple((self._name(pair), pair.score) for pair in top)
         numbers: tuple[str, ...] = ()
         if self.standard_error is not None:
             write = replace(scale, signed=False).write
@@ -501,26 +522,35 @@ def _without_last(axis: Axis) -> Axis:
     return replace(axis, labels=axis.labels[:-1], special=axis.special[:-1])
 
 
-def _heat(
-    side: PairSide, scores: np.ndarray, title: str, limit: float | None = None
-) -> tuple[Block, ...]:
-    """Return a picture with scores of its patches, below a title."""
+def _heats(
+    side: PairSide,
+    scores: Sequence[np.ndarray] | np.ndarray,
+    captions: Sequence[str],
+    limit: float | None = None,
+) -> Iterator[Block]:
+    """Yield a picture with the scores of its patches, several times on one scale."""
     assert side.image is not None and side.grid is not None
     scale = ColorScale(
-        limit=scale_limit(scores) if limit is None else limit,
+        limit=scale_limit(np.stack([*scores])) if limit is None else limit,
         signed=True,
         palette="picture",
         unit="relevance",
     )
-    heat = Heat(
-        image=side.image,
-        scores=scores.reshape(side.grid),
-        scale=scale,
-        caption=title,
-        alt=f"The picture with what each patch adds with {title}.",
-    )
-    pictures = Pictures(pictures=(heat,), size="large")
-    return (Heading(text=title, level=2), pictures, Legend(scale=scale))
+    found = [
+        Heat(
+            image=side.image,
+            scores=one.reshape(side.grid),
+            scale=scale,
+            caption=caption,
+            alt=f"The picture with what each patch adds with {caption}.",
+        )
+        for one, caption in zip(scores, captions, strict=True)
+    ]
+    many = len(found) > 1
+    across = 4 if many else 0
+    size: Literal["equal", "large"] = "equal" if many else "large"
+    yield Pictures(pictures=tuple(found), size=size, across=across)
+    yield Legend(scale=scale)
 
 
 def _record_of(side: PairSide) -> dict[str, Any]:
