@@ -95,7 +95,9 @@ class PairLRP(Named, GradientAttribution):
             product. Their lengths are constants, as the scale of a norm is under these
             rules, so that the matrix is that of the dot product divided by both.
             Default: True
-        tokenizer (Any, optional): for texts, and for the names of tokens. Default: None
+        tokenizer (Any, optional): for texts, and for the names of tokens.
+            Default: ``forward_func.tokenizer``, which models of Sentence Transformers
+            have, else None
         projections (int, optional): estimate the matrix from this many random
             directions instead of computing it: fewer passes, and a standard error. The
             directions of the two embeddings themselves are always taken, so that the
@@ -166,7 +168,8 @@ class PairLRP(Named, GradientAttribution):
             self.composite = self.composite.with_rules(rules)
         self.pooling = checked_pooling(pooling)
         self.normalize = normalize
-        self.tokenizer = tokenizer
+        own = getattr(forward_func, "tokenizer", None)
+        self.tokenizer = own if tokenizer is None else tokenizer
         self.projections = _checked_number("projections", projections, least=2)
         self.seed = seed
         if over not in (None, "tokens", "dimensions"):
@@ -213,10 +216,10 @@ class PairLRP(Named, GradientAttribution):
             similarity, constants last; of several examples a list of these.
 
         Raises:
-            InputError: if an input is empty, of a wrong type, or not of as many
-                examples as the other; if labels do not fit; if a model of two towers is
-                given both or neither of its inputs; or if the size of patches is not
-                known.
+            InputError: if an input is empty, all padding, of a wrong type, or not of
+                as many examples as the other; if labels do not fit; if a model of two
+                towers is given both or neither of its inputs; or if the size of patches
+                is not known.
             OutputError: if what a model returns is no embedding, if the two have
                 different numbers of dimensions, or an embedding that is to be
                 normalised is 0.
@@ -341,21 +344,23 @@ class PairLRP(Named, GradientAttribution):
                 return self._estimate(small, far)
             found = None
             if self.over != "dimensions":
-                found = self._by_units(small, far)
-            over = "tokens" if found is not None else "dimensions"
+                found = self._cheaper_way(small, far)
             if found is None:
                 with self._run(small, self.composite) as near:
-                    found = near.each_dimension(), _checked_pair(near, far)
-            rows, x = found
+                    x = _checked_pair(near, far)
+                    found = near.each_dimension(), x, "dimensions"
+            rows, x, over = found
             with DisableTorchFunction():
                 rows = torch.cat([rows, (x - rows.sum(0))[None]])
             values = far.times(rows)
         return self._scaled(values, None, x, far.embedding, over)
 
-    def _by_units(self, small: _Side, far: _Pass) -> tuple[Tensor, Tensor] | None:
-        """Return the relevance of the smaller input's units, and its embedding.
+    def _cheaper_way(
+        self, small: _Side, far: _Pass
+    ) -> tuple[Tensor, Tensor, str] | None:
+        """Return the relevance of the smaller input's units, its embedding, and how.
 
-        None where going back for each dimension takes fewer passes, or is the only way.
+        None where it is not possible unit by unit, and is more than the dimensions.
 
         Raises:
             ModelStateError: if ``over="tokens"`` was asked for and is not possible.
@@ -363,9 +368,9 @@ class PairLRP(Named, GradientAttribution):
         with self._run(small, transposable(self.composite)) as near:
             x = _checked_pair(near, far)
             if self.over is None and x.shape[1] <= near.count:
-                return None
+                return near.each_dimension(), x, "dimensions"
             try:
-                return near.forward(), x
+                return near.forward(), x, "tokens"
             except ModelStateError:
                 if self.over == "tokens":
                     raise

@@ -80,7 +80,8 @@ def units_of(leaf: Leaf, patch_size: int | tuple[int, int] | None) -> Units:
     one for each place of the second dimension.
 
     Raises:
-        InputError: if the input has no units, or the size of patches is not known.
+        InputError: if the input has no units, all are padding, or the size of patches
+            is not known.
     """
     given = leaf.given
     if given.is_nested or given.dim() < 2:
@@ -109,6 +110,11 @@ def units_of(leaf: Leaf, patch_size: int | tuple[int, int] | None) -> Units:
     kept = torch.ones(given.shape[0], count, dtype=torch.bool, device=given.device)
     if leaf.keep is not None and grid is None:
         kept = leaf.keep.reshape(*leaf.keep.shape[:2], -1)[..., 0].bool()
+    if not bool(kept.any(1).all()):
+        raise InputError(
+            f"{leaf.name} has an example of which attention_mask keeps no token; "
+            "expected at least one."
+        )
     return Units(leaf, place, kept, grid)
 
 

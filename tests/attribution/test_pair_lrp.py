@@ -392,6 +392,11 @@ def test_a_model_of_sentence_transformers() -> None:
     assert A.keys() == before.keys(), "the user's mapping is not written into"
     plain = PairLRP(model[0].auto_model, pooling="mean").attribute(A, B)
     assert relative(found.matrix, plain.matrix) < EXACT
+    from tests.models.tiny import word_piece_tokenizer
+
+    model.tokenizer = word_piece_tokenizer()
+    texts = PairLRP(model).attribute("the film", "a great film")
+    assert (texts.a.text, texts.b.text) == ("the film", "a great film")
 
 
 @pytest.mark.parametrize("name", ["CLIP", "SigLIP"])
@@ -732,6 +737,8 @@ def test_inputs_that_make_no_pair() -> None:
         pairs.attribute(A, two)
     with pytest.raises(InputError, match=r"input_ids has shape \(1, 0\) and so no"):
         pairs.attribute(A, ids())
+    with pytest.raises(InputError, match="attention_mask keeps no token; expected"):
+        pairs.attribute(A, {**B, "attention_mask": torch.zeros(1, 3).long()})
     with pytest.raises(InputError, match="expected a tensor"):
         pairs.attribute(A, 3)
     with pytest.raises(ArgumentError, match="called with baselines="):
