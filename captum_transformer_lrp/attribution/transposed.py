@@ -71,7 +71,7 @@ class Transposed:
 
     Raises:
         ModelStateError: if the pass writes into what was there before, so that it
-            cannot be run again.
+            cannot be run again, could not be recorded, or reaches no input.
     """
 
     def __init__(
@@ -84,9 +84,17 @@ class Transposed:
         with DisableTorchFunction(), torch.enable_grad():
             self._seeds = seeds.clone().requires_grad_()
             again = _run(recording, seeds, self._seeds)
-        self._outputs = [
-            None if g is None else again.get(id(g)) for g in found
-        ]  # a gradient that no seed reaches is a constant, 0
+        self._outputs = [None if g is None else again.get(id(g)) for g in found]
+        if any(
+            g is not None and output is None
+            for g, output in zip(found, self._outputs, strict=True)
+        ):
+            raise ModelStateError(
+                "the way back through this model ran where its operators cannot be "
+                'recorded, and cannot be gone forwards. Leave over="tokens" out.'
+            )
+        if all(g is None for g in found):
+            raise ModelStateError("nothing goes back from the output to the inputs.")
 
     def apply(self, directions: Iterable[Sequence[Tensor]]) -> Iterator[Tensor]:
         """Yield the transpose times directions at the inputs.

@@ -6,6 +6,7 @@ import gc
 import math
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from captum_transformer_lrp import PairLRP, PairRelevance, TransformerLRP, load
 from captum_transformer_lrp.attribution import describe
+from captum_transformer_lrp.attribution.transposed import Transposed
 from captum_transformer_lrp.errors import (
     ArgumentError,
     DisconnectedError,
@@ -776,6 +778,22 @@ def test_outputs_that_are_no_embeddings() -> None:
         PairLRP(lambda x: x.long()).attribute(x, x)
     with pytest.raises(DisconnectedError, match="does not depend on inputs through"):
         PairLRP(lambda x: x.detach()).attribute(x, x)
+
+
+def test_a_way_back_that_cannot_be_recorded() -> None:
+    """As one that runs in a thread of its own: the dimensions go back instead."""
+
+    def elsewhere(seeds: Tensor) -> tuple[Tensor]:
+        with ThreadPoolExecutor(1) as pool:
+            return (pool.submit(lambda: 2 * seeds).result(),)
+
+    with pytest.raises(ModelStateError, match="ran where its operators cannot be rec"):
+        Transposed(elsewhere, torch.ones(1, 3))
+    with pytest.raises(ModelStateError, match="nothing goes back from the output to"):
+        Transposed(lambda seeds: (None,), torch.ones(1, 3))
+    times_two = Transposed(lambda seeds: (2 * seeds,), torch.ones(1, 3))
+    (found,) = times_two.apply([[torch.eye(3)[:, None]]])
+    assert torch.equal(found, 2 * torch.eye(3)[:, None])
 
 
 def test_a_pooling_of_ones_own() -> None:
