@@ -27,6 +27,7 @@ from torch.nn.modules import module as _modules
 from torch.overrides import _get_current_function_mode_stack as mode_stack
 from torch.overrides import _pop_mode as pop_mode
 from torch.overrides import _push_mode as push_mode
+from torch.utils._python_dispatch import TorchDispatchMode as DispatchMode
 
 #: hooks that run at every module of the process, by number
 before_modules: dict[int, Callable[..., Any]] = _modules._global_forward_pre_hooks
@@ -75,6 +76,20 @@ def revive(tensor: Any) -> None:
     tensor._fix_weakref()
 
 
+def written_by(
+    operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> list[Any]:
+    """Return the arguments that an operator below autograd writes into."""
+    schema = operator._schema
+    if not schema.is_mutable:
+        return []
+    return [
+        args[place] if place < len(args) else kwargs.get(argument.name)
+        for place, argument in enumerate(schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
+
+
 def stance() -> Any:
     """Return how compiled code runs; None if nobody has loaded the compiler."""
     return getattr(sys.modules.get(_COMPILER), "_stance", None)
@@ -110,6 +125,7 @@ __all__ = [
     "HIGHER_ORDER",
     "MOVING_FUNCTIONS",
     "DisableTorchFunction",
+    "DispatchMode",
     "after_modules",
     "after_modules_options",
     "before_modules",
@@ -136,4 +152,5 @@ __all__ = [
     "stance",
     "transform_level",
     "unwrapped",
+    "written_by",
 ]

@@ -156,14 +156,14 @@ def explain_once(
         further = [] if wanted is None else wanted(engine)
         del output
         if not scores.requires_grad:
-            raise _disconnected(engine, prepared)
+            raise disconnected(engine, prepared)
         check_order(source, gates, places)
         arriving = go_through(engine, scores, gates, prepared.examples)
         if places:
             arrived = read_off(engine, arriving, places)
             leaves = [leaf.leaf for leaf in prepared.leaves]
             if not arrived and not leads_back_to(arriving.tensors, leaves):
-                raise _disconnected(engine, prepared)
+                raise disconnected(engine, prepared)
             gradients: tuple[Tensor | None, ...] = (None,) * len(prepared.leaves)
         else:
             gradients = _go_back(engine, arriving, prepared, further)
@@ -397,7 +397,7 @@ def _go_back(
     tensors = [*(leaf.leaf for leaf in prepared.leaves), *further]
     gradients = engine.gradients(arriving.tensors, tensors, seeds=arriving.seeds)
     if all(g is None for g in gradients):
-        raise _disconnected(engine, prepared)
+        raise disconnected(engine, prepared)
     for leaf, gradient in zip(prepared.leaves, gradients, strict=False):
         if gradient is None and leaf.is_identifier and not engine.identifiers.read:
             raise InputError(
@@ -409,7 +409,8 @@ def _go_back(
     return gradients
 
 
-def _disconnected(engine: Engine, prepared: Inputs) -> LRPError:
+def disconnected(engine: Engine, prepared: Inputs) -> LRPError:
+    """Return the error for a score that no input can receive relevance of."""
     names = ", ".join(leaf.name for leaf in prepared.leaves)
     if prepared.identifiers() and not engine.identifiers.read:
         return InputError(

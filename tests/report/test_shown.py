@@ -17,6 +17,7 @@ from PIL import Image
 
 import captum_transformer_lrp
 from captum_transformer_lrp.attribution.named import NamedMethods
+from captum_transformer_lrp.attribution.pair_relevance import PairRelevance, PairSide
 from captum_transformer_lrp.checking.report import Check, CheckReport
 from captum_transformer_lrp.comparison import Comparison, Conservation
 from captum_transformer_lrp.core.composites import Composite
@@ -84,6 +85,40 @@ def language(text):
         start_attr=torch.zeros(2, 0),
         skipped_attr=torch.zeros(2),
     )
+
+
+def pairs(text):
+    pieces = tuple(
+        Piece(token=t, text=t, special=t == "[CLS]", space_before=True)
+        for t in ("[CLS]", text, "film")
+    )
+    patches = tuple(Piece(token=t, text=t, space_before=True) for t in "1234")
+    picture = PairSide(
+        pieces=patches,
+        grid=(2, 2),
+        image=Image.new("RGB", (8, 8), "teal"),
+        part="patch",
+    )
+    words = PairSide(pieces=pieces)
+    found = []
+    for a, b in ((words, words), (words, picture), (picture, words), (picture,) * 2):
+        matrix = torch.linspace(-1, 2, (len(a) + 1) * (len(b) + 1)).double()
+        matrix = matrix.reshape(len(a) + 1, len(b) + 1)
+        found.append(
+            PairRelevance(
+                matrix=matrix,
+                a=a,
+                b=b,
+                similarity=float(matrix.sum()),
+                measure="cosine similarity",
+                model=text,
+                method=text,
+                standard_error=matrix.abs() / 10,
+                projections=8,
+                over="projections",
+            )
+        )
+    return found
 
 
 def trace(text):
@@ -157,6 +192,7 @@ def samples(text):
             title=text, question=text, measure=text, rows=tuple(examples)
         ),
         language(text),
+        *pairs(text),
         History(steps=3, stopped=text, report=Report((state,), data=text)),
         Report((state,), data=text),
         Together([words, picture]),
