@@ -17,6 +17,7 @@ from .generation import Summarization, TextGeneration, TextToText, Translation
 from .masks import FillMask
 from .reads import ReadPicture, ReadText
 from .seeing import ImageTextToText, ImageToText, VisualQuestionAnswering
+from .similarity import FeatureExtraction, SentenceSimilarity
 
 __all__ = [
     "TASKS",
@@ -49,6 +50,8 @@ TASKS: dict[str, Task] = {
         ImageTextToText(),
         ImageToText(),
         VisualQuestionAnswering(),
+        SentenceSimilarity(),
+        FeatureExtraction(),
     )
 }
 

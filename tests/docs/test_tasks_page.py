@@ -17,6 +17,7 @@ from transformers import (
     BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
+    BertModel,
 )
 
 from captum_transformer_lrp import Explainer
@@ -71,6 +72,8 @@ MADE: dict[str, Any] = {
     ),
     "image-to-text": lambda task: captioner(),
     "visual-question-answering": lambda task: chooser(),
+    "sentence-similarity": lambda task: of_parts(BertModel, task),
+    "feature-extraction": lambda task: of_pipe(task, BertModel),
 }
 
 

@@ -11,6 +11,7 @@ from transformers import (
     BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
+    BertModel,
     pipeline,
 )
 
@@ -321,6 +322,35 @@ def test_mappings_and_lists_of_questions():
     both = explainer(question=["Where?", "Who?"], context=CONTEXT)
     assert both[0].scores == pytest.approx(one.scores)
     assert len(both) == 2
+
+
+# --------------------------------------------------------------------------- similarity
+
+
+@pytest.mark.parametrize("task", ["sentence-similarity", "feature-extraction"])
+def test_pairs_of_words_sum_to_the_cosine(task):
+    model = bert(BertModel)
+    if task == "feature-extraction":
+        pipe = pipe_of(task, BertModel)
+        explainer, model = Explainer(pipe, "cp-lrp"), pipe.model
+    else:
+        explainer = Explainer(model, "cp-lrp", task=task, tokenizer=word_pieces())
+    texts = ["Sarah lives in London", "a dog", "A warm film"]
+    found = explainer(source_sentence=texts[0], sentences=texts[1:])
+    states = []
+    for text in texts:
+        inputs = word_pieces()(text, return_tensors="pt")
+        states.append(logits_of(model, "last_hidden_state", **inputs)[0].mean(0))
+    for one, other in zip(found, states[1:], strict=True):
+        cosine = float(torch.nn.functional.cosine_similarity(states[0], other, dim=0))
+        assert one.similarity == pytest.approx(cosine)
+        assert float(one.matrix.sum()) == pytest.approx(cosine, abs=1e-9)
+    assert [piece.text for piece in found[0].a.pieces][1:4] == ["Sarah", "lives", "in"]
+    for wrong in ({}, {"sentences": [" "]}, {"sentences": 3}):
+        with pytest.raises(InputError, match="takes source_sentence="):
+            explainer(source_sentence="a dog", **wrong)
+    with pytest.raises(InputError, match="pass method='cp-lrp'"):
+        explainer.with_method("occlusion")("a dog", sentences="a film")
 
 
 # ------------------------------------------------------------------------------- errors
