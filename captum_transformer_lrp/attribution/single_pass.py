@@ -28,6 +28,7 @@ from ..errors import (
     LRPError,
     ModelStateError,
 )
+from ..known.beginning import Beginning
 from ..known.refusals import refuse_replicas
 from ..observers.observed import ObservedEngine, Observer
 from ..observers.taps import Taps
@@ -121,6 +122,10 @@ def explain_once(
     gates = [Place(unit, selector) for unit, selector in (through or {}).items()]
     source = None if start is None else Place(start.unit, start.selector)
     everywhere = [*places, *gates, *([] if source is None else [source])]
+    taps = None
+    if everywhere:
+        until = None if source is None else source.until()
+        taps = Taps([tap for place in everywhere for tap in place.taps], until)
     with run_once(
         forward_func,
         inputs,
@@ -128,12 +133,7 @@ def explain_once(
         composite=composite,
         unknown=unknown,
         observers=observers,
-        taps=Taps(
-            [tap for place in everywhere for tap in place.taps],
-            None if source is None else source.until(),
-        )
-        if everywhere
-        else None,
+        taps=taps,
     ) as (engine, prepared, output):
         with DisableTorchFunction():
             for place in everywhere:
@@ -148,8 +148,10 @@ def explain_once(
         del output
         if not scores.requires_grad:
             raise _disconnected(engine, prepared)
-        check_order(source, gates, places)
-        arriving = go_through(engine, scores, gates, prepared.examples)
+        arriving = Arriving([scores])
+        if everywhere:
+            check_order(source, gates, places)
+            arriving = go_through(engine, scores, gates, prepared.examples)
         if places:
             arrived = read_off(engine, arriving, places)
             leaves = [leaf.leaf for leaf in prepared.leaves]
@@ -170,6 +172,7 @@ def run_once(
     composite: Composite,
     unknown: str | None,
     observers: Sequence[Observer] = (),
+    taps: Taps | None = None,
     root: nn.Module | None = None,
     dtype: torch.dtype | None = None,
     **engine_options: Any,
@@ -183,6 +186,7 @@ def run_once(
         composite (Composite): the rules.
         unknown (str or None): what to do with operators without a rule.
         observers (sequence of Observer, optional): who watches. Default: nobody
+        taps (Taps, optional): what is read off on the way. Default: nothing
         root (Module, optional): whose names modules have. Default: ``forward_func``, if
             it is a module
         dtype (torch.dtype, optional): compute in this dtype at least. Default: None
@@ -200,10 +204,12 @@ def run_once(
         prepared = prepare_inputs(inputs, additional_forward_args)
         identifiers = prepared.identifiers()
     engine_options |= {"root": root, "unknown": unknown, "identifiers": identifiers}
-    if observers:
-        engine_options["observers"] = observers
-    make = ObservedEngine if observers else Engine
-    engine = make(composite, **engine_options)
+    if not observers and taps is None:
+        engine = Engine(composite, **engine_options)
+    else:
+        engine = ObservedEngine(
+            composite, observers=observers, taps=taps, **engine_options
+        )
     with engine:
         for leaf in prepared.leaves:
             if not leaf.is_identifier:
@@ -247,7 +253,7 @@ def engine_scores(
     with DisableTorchFunction():
         tensor = output_tensor(output, output_field)
         scores = select_scores(tensor, target, examples=prepared.examples)
-        engine.begins_at(tensor, scores)
+        engine.beginning = Beginning.of(engine, tensor, scores)
         engine.check(scores)
     return scores
 

@@ -178,7 +178,7 @@ def _asking(function: type[Function], usual: Any) -> Any:
         engine = engine_here()
         if engine is not None:
             row = engine.table.modules.get(f"{cls.__module__}.{cls.__qualname__}")
-            if isinstance(row, Opened) and engine.sees:
+            if isinstance(row, Opened) and engine.sees and not engine.backward:
                 return row.run(cls, args, kwargs)
         if usual is not None:
             return usual.__get__(None, cls)(*args, **kwargs)
