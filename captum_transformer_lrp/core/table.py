@@ -193,11 +193,10 @@ class RuleTable:
         pending, seen = [root], {root}
         while pending:
             module = pending.pop()
-            inner = [
-                m for m in module._modules.values() if m is not None and m not in seen
-            ]
-            pending += inner
-            seen.update(inner)
+            for inner in module._modules.values():
+                if inner is not None and inner not in seen:
+                    seen.add(inner)
+                    pending.append(inner)
             cls = type(module)
             if cls in self._ordinary:
                 continue
