@@ -54,8 +54,9 @@ if TYPE_CHECKING:
         units,
     )
     from .checking import CheckReport, check
+    from .classic.layers import Layers
     from .comparison import Comparison, compare
-    from .core import Composite, Layers, ModuleName, Predicate
+    from .core import Composite, ModuleName, Predicate
     from .description import Description
     from .diffmask import DiffMask
     from .explaining import Explainer, explain
@@ -168,7 +169,8 @@ _HOMES = {
     ),
     "checking": ("CheckReport", "check"),
     "comparison": ("Comparison", "compare"),
-    "core": ("Composite", "Layers", "ModuleName", "Predicate"),
+    "classic.layers": ("Layers",),
+    "core": ("Composite", "ModuleName", "Predicate"),
     "description": ("Description",),
     "diffmask": ("DiffMask",),
     "explaining": ("Explainer", "explain"),

@@ -7,6 +7,7 @@ where a new version of torch misbehaves.
 from __future__ import annotations
 
 import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -121,6 +122,39 @@ def indexing_by_tensors() -> Any:
     return TransformGetItemToIndex()
 
 
+def opened(function: Callable[..., Any]) -> Callable[..., Any] | None:
+    """Return a twin of a torch function written in python that shows what it calls.
+
+    Functions such as :func:`torch.nn.functional.multi_head_attention_forward` hand
+    themselves to an active mode as a whole, and re-entering the mode around them would
+    only hand them over again. The twin has the same code, with the check for overrides
+    answered "no", so that the operators inside reach the mode one by one. ``None``
+    where there is nothing to open: builtins, and functions outside torch.
+    """
+    if not isinstance(function, types.FunctionType):
+        return None
+    if not str(function.__module__ or "").startswith("torch"):
+        return None
+    checks = [n for n in function.__code__.co_names if n.startswith("has_torch_func")]
+    if not checks:
+        return None
+    scope = dict(function.__globals__)
+    scope.update(dict.fromkeys(checks, _never))
+    twin = types.FunctionType(
+        function.__code__,
+        scope,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    twin.__kwdefaults__ = function.__kwdefaults__
+    return twin
+
+
+def _never(*_: object) -> bool:
+    return False
+
+
 __all__ = [
     "HIGHER_ORDER",
     "MOVING_FUNCTIONS",
@@ -141,6 +175,7 @@ __all__ = [
     "next_node_number",
     "node_number",
     "node_outputs",
+    "opened",
     "pop_mode",
     "pop_saved_tensor_hooks",
     "push_mode",

@@ -24,6 +24,7 @@ from ..core.rules.base import DelegatingRule, Rule
 from ..core.rules.linear import PlainGradient
 from ..description import Description
 from ..errors import InputError, ModelStateError, OutputError
+from ..known.beginning import Beginning
 from ..known.decompositions import scaled_dot_product_attention
 from ..observers.observed import Observer
 from .embeddings import Embedding, Pooling, checked_pooling
@@ -278,7 +279,7 @@ class PairLRP(Named, GradientAttribution):
         ) as (engine, prepared, output):
             with DisableTorchFunction():
                 _check_embedding(output, side.examples)
-                engine.begins_at(output, output)
+                engine.beginning = Beginning.of(engine, output, output)
                 engine.check(output)
                 if not output.requires_grad:
                     raise disconnected(engine, prepared)
@@ -499,7 +500,7 @@ class _Pass:
             DisconnectedError: if no relevance reaches the inputs.
         """
         engine = self.engine
-        alone = engine.goes_back_once_more or not self._times_input
+        alone = engine.recomputes or not self._times_input
         with DisableTorchFunction():
             starts = seeds.to(self.output.dtype) * engine.seed(self.output)
             chunks = starts.split(1 if alone else self.chunk_size)
@@ -585,7 +586,7 @@ class _Pass:
         """
         engine = self.engine
         leaves = [one.leaf.leaf for one in self.units]
-        if engine.goes_back_once_more or not self._times_input:
+        if engine.recomputes or not self._times_input:
             again = "parts are computed again"
             raise _no_way_forward(again if self._times_input else "relevance goes back")
         with DisableTorchFunction():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -19,7 +18,6 @@ from ..carried.positive import PositiveProduct
 from ..classic.contributions import AlphaBeta, ZPlus
 from ..core.composites import Composite
 from ..core.engine import Engine
-from ..core.gates import activation_behind
 from ..core.rules.linear import Detach
 from ..core.table import RuleTable
 from ..errors import (
@@ -31,6 +29,7 @@ from ..errors import (
     ModelStateError,
     TargetError,
 )
+from ..known.beginning import Beginning
 from ..known.refusals import refuse_replicas
 from ..observers.observed import ObservedEngine, Observer
 from ..observers.taps import Taps
@@ -130,6 +129,10 @@ def explain_once(
     gates = [Place(unit, selector) for unit, selector in (through or {}).items()]
     source = None if start is None else Place(start.unit, start.selector)
     everywhere = [*places, *gates, *([] if source is None else [source])]
+    taps = None
+    if everywhere:
+        until = None if source is None else source.until()
+        taps = Taps([tap for place in everywhere for tap in place.taps], until)
     with run_once(
         forward_func,
         inputs,
@@ -137,12 +140,7 @@ def explain_once(
         composite=composite,
         unknown=unknown,
         observers=observers,
-        taps=Taps(
-            [tap for place in everywhere for tap in place.taps],
-            None if source is None else source.until(),
-        )
-        if everywhere
-        else None,
+        taps=taps,
     ) as (engine, prepared, output):
         with DisableTorchFunction():
             for place in everywhere:
@@ -157,8 +155,10 @@ def explain_once(
         del output
         if not scores.requires_grad:
             raise disconnected(engine, prepared)
-        check_order(source, gates, places)
-        arriving = go_through(engine, scores, gates, prepared.examples)
+        arriving = Arriving([scores])
+        if everywhere:
+            check_order(source, gates, places)
+            arriving = go_through(engine, scores, gates, prepared.examples)
         if places:
             arrived = read_off(engine, arriving, places)
             leaves = [leaf.leaf for leaf in prepared.leaves]
@@ -179,6 +179,7 @@ def run_once(
     composite: Composite,
     unknown: str | None,
     observers: Sequence[Observer] = (),
+    taps: Taps | None = None,
     root: nn.Module | None = None,
     dtype: torch.dtype | None = None,
     **engine_options: Any,
@@ -192,6 +193,7 @@ def run_once(
         composite (Composite): the rules.
         unknown (str or None): what to do with operators without a rule.
         observers (sequence of Observer, optional): who watches. Default: nobody
+        taps (Taps, optional): what is read off on the way. Default: nothing
         root (Module, optional): whose names modules have. Default: ``forward_func``, if
             it is a module
         dtype (torch.dtype, optional): compute in this dtype at least. Default: None
@@ -209,10 +211,12 @@ def run_once(
         prepared = prepare_inputs(inputs, additional_forward_args)
         identifiers = prepared.identifiers()
     engine_options |= {"root": root, "unknown": unknown, "identifiers": identifiers}
-    if observers:
-        engine_options["observers"] = observers
-    make = ObservedEngine if observers else Engine
-    engine = make(composite, **engine_options)
+    if not observers and taps is None:
+        engine = Engine(composite, **engine_options)
+    else:
+        engine = ObservedEngine(
+            composite, observers=observers, taps=taps, **engine_options
+        )
     with engine:
         for leaf in prepared.leaves:
             if not leaf.is_identifier:
@@ -267,7 +271,7 @@ def engine_scores(
         if len(prepared.leaves) > 1:
             check_pairs(output, tensor, target)
         scores = select_scores(tensor, target, examples=prepared.examples)
-        engine.begins_at(tensor, scores)
+        engine.beginning = Beginning.of(engine, tensor, scores)
         engine.check(scores)
     return scores
 
@@ -278,7 +282,7 @@ def _linear(
     """Return the scores of a target, with its gradient at what it reads.
 
     Of an activation that is not 0 at 0 only what is beyond its value there is
-    explained, as ``Engine.begins_at`` says. Where relevance itself goes back, a number
+    explained, as :class:`.Beginning` says. Where relevance itself goes back, a number
     receives its share of the score.
     """
     given: list[Tensor] = []
@@ -309,8 +313,8 @@ def _linear(
                 "Explain one example at a time."
             )
         value = value.detach()
-        found = activation_behind(engine.tape.of(tensor))
-        if found is not None and found.at_zero and math.isfinite(found.at_zero):
+        found = Beginning.of(engine, tensor, values)
+        if found is not None:
             beyond = (value - found.at_zero) / value
             gradient = gradient * torch.where(value == 0, 1.0, beyond)
         if engine.composite.converts:
