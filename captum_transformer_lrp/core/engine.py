@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, is_grad_enabled, nn
 from torch.autograd.graph import GradientEdge
 from torch.nn import Parameter
 from torch.overrides import TorchFunctionMode
@@ -137,7 +137,7 @@ class Engine(TorchFunctionMode):
             )
         self._outer: Engine | None = engine_here()
         self._depth = count_of_modes()
-        self._gradients = torch.is_grad_enabled()
+        self._gradients = is_grad_enabled()
         self._cached = frozenset(cached_parametrizations())
         thread.engine = self  # from here on, leave() takes everything back
         try:
@@ -185,7 +185,7 @@ class Engine(TorchFunctionMode):
     @property
     def sees(self) -> bool:
         """Whether operators meet their rules now."""
-        return not (self.paused or self._suspended) and torch.is_grad_enabled()
+        return not (self.paused or self._suspended) and is_grad_enabled()
 
     # ------------------------------------------------------------------ operators
 
@@ -208,12 +208,7 @@ class Engine(TorchFunctionMode):
                 return output
             if output is not None:  # what to run in its place
                 return self.reenter(output)
-        if (
-            operator.metadata
-            or self.paused
-            or self._suspended
-            or not torch.is_grad_enabled()
-        ):
+        if operator.metadata or self.paused or self._suspended or not is_grad_enabled():
             return self._run_closed(operator, func, args, kwargs)
         # the loop below runs for every operator of the model: collect the records of
         # what carries relevance, and replace what is foreign by constants
@@ -333,7 +328,7 @@ class Engine(TorchFunctionMode):
             operator.refused(self, operator, args)
         if self._read is not None and not operator.metadata:
             self._read.note(self, operator, (args, kwargs))
-        if operator.metadata or self.paused or not torch.is_grad_enabled():
+        if operator.metadata or self.paused or not is_grad_enabled():
             if operator.compares and not self.paused:
                 joins = self.table.joins
                 return joins.constant(self.tape, operator, func, args, kwargs)
@@ -418,9 +413,10 @@ class Engine(TorchFunctionMode):
         if transform_level() is not None:
             self.unknown.within_transform()
             return function(*args, **kwargs)
-        other = self.special(operator, args, kwargs)
-        if other is not NotImplemented:
-            return other
+        if operator.special is not None:
+            other = self.special(operator, args, kwargs)
+            if other is not NotImplemented:
+                return other
         call = Call(operator.name, operator.kind, function, args, kwargs, engine=self)
         if operator.stateful is not None:
             operator.stateful(self, call)
@@ -539,7 +535,7 @@ class Engine(TorchFunctionMode):
             self._indexed.add(module)
             self._index(module)
         rule = self._module_rules.get(id(module))
-        if self._suspended or not torch.is_grad_enabled():
+        if self._suspended or not is_grad_enabled():
             rule = None
         self._stack.append((rule, self._scope, self._read))
         if rule is None:
