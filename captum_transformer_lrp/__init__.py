@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from .keeping import load, save
     from .known import registry
     from .language import LLMRelevance, LLMTransformerLRP
+    from .sound import SoundExplanation
 
 __all__ = [
     "CPLRP",
@@ -111,6 +112,7 @@ __all__ = [
     "PositionalLRP",
     "Predicate",
     "RawAttention",
+    "SoundExplanation",
     "TextExplanation",
     "TransformerLRP",
     "check",
@@ -178,6 +180,7 @@ _HOMES = {
     "keeping": ("load", "save"),
     "known": ("registry",),
     "language": ("LLMRelevance", "LLMTransformerLRP"),
+    "sound": ("SoundExplanation",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
