@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from .._forms import SOUND_KEYS
 from ..errors import InputError, OutputError
 from ..models.prediction import ClassScore
 from ..sound import SoundExplanation
 from .asking import Asked, Question, Read, Task, chosen
 from .classes import Classification
 from .reads import read_text
-
-#: the arguments of models that hold a sound
-SOUND_KEYS = ("input_features", "input_values")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import targets
+from .._forms import SOUND_KEYS
 from ..errors import InputError, TargetError
 from ..models.pieces import word_groups, word_text
 from ..models.prediction import ClassScore
@@ -18,7 +19,7 @@ from .asking import Asked, Question, chosen
 from .reads import ReadText, pieces_of
 from .recording import ModelCall
 from .scoring import spelled, value_of
-from .sounds import SOUND_KEYS, OfSounds, read_sound
+from .sounds import OfSounds, read_sound
 
 _TIME = re.compile(r"<\|\d+\.\d+\|>")  # a token of Whisper that is no word
 

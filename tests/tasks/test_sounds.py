@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from captum.attr import FeatureAblation, Occlusion
 
 from captum_transformer_lrp import CPLRP, Explainer, Explanations, load, targets
 from captum_transformer_lrp.errors import InputError, TargetError
@@ -435,3 +436,17 @@ def test_a_sound_shows_itself(tmp_path):
     assert "Relevance over time" in found.to_text()
     assert found.save(tmp_path / "a.png").stat().st_size > 1000
     assert "strongest at" in found.alt or "s +" in found.alt or "s −" in found.alt
+
+
+@pytest.mark.parametrize("method", ["occlusion", Occlusion, FeatureAblation])
+def test_what_is_left_out_of_a_sound_is_a_stretch_or_a_patch(method):
+    found = Explainer(waves(), method)(tone(0.1, 0.04, 0.06))
+    inside = [0.04 <= start < 0.06 for start, _ in found.stretches]
+    magnitudes = np.abs(found.stretch_scores)
+    assert magnitudes[inside].sum() > 0.9 * magnitudes.sum()
+    assert len(np.unique(found.scores)) <= 51
+    for pipe in (spectrograms(), whisper_classes()):
+        found = Explainer(pipe, method)(noise(0.3))
+        tile = found.scores[:16, :16]
+        assert tile == pytest.approx(np.full((16, 16), tile[0, 0]))
+        assert found.scores[16, 0] != pytest.approx(tile[0, 0])
