@@ -30,6 +30,7 @@ from .explanation import (
     pool,
 )
 from .explanations import Explanations
+from .joint import JointExplanation
 from .language import LLMRelevance
 from .models.pieces import Piece
 from .models.prediction import ClassScore
@@ -356,10 +357,25 @@ def _sound(keys: Keys) -> SoundExplanation:
         ) from error
 
 
+def _joint(keys: Keys) -> JointExplanation:
+    parts = {}
+    for number, one in enumerate(keys.objects("parts")):
+        place = f"parts[{number}]"
+        if not isinstance(one, Mapping):
+            raise damaged(f"{place!r} is {short(one)}", "an object")
+        part = Keys(one, f"{place}.", keys.old)
+        inner = part.within("explanation")
+        parts[part.text("name")] = _explanation(inner)
+    if not parts:
+        raise damaged("'parts' is empty", "an explanation of each input")
+    return JointExplanation(parts_of=parts, **_shared(keys))
+
+
 _KINDS: dict[str, Callable[[Keys], Explanation]] = {
     "text": _text,
     "image": _image,
     "sound": _sound,
+    "joint": _joint,
 }
 
 # --------------------------------------------------------------------------- the others

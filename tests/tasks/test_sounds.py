@@ -12,6 +12,7 @@ from captum.attr import FeatureAblation, Occlusion
 from captum_transformer_lrp import CPLRP, Explainer, Explanations, load, targets
 from captum_transformer_lrp.errors import InputError, TargetError
 from captum_transformer_lrp.joint import JointExplanation
+from captum_transformer_lrp.keeping import from_dict
 from captum_transformer_lrp.sound import SoundExplanation
 from captum_transformer_lrp.tasks import task_named, task_of
 from captum_transformer_lrp.tasks.sounds import ReadSound, read_sound
@@ -424,9 +425,20 @@ def test_an_explained_sound_is_kept(tmp_path, suffix):
         assert kept.stretches == one.stretches
     damaged = one.to_dict() | {"hop": 0}
     with pytest.raises(InputError, match="'hop' is 0"):
-        from captum_transformer_lrp.keeping import from_dict
-
         from_dict(damaged)
+
+
+def test_a_sound_and_its_label_are_kept_together(tmp_path):
+    found = Explainer(clap())(noise(0.3), candidate_labels=LABELS)
+    kept = load(found.save(tmp_path / "one.json"))
+    assert isinstance(kept, JointExplanation)
+    assert kept.to_dict() == found.to_dict()
+    assert [type(part) for part in kept.parts_of.values()] == [
+        type(part) for part in found.parts_of.values()
+    ]
+    for damaged in ([], [1], [{"name": "sound"}]):
+        with pytest.raises(InputError, match="parts"):
+            from_dict(found.to_dict() | {"parts": damaged})
 
 
 def test_a_sound_shows_itself(tmp_path):
