@@ -94,6 +94,7 @@ class OfSounds(Task):
     """A task whose input is a sound."""
 
     takes = "a sound: an array of samples, or a file"
+    of_files = True
 
     def inputs(
         self, text: Any, image: Any, further: Mapping[str, Any]
