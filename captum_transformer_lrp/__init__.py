@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from .keeping import load, save
     from .known import registry
     from .language import LLMRelevance, LLMTransformerLRP
+    from .sound import SoundExplanation
 
 __all__ = [
     "CPLRP",
@@ -112,6 +113,7 @@ __all__ = [
     "PositionalLRP",
     "Predicate",
     "RawAttention",
+    "SoundExplanation",
     "TextExplanation",
     "TransformerLRP",
     "check",
@@ -180,6 +182,7 @@ _HOMES = {
     "keeping": ("load", "save"),
     "known": ("registry",),
     "language": ("LLMRelevance", "LLMTransformerLRP"),
+    "sound": ("SoundExplanation",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

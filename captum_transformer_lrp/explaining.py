@@ -257,7 +257,8 @@ class Explainer:
         """
         pipeline = self.pipeline
         if pipeline is not None:
-            if isinstance(text, (Path, Texts)):
+            of_texts = isinstance(text, Path) and not pipeline.task.of_files
+            if of_texts or isinstance(text, Texts):
                 text = [row.text for row in _listed(text).rows]
             failed = None
             if on_error is not None:

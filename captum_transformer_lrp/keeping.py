@@ -30,6 +30,7 @@ from .explanation import (
     pool,
 )
 from .explanations import Explanations
+from .joint import JointExplanation
 from .language import LLMRelevance
 from .models.pieces import Piece
 from .models.prediction import ClassScore
@@ -39,6 +40,7 @@ from .records.pictures import read_png
 from .records.refusal import damaged, foreign, short
 from .report.saving import SUFFIXES, check_suffix
 from .report.shown import Together
+from .sound import SoundExplanation
 
 __all__ = ["from_dict", "load", "save"]
 
@@ -206,8 +208,8 @@ def from_dict(record: Mapping[str, Any]) -> Result:
 
 
 def _explanation(keys: Keys) -> Explanation:
-    kind = keys.one_of("kind", "text", "image")
-    found: Explanation = _text(keys) if kind == "text" else _image(keys)
+    kind = keys.one_of("kind", *_KINDS)
+    found = _KINDS[kind](keys)
     total = found.relevance_sum
     if total is not None:
         written = keys.number("relevance_sum")
@@ -327,6 +329,54 @@ def _image(keys: Keys) -> ImageExplanation:
         raise damaged("'patch_scores' are other numbers", "the sums of its scores")
     return found
 
+
+def _sound(keys: Keys) -> SoundExplanation:
+    scores, sound = keys.numbers("scores", 2), keys.numbers("sound", 2)
+    if not keys.flag("spectrogram"):
+        scores, sound = scores[0], sound[0]
+    start = keys.number("spoken_from", null=True)
+    end = keys.number("spoken_to", null=True)
+    rate, hop = (
+        keys.take(name, "a whole number from 1", lambda v: type(v) is int and v > 0)
+        for name in ("sampling_rate", "hop")
+    )
+    try:
+        return SoundExplanation(
+            scores=scores,
+            sound=sound,
+            sampling_rate=rate,
+            hop=hop,
+            seconds=keys.number("seconds", null=True),
+            behind=keys.text("behind"),
+            spoken=None if start is None or end is None else (start, end),
+            **_shared(keys),
+        )
+    except ValueError as error:
+        raise damaged(
+            f"its scores are of another shape ({error})", "one for each"
+        ) from error
+
+
+def _joint(keys: Keys) -> JointExplanation:
+    parts = {}
+    for number, one in enumerate(keys.objects("parts")):
+        place = f"parts[{number}]"
+        if not isinstance(one, Mapping):
+            raise damaged(f"{place!r} is {short(one)}", "an object")
+        part = Keys(one, f"{place}.", keys.old)
+        inner = part.within("explanation")
+        parts[part.text("name")] = _explanation(inner)
+    if not parts:
+        raise damaged("'parts' is empty", "an explanation of each input")
+    return JointExplanation(parts_of=parts, **_shared(keys))
+
+
+_KINDS: dict[str, Callable[[Keys], Explanation]] = {
+    "text": _text,
+    "image": _image,
+    "sound": _sound,
+    "joint": _joint,
+}
 
 # --------------------------------------------------------------------------- the others
 

@@ -68,6 +68,7 @@ BESIDE_THE_ENGINE = (
     "models",
     "rank_agreement",
     "records",
+    "sound",
     "visualization",
 )
 

@@ -18,6 +18,8 @@ from .masks import FillMask
 from .reads import ReadPicture, ReadText
 from .seeing import ImageTextToText, ImageToText, VisualQuestionAnswering
 from .similarity import FeatureExtraction, SentenceSimilarity
+from .sounds import AudioClassification, ReadSound, ZeroShotAudioClassification
+from .speech import SpeechRecognition
 
 __all__ = [
     "TASKS",
@@ -26,6 +28,7 @@ __all__ = [
     "Question",
     "Read",
     "ReadPicture",
+    "ReadSound",
     "ReadText",
     "Task",
     "task_named",
@@ -52,20 +55,45 @@ TASKS: dict[str, Task] = {
         VisualQuestionAnswering(),
         SentenceSimilarity(),
         FeatureExtraction(),
+        AudioClassification(),
+        ZeroShotAudioClassification(),
+        SpeechRecognition(),
     )
 }
 
 #: other names of tasks
 ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
 
+_HEAR = (
+    "Data2VecAudio",
+    "Hubert",
+    "SEW",
+    "SEWD",
+    "UniSpeech",
+    "UniSpeechSat",
+    "Wav2Vec2",
+    "Wav2Vec2Bert",
+    "Wav2Vec2Conformer",
+    "WavLM",
+)
+_WRITE = ("Moonshine", "Speech2Text", "Whisper")
+
 #: how the class of a model ends -> its task
 OF_CLASSES = {
+    **{f"{name}ForSequenceClassification": "audio-classification" for name in _HEAR},
+    **{
+        f"{name}ForConditionalGeneration": "automatic-speech-recognition"
+        for name in _WRITE
+    },
     "ForSequenceClassification": "text-classification",
     "ForTokenClassification": "token-classification",
     "ForMaskedLM": "fill-mask",
     "ForQuestionAnswering": "question-answering",
     "ForMultipleChoice": "multiple-choice",
     "ForConditionalGeneration": "text2text-generation",
+    "ForAudioClassification": "audio-classification",
+    "ForCTC": "automatic-speech-recognition",
+    "ClapModel": "zero-shot-audio-classification",
 }
 
 

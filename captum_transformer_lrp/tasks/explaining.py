@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -204,7 +205,8 @@ def pipeline_for(model: Any, task: str | None, **parts: Any) -> Any:
     else:
         model = str(model)
         given = {"dtype": torch.float32, **given}
-    with warnings.catch_warnings(), quiet(str(model)):
+    loading = nullcontext() if isinstance(model, nn.Module) else quiet(str(model))
+    with warnings.catch_warnings(), loading:
         warnings.simplefilter("ignore")
         return transformers.pipeline(
             known.name, model=model, device=device or "cpu", **given

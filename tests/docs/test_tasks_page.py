@@ -32,6 +32,7 @@ from tests.tasks.test_writing import (
     writer,
 )
 from tests.tasks.tiny import bert, word_pieces
+from tests.tasks.tiny_sounds import clap, ctc, noise, waves
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
 ROW = re.compile(r"^\| ([a-z0-9-]+) (?:° )?\| `(explainer\(.*?\))` \|", re.MULTILINE)
@@ -74,6 +75,9 @@ MADE: dict[str, Any] = {
     "visual-question-answering": lambda task: chooser(),
     "sentence-similarity": lambda task: of_parts(BertModel, task),
     "feature-extraction": lambda task: of_pipe(task, BertModel),
+    "audio-classification": lambda task: Explainer(waves()),
+    "zero-shot-audio-classification": lambda task: Explainer(clap()),
+    "automatic-speech-recognition": lambda task: Explainer(ctc()),
 }
 
 
@@ -84,8 +88,7 @@ def test_every_task_has_a_row():
 @pytest.mark.parametrize("task", [*CALLS])
 def test_the_call_of_a_row_runs(task):
     explainer = MADE[task](task)
-    found = eval(
-        CALLS[task], {"explainer": explainer, "picture": PICTURE, "boxes": BOXES}
-    )
+    given = {"picture": PICTURE, "boxes": BOXES, "sound": noise(0.05)}
+    found = eval(CALLS[task], {"explainer": explainer, **given})
     for one in found if isinstance(found, list) else [found]:
         assert str(one)

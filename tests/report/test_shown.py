@@ -27,6 +27,7 @@ from captum_transformer_lrp.influence.ranking import (
     InfluentialExample,
     InfluentialExamples,
 )
+from captum_transformer_lrp.joint import JointExplanation
 from captum_transformer_lrp.language.result import LLMRelevance
 from captum_transformer_lrp.models import Piece
 from captum_transformer_lrp.models.prediction import ClassScore
@@ -34,6 +35,7 @@ from captum_transformer_lrp.observers.trace import Record, Trace
 from captum_transformer_lrp.report.colors import THEMES, to_hex
 from captum_transformer_lrp.report.shown import Shown, Together
 from captum_transformer_lrp.rules import Identity
+from captum_transformer_lrp.sound import SoundExplanation
 from captum_transformer_lrp.visualization import (
     draw_attention,
     draw_image,
@@ -70,6 +72,36 @@ def explanations(text):
     )
     picture = image_explanation(target=target, model=text, notes=(text,))
     return words, picture
+
+
+def sound(text):
+    target = ClassScore(index=0, name=text, logit=2.5, probability=0.9)
+    rng = np.random.default_rng(0)
+    return SoundExplanation(
+        model=text,
+        method=text,
+        prediction=target,
+        target=target,
+        notes=(text,),
+        scores=rng.normal(size=(40, 20)),
+        sound=rng.normal(size=(40, 20)),
+        sampling_rate=1000,
+        hop=10,
+        seconds=0.3,
+        behind=text,
+        spoken=(0.1, 0.2),
+    )
+
+
+def joint(words, picture):
+    return JointExplanation(
+        parts_of={"picture": picture, words.text: words},
+        model=words.model,
+        method=words.method,
+        prediction=words.prediction,
+        target=words.target,
+        notes=words.notes,
+    )
 
 
 def language(text):
@@ -158,6 +190,8 @@ def samples(text):
     return [
         words,
         picture,
+        sound(text),
+        joint(words, picture),
         Explanations([words, words], said=text, notes=(text,)),
         Comparison(
             explanations=(words, words),
