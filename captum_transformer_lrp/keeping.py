@@ -29,6 +29,7 @@ from .explanation import (
     pool,
 )
 from .explanations import Explanations
+from .joint import JointExplanation
 from .language import LLMRelevance
 from .models.pieces import Piece
 from .models.prediction import ClassScore
@@ -36,6 +37,7 @@ from .records import GENERATION_TENSORS
 from .records.keys import Keys
 from .records.pictures import read_png
 from .records.refusal import damaged, foreign, short
+from .report.blocks import Outline
 from .report.saving import SUFFIXES, check_suffix
 from .report.shown import Together
 
@@ -204,8 +206,8 @@ def from_dict(record: Mapping[str, Any]) -> Result:
 
 
 def _explanation(keys: Keys) -> Explanation:
-    kind = keys.one_of("kind", "text", "image")
-    found: Explanation = _text(keys) if kind == "text" else _image(keys)
+    kinds = {"text": _text, "image": _image, "joint": _joint}
+    found: Explanation = kinds[keys.one_of("kind", *kinds)](keys)
     total = found.relevance_sum
     if total is not None:
         written = keys.number("relevance_sum")
@@ -311,6 +313,7 @@ def _image(keys: Keys) -> ImageExplanation:
             scores=scores,
             image=image,
             patch_grid=None if patches is None else patches.shape,
+            outlines=_outlines(keys),
             **_shared(keys),
         )
         sums = None if patches is None else pool(scores, patches.shape)
@@ -324,6 +327,41 @@ def _image(keys: Keys) -> ImageExplanation:
     if sums is not None and not np.allclose(sums, patches, rtol=1e-9, atol=rounding):
         raise damaged("'patch_scores' are other numbers", "the sums of its scores")
     return found
+
+
+def _outlines(keys: Keys) -> tuple[Outline, ...]:
+    """Return the outlines of a picture, which files of before do not have."""
+    found = []
+    listed = keys.objects("outlines") if "outlines" in keys.record else ()
+    for number, one in enumerate(listed):
+        place = f"outlines[{number}]"
+        if not isinstance(one, Mapping):
+            raise damaged(f"{place!r} is {short(one)}", "an object")
+        inner = Keys(one, f"{place}.", keys.old)
+        outline = Outline(name=inner.text("name"), path=inner.text("path"))
+        try:
+            outline.loops  # noqa: B018
+        except ValueError as error:
+            what = "closed loops such as 'M0 0L8 0L8 5Z'"
+            raise damaged(f"'{place}.path' is {short(outline.path)}", what) from error
+        found.append(outline)
+    return tuple(found)
+
+
+def _joint(keys: Keys) -> JointExplanation:
+    parts: dict[str, Explanation] = {}
+    for number, one in enumerate(keys.objects("parts")):
+        place = f"parts[{number}]"
+        if not isinstance(one, Mapping):
+            raise damaged(f"{place!r} is {short(one)}", "an object")
+        part = Keys(one, f"{place}.", keys.old)
+        found = _one_of(place, part.within("explanation").record)
+        if not isinstance(found, Explanation):
+            raise damaged(f"{place!r} is a {type(found).__name__}", "an explanation")
+        parts[part.text("name")] = found
+    if not parts:
+        raise damaged("'parts' is empty", "the inputs of a model")
+    return JointExplanation(parts_of=parts, **_shared(keys))
 
 
 # --------------------------------------------------------------------------- the others

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import io
 import pkgutil
@@ -26,10 +27,12 @@ from captum_transformer_lrp.influence.ranking import (
     InfluentialExample,
     InfluentialExamples,
 )
+from captum_transformer_lrp.joint import JointExplanation
 from captum_transformer_lrp.language.result import LLMRelevance
 from captum_transformer_lrp.models import Piece
 from captum_transformer_lrp.models.prediction import ClassScore
 from captum_transformer_lrp.observers.trace import Record, Trace
+from captum_transformer_lrp.report.blocks import Outline
 from captum_transformer_lrp.report.colors import THEMES, to_hex
 from captum_transformer_lrp.report.shown import Shown, Together
 from captum_transformer_lrp.rules import Identity
@@ -69,6 +72,11 @@ def explanations(text):
     )
     picture = image_explanation(target=target, model=text, notes=(text,))
     return words, picture
+
+
+def outlined(picture, text):
+    box = Outline.of_box(text, 2, 2, 9, 7)
+    return dataclasses.replace(picture, outlines=(box,))
 
 
 def language(text):
@@ -123,6 +131,14 @@ def samples(text):
     return [
         words,
         picture,
+        JointExplanation(
+            parts_of={text: words, "picture": outlined(picture, text)},
+            model=text,
+            method=text,
+            prediction=words.prediction,
+            target=words.target,
+            notes=(text,),
+        ),
         Explanations([words, words], said=text, notes=(text,)),
         Comparison(
             explanations=(words, words),
