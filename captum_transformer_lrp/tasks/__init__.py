@@ -11,10 +11,16 @@ from typing import Any
 from ..errors import UnknownNameError, suggestion
 from .answers import QuestionAnswering
 from .asking import Asked, Assembled, Question, Read, Task
+from .boxes import ObjectDetection, ZeroShotObjectDetection
 from .classes import MultipleChoice, TextClassification, ZeroShotClassification
 from .entities import TokenClassification
 from .masks import FillMask
+from .pairs import ZeroShotImageClassification
+from .pictures import DepthEstimation, ImageClassification
+from .prompts import MaskGeneration
 from .reads import ReadPicture, ReadText
+from .segments import ImageSegmentation
+from .videos import VideoClassification
 
 __all__ = [
     "TASKS",
@@ -39,6 +45,14 @@ TASKS: dict[str, Task] = {
         ZeroShotClassification(),
         QuestionAnswering(),
         MultipleChoice(),
+        ImageClassification(),
+        ZeroShotImageClassification(),
+        ImageSegmentation(),
+        DepthEstimation(),
+        ObjectDetection(),
+        ZeroShotObjectDetection(),
+        MaskGeneration(),
+        VideoClassification(),
     )
 }
 
@@ -52,6 +66,21 @@ OF_CLASSES = {
     "ForMaskedLM": "fill-mask",
     "ForQuestionAnswering": "question-answering",
     "ForMultipleChoice": "multiple-choice",
+    "ForImageClassification": "image-classification",
+    "CLIPModel": "zero-shot-image-classification",
+    "SiglipModel": "zero-shot-image-classification",
+    "Siglip2Model": "zero-shot-image-classification",
+    "ForSemanticSegmentation": "image-segmentation",
+    "ForInstanceSegmentation": "image-segmentation",
+    "ForUniversalSegmentation": "image-segmentation",
+    "DetrForSegmentation": "image-segmentation",
+    "ForDepthEstimation": "depth-estimation",
+    "OwlViTForObjectDetection": "zero-shot-object-detection",
+    "Owlv2ForObjectDetection": "zero-shot-object-detection",
+    "GroundingDinoForObjectDetection": "zero-shot-object-detection",
+    "ForObjectDetection": "object-detection",
+    "SamModel": "mask-generation",
+    "ForVideoClassification": "video-classification",
 }
 
 
