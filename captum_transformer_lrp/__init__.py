@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ._version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from . import errors, rules
+    from . import errors, rules, targets
     from .attribution import (
         CPLRP,
         METHODS,
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from .explaining import Explainer, explain
     from .explanation import Explanation, ImageExplanation, TextExplanation
     from .explanations import Explanations
+    from .joint import JointExplanation
     from .keeping import load, save
     from .known import registry
     from .language import LLMRelevance, LLMTransformerLRP
@@ -88,6 +89,7 @@ __all__ = [
     "GenericAttention",
     "GradientXInput",
     "ImageExplanation",
+    "JointExplanation",
     "LLMRelevance",
     "LLMTransformerLRP",
     "LRPRollout",
@@ -118,6 +120,7 @@ __all__ = [
     "registry",
     "rules",
     "save",
+    "targets",
     "units",
 ]
 
@@ -165,6 +168,7 @@ _HOMES = {
     "explaining": ("Explainer", "explain"),
     "explanation": ("Explanation", "ImageExplanation", "TextExplanation"),
     "explanations": ("Explanations",),
+    "joint": ("JointExplanation",),
     "keeping": ("load", "save"),
     "known": ("registry",),
     "language": ("LLMRelevance", "LLMTransformerLRP"),

@@ -73,6 +73,14 @@ class NotFiniteWarning(UserWarning):
     """Relevance holds NaN or infinity."""
 
 
+class ConstantInputWarning(UserWarning):
+    """An input that a method could explain is held constant by it."""
+
+
+class PairsWarning(UserWarning):
+    """Several pictures are explained together for one of several texts, or so."""
+
+
 class HalfPrecisionWarning(UserWarning):
     """A method that half precision is not enough for explained such a model."""
 

@@ -420,9 +420,10 @@ def test_type_checkers_know_the_public_names():
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert imported.pop("errors") is imported.pop("rules") is None  # modules
+    modules = ("errors", "rules", "targets")
+    assert [imported.pop(name) for name in modules] == [None] * 3
     assert imported == captum_transformer_lrp._HOME_OF
-    assert set(captum_transformer_lrp.__all__) == {*imported, "errors", "rules"}
+    assert set(captum_transformer_lrp.__all__) == {*imported, *modules}
     assert set(captum_transformer_lrp.__all__) <= set(dir(captum_transformer_lrp))
 
 

@@ -395,9 +395,52 @@ class AttentionAttribution(Named, GradientAttribution):
         found = patches.reshape(patches.shape[0], 1, *grid)
         if self.upsample:
             mode = {1: "linear", 2: "bilinear", 3: "trilinear"}[len(grid)]
-            size = spatial[-len(grid) :]
+            size = _size_of(grid, tuple(leaf.given.shape[1:]), leaf.name)
             found = LayerAttribution.interpolate(found, size, mode)
         return found
+
+
+def _size_of(
+    grid: tuple[int, ...], shape: tuple[int, ...], name: str
+) -> tuple[int, ...]:
+    """Return the size of an input along the axes of its patches.
+
+    Args:
+        grid (tuple of int): the patches along each axis.
+        shape (tuple of int): of the input, without the examples: channels in front, or
+            behind the frames of a video.
+        name (str): of the input, for messages.
+
+    Raises:
+        AttentionError: the axes of the patches are not those of the input.
+    """
+    sizes = {shape[1:]} if len(shape) > len(grid) else {shape}
+    if len(grid) == 3 and len(shape) == 4:
+        sizes = {shape[1:], (shape[0], *shape[2:])}
+    fits = [size for size in sizes if _squareness(grid, size) < math.inf]
+    turned = [size for size in fits if len(grid) == 2 and _is_turned(grid, size)]
+    if len(fits) != 1 or turned:
+        raise AttentionError(
+            f"cannot put {' x '.join(map(str, grid))} patches on {name} of shape "
+            f"{shape}: which axis of the patches is which of the input is not known "
+            "(frames, channels, time, frequency). Leave upsample=True out, and turn "
+            "the map yourself."
+        )
+    return fits[0]
+
+
+def _squareness(grid: tuple[int, ...], size: tuple[int, ...]) -> float:
+    """Return how unlike the sides of a patch are; infinite where patches do not fit."""
+    sides = [pixels / patches for pixels, patches in zip(size, grid, strict=True)]
+    if min(sides) < 1 or (len(grid) == 3 and size[0] % grid[0]):
+        return math.inf
+    return abs(math.log(sides[-1] / sides[-2])) if len(grid) > 1 else 0.0
+
+
+def _is_turned(grid: tuple[int, ...], size: tuple[int, ...]) -> bool:
+    """Whether patches would be squares if rows were columns, and are not as it is."""
+    turned = _squareness((grid[1], grid[0]), size)
+    return turned < 0.5 and turned + 0.7 < _squareness(grid, size)
 
 
 def _residual(

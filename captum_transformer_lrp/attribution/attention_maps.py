@@ -160,6 +160,7 @@ def seen(
             _heads(m, prepared.examples if layout is None else None)
             for m, layout in zip(attention.maps, layouts, strict=True)
         ]
+        _check_streams(attention.maps, streams)
         steps = _steps([m.made for m in attention.maps], streams)
 
         carries = engine.composite.carries == "relevance"
@@ -271,6 +272,29 @@ def _check_examples(prepared: Inputs) -> None:
             f"own target: target=[0, ..., {most - 1}]. AttnLRP explains these inputs "
             "as they are."
         )
+
+
+def _check_streams(maps: list[AttentionMap], streams: list[tuple[int, int]]) -> None:
+    """Raise AttentionError where tokens become tokens of another sequence unseen.
+
+    What a vision tower returns may be put between the words of a text. Which word's
+    place a patch took is no attention, so that the maps before and behind cannot be
+    composed, and those before alone would leave out what the text made of them.
+    """
+    attended = set(streams)
+    firsts: dict[int, AttentionMap] = {}
+    for m, (queries, _) in zip(maps, streams, strict=True):
+        firsts.setdefault(queries, m)
+    for stream, m in firsts.items():
+        for other, first in firsts.items():
+            if stream == other or (stream, other) in attended:
+                continue
+            if computed_from(m.made, first.made):
+                raise AttentionError(
+                    f"{m.module} attends to what {first.module} made of another input "
+                    "(pictures put between words), and which token became which is not "
+                    "in any attention map. Use AttnLRP for this model."
+                )
 
 
 def _or_nothing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .._captum import select_targets
-from ..errors import OutputError, TargetError, suggestion
+from ..errors import OutputError, PairsWarning, TargetError, suggestion
 
 
 def output_tensor(output: Any, field: str | int | None) -> Tensor:
@@ -160,6 +161,38 @@ def select_scores(output: Tensor, target: Any, *, examples: int) -> Tensor:
             "bfloat16 or float32."
         )
     return scores
+
+
+def check_pairs(output: Any, scores: Tensor, target: Any) -> None:
+    """Warn where several pictures are compared with one of several texts.
+
+    What the text has for each of them is summed, and is that of no pair.
+
+    Args:
+        output (Any): what the model returned.
+        scores (Tensor): its tensor that is explained, ``(examples, classes)``.
+        target (Any): as Captum takes it.
+    """
+    names = [
+        name
+        for name, value in (_fields(output) or {}).items()
+        if value is scores and str(name).startswith("logits_per_")
+    ]
+    if not names or scores.dim() != 2 or min(scores.shape) < 2 or target is None:
+        return
+    if isinstance(target, Tensor):
+        target = target.tolist()
+    several = target if isinstance(target, list) else [target] * len(scores)
+    columns = [one[0] if isinstance(one, tuple) else one for one in several]
+    if len({str(column) for column in columns}) < len(columns):
+        warnings.warn(
+            f"target={target!r} compares {len(scores)} examples of {names[0]} with the "
+            f"same of {scores.shape[1]} others, whose relevance is the sum over all of "
+            "them. Explain pairs, another target for each example, target="
+            f"[0, ..., {len(scores) - 1}], or one example at a time.",
+            PairsWarning,
+            stacklevel=6,
+        )
 
 
 def check_scores(output: Tensor) -> None:

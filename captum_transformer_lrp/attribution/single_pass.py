@@ -38,7 +38,13 @@ from ..observers.trace import Tracing
 from .inputs import Inputs, prepare_inputs, why_it_failed
 from .places import Arriving, Place, check_order, go_through, leads_back_to, read_off
 from .precision import Raised
-from .scores import for_model, is_function, scores_of, select_scores
+from .scores import (
+    check_pairs,
+    for_model,
+    is_function,
+    scores_of,
+    select_scores,
+)
 from .units import Selector, Unit
 
 #: rules that take sums of positive and of negative contributions apart
@@ -262,6 +268,8 @@ def engine_scores(
         return scores
     with DisableTorchFunction():
         tensor = scores_of(output, None, output_field)
+        if len(prepared.leaves) > 1:
+            check_pairs(output, tensor, target)
         scores = select_scores(tensor, target, examples=prepared.examples)
         engine.begins_at(tensor, scores)
         engine.check(scores)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +11,8 @@ import torch
 from captum.attr import TextTokenInput
 from torch import Tensor
 
-from ..errors import InputError, TargetError
+from .._forms import KNOWN_KEYS
+from ..errors import ConstantInputWarning, InputError, TargetError
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,6 +98,14 @@ def read_prompts(
             per_token[key] = rows(value)
         else:
             constants[key] = value.to(device) if isinstance(value, Tensor) else value
+            if key in KNOWN_KEYS and isinstance(value, Tensor):
+                warnings.warn(
+                    f"{key} is held constant: tokens in its place have no relevance, "
+                    "and the rest is what the words have beside it. Explainer(pipe) "
+                    "with a pipeline of transformers explains both.",
+                    ConstantInputWarning,
+                    stacklevel=5,
+                )
     found = rows(ids.long())
     columns = rows(torch.ones_like(ids) if shown is None else shown)
     if skip_tokens is not None:
@@ -178,7 +188,11 @@ def column_names(ids: Tensor, tokenizer: Any) -> list[str]:
     numbers = [int(i) for i in ids]
     if tokenizer is None:
         return [str(i) for i in numbers]
-    return [str(token) for token in tokenizer.convert_ids_to_tokens(numbers)]
+    found = tokenizer.convert_ids_to_tokens(numbers)
+    return [
+        f"<{number}>" if token is None else str(token)  # not in the vocabulary
+        for number, token in zip(numbers, found, strict=True)
+    ]
 
 
 def row_names(ids: Tensor, tokenizer: Any) -> list[str]:

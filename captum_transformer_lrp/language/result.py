@@ -88,6 +88,8 @@ class LLMRelevance(LLMAttributionResult, Storable):
         self.generated_attr = generated_attr
         self.start_attr = start_attr
         self.skipped_attr = skipped_attr
+        #: what a pipeline answered, where one was explained; it is not saved
+        self.output: Any = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return what :meth:`save` keeps, as Python objects.

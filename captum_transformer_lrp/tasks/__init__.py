@@ -14,11 +14,13 @@ from .asking import Asked, Assembled, Question, Read, Task
 from .boxes import ObjectDetection, ZeroShotObjectDetection
 from .classes import MultipleChoice, TextClassification, ZeroShotClassification
 from .entities import TokenClassification
+from .generation import Summarization, TextGeneration, TextToText, Translation
 from .masks import FillMask
 from .pairs import ZeroShotImageClassification
 from .pictures import DepthEstimation, ImageClassification
 from .prompts import MaskGeneration
 from .reads import ReadPicture, ReadText
+from .seeing import ImageTextToText, ImageToText, VisualQuestionAnswering
 from .segments import ImageSegmentation
 from .videos import VideoClassification
 
@@ -53,6 +55,13 @@ TASKS: dict[str, Task] = {
         ZeroShotObjectDetection(),
         MaskGeneration(),
         VideoClassification(),
+        TextGeneration(),
+        TextToText(),
+        Translation(),
+        Summarization(),
+        ImageTextToText(),
+        ImageToText(),
+        VisualQuestionAnswering(),
     )
 }
 
@@ -81,6 +90,7 @@ OF_CLASSES = {
     "ForObjectDetection": "object-detection",
     "SamModel": "mask-generation",
     "ForVideoClassification": "video-classification",
+    "ForConditionalGeneration": "text2text-generation",
 }
 
 
@@ -90,7 +100,10 @@ def task_named(name: str) -> Task:
     Raises:
         UnknownNameError: There is none of that name.
     """
-    found = TASKS.get(ALIASES.get(name, name)) if isinstance(name, str) else None
+    known = ALIASES.get(name, name) if isinstance(name, str) else ""
+    if known.startswith("translation_"):  # from one language to another
+        known = "translation"
+    found = TASKS.get(known)
     if found is None:
         raise UnknownNameError(
             f"there is no task {name!r}.{suggestion(str(name), TASKS)}"

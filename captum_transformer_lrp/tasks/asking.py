@@ -180,6 +180,17 @@ class Task(ABC):
         first = rest.pop("text") if "text" in rest else rest.pop("image")
         return pipe(first, **rest)
 
+    def results(self, asked: Asked, target: Any, by: Any) -> list[Any]:
+        """Return what explains the answers.
+
+        Args:
+            asked (Asked): what was asked and answered.
+            target (Any): what the user wants to know of it; None for what the model
+                answered.
+            by (PipelineExplainer): what explains a question.
+        """
+        return [by.explain(question) for question in self.questions(asked, target)]
+
     @abstractmethod
     def questions(self, asked: Asked, target: Any) -> Iterator[Question]:
         """Yield what is explained.

@@ -75,16 +75,16 @@ class PipelineExplainer:
         if listed is None:
             return self._one(inputs, target)
         found = [self._one(one, target) for one in listed]
-        if any(isinstance(one, Explanations) for one in found):
-            return found
-        return Explanations(found)
+        alike = all(isinstance(one, Explanation) for one in found)
+        return Explanations(found) if alike else found
 
     def _one(self, given: Mapping[str, Any], target: Any) -> Any:
         asked = self.task.ask(self.pipe, given)
         several = self.task.several or isinstance(target, (list, tuple))
-        found = [self.explain(q) for q in self.task.questions(asked, target)]
+        found = self.task.results(asked, target, self)
         if several or len(found) != 1:
-            return Explanations(found)
+            alike = all(isinstance(one, Explanation) for one in found)
+            return Explanations(found) if alike else found
         return found[0]
 
     def explain(self, question: Question) -> Explanation:
@@ -179,7 +179,7 @@ def pipeline_for(model: Any, task: str | None, **parts: Any) -> Any:
     known = task_named(task)
     if known.loads:
         if isinstance(model, nn.Module):
-            return Assembled(model=model, task=known.name, **given)
+            return Assembled(model=model, task=task, **given)
         loaded = getattr(transformers, known.loads).from_pretrained(
             str(model), dtype=torch.float32
         )
@@ -187,7 +187,7 @@ def pipeline_for(model: Any, task: str | None, **parts: Any) -> Any:
         if not given:
             part, loader = known.prepares
             given = {part: getattr(transformers, loader).from_pretrained(str(model))}
-        return Assembled(model=loaded, task=known.name, **given)
+        return Assembled(model=loaded, task=task, **given)
     if isinstance(model, nn.Module):
         device = next(model.parameters()).device
     else:

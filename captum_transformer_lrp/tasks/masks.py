@@ -37,19 +37,20 @@ class FillMask(Task):
             best = int(logits.argmax())
             marks = [Mark(start=place, end=place + 1, name="mask")]
             read = read_text(pipe, call.inputs, given["text"], marked=marks)
-            predicted = _token_score(pipe, logits, best)
+            predicted = token_score(pipe, logits, best)
             for token in _tokens_wanted(pipe, target) or [int(listed[0]["token"])]:
                 yield Question(
                     inputs=call.row(0),
                     target=targets.Token(token, place),
-                    answer=_token_score(pipe, logits, token),
+                    answer=token_score(pipe, logits, token),
                     prediction=predicted,
                     reads=(read,),
                     output=next((o for o in listed if o["token"] == token), None),
                 )
 
 
-def _token_score(pipe: Any, logits: Tensor, token: int) -> ClassScore:
+def token_score(pipe: Any, logits: Tensor, token: int) -> ClassScore:
+    """Return what a model says of a token; ``logits`` have shape ``(vocabulary,)``."""
     (piece,) = read_pieces(pipe.tokenizer, [token])
     chances = logits.softmax(-1)
     return ClassScore(

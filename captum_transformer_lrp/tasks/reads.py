@@ -113,7 +113,8 @@ class ReadPicture(Read):
         if self.patch_grid is None:
             side = -(-max(height, width) // 14)
             return side, side
-        return height // self.patch_grid[0], width // self.patch_grid[1]
+        rows, columns = self.patch_grid
+        return max(1, height // rows), max(1, width // columns)
 
 
 def read_picture(

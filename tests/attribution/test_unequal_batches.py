@@ -16,7 +16,11 @@ from captum_transformer_lrp import (
     LayerAttnLRP,
     RawAttention,
 )
-from captum_transformer_lrp.errors import AttentionError, TargetError
+from captum_transformer_lrp.errors import (
+    AttentionError,
+    PairsWarning,
+    TargetError,
+)
 from tests.helpers import Block, relative
 
 WIDTH = 8
@@ -97,6 +101,25 @@ def test_relevance_is_that_of_the_pairs(method: Any, texts: int, pictures: int) 
     read = LayerAttnLRP(model, layer, output_field=many).attribute(inputs, target=2)
     assert (read[:2] == 0).all()
     assert (read[2] != 0).any()
+
+
+@pytest.mark.parametrize("method", [AttnLRP, CPLRP])
+def test_several_texts_and_pictures_are_explained_in_pairs(method: Any) -> None:
+    model, inputs = TwoTowers(Block), batch(3, 3)
+    lrp = method(model, output_field="logits_per_image")
+    for target in (1, [0, 0, 2], torch.tensor([1, 1, 1])):
+        with pytest.warns(PairsWarning, match="Explain pairs, another target for each"):
+            lrp.attribute(inputs, target=target)
+    found = lrp.attribute(inputs, target=[2, 0, 1])
+    for picture, text in enumerate([2, 0, 1]):
+        pair = {
+            "input_ids": inputs["input_ids"][text : text + 1],
+            "pixel_values": inputs["pixel_values"][picture : picture + 1],
+        }
+        alone = lrp.attribute(pair, target=0)
+        assert relative(found["input_ids"][text], alone["input_ids"][0]) < 1e-12
+        pixels = found["pixel_values"][picture]
+        assert relative(pixels, alone["pixel_values"][0]) < 1e-12
 
 
 @pytest.mark.parametrize("attention", [Block, Folded])
