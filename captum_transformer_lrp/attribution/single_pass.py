@@ -262,7 +262,11 @@ def engine_scores(
         starts, rest = _starts(engine, target, output, prepared.examples)
         scores = rest  # the engine sees it, as a part of the model
         for tensor, share in starts:
-            scores = scores + (tensor * share).flatten(1).sum(1)
+            with DisableTorchFunction():
+                finite = bool(torch.isfinite(tensor.detach()).all())
+            # logits may be minus infinity where the target does not look
+            read = tensor if finite else tensor.masked_fill(share == 0, 0.0)
+            scores = scores + (read * share).flatten(1).sum(1)
         with DisableTorchFunction():
             engine.check(scores)
         return scores
