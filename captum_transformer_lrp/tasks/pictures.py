@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,12 +39,24 @@ class PictureTask(Task):
             raise InputError(
                 f"the task {self.name!r} takes {self.takes}; got text= and image="
             )
-        return super().inputs(None, text if image is None else image, further)
+        found = super().inputs(None, text if image is None else image, further)
+        return _with_options(found)
+
+    def one_by_one(self, given: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+        """Return the pictures of a list, each with its options; None for one."""
+        listed = super().one_by_one(given)
+        return None if listed is None else [_with_options(one) for one in listed]
 
     def run(self, pipe: Any, given: Mapping[str, Any]) -> Any:
         """Return what the pipeline answers; its model's calls are noted."""
         rest = dict(given)
         return pipe(as_picture(rest.pop("image", None)), **rest)
+
+
+def _with_options(given: dict[str, Any]) -> dict[str, Any]:
+    """Return inputs whose picture may stand in a mapping with its options."""
+    image = given.get("image")
+    return {**given, **image} if isinstance(image, Mapping) else given
 
 
 def as_picture(given: Any) -> Any:
@@ -94,6 +107,7 @@ class DepthEstimation(PictureTask):
         pipe, call = asked.pipe, asked.calls[0]
         inputs = call.row(0)
         depth: Tensor = call.output["predicted_depth"]
+        seen = read_picture(pipe, inputs)
         whole = targets.Mask(torch.ones(tuple(depth.shape[-2:])))
         several = target if isinstance(target, (list, tuple)) else [target]
         for one in several:
@@ -107,13 +121,12 @@ class DepthEstimation(PictureTask):
             if not isinstance(function, targets.Mask):
                 name = spelled(function)
             score = float(value_of(function, pipe.model, call.output))
-            seen = read_picture(pipe, inputs)
             lines = [] if one is None else _pointed(function, depth, seen.image)
             yield Question(
                 inputs=inputs,
                 target=function,
                 answer=ClassScore(index=0, name=name, logit=score),
-                reads=(read_picture(pipe, inputs, outlines=lines),),
+                reads=(replace(seen, outlines=tuple(lines)),),
                 output=asked.answer,
                 score="mean depth" if "depth" in name else "depth",
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,7 @@ class MaskGeneration(PictureTask):
         """Yield why the best mask of each prompt, or why those that were asked for."""
         pipe, call = asked.pipe, asked.calls[0]
         inputs = call.row(0)
+        seen = read_picture(pipe, inputs)
         masks = call.output["pred_masks"][0]
         for prompt in range(len(masks)):
             listed = [one for one in asked.answer if one["prompt"] == prompt]
@@ -91,10 +93,9 @@ class MaskGeneration(PictureTask):
             several = target if isinstance(target, (list, tuple)) else [target]
             wanted = [best if one is None else one for one in several]
             for place, what in picked(wanted, by_number, "mask", ("iou",)):
-                seen = read_picture(pipe, inputs)
                 lines = self._prompts(inputs, prompt)
                 if place is None:
-                    reads = (read_picture(pipe, inputs, outlines=lines),)
+                    reads = (replace(seen, outlines=tuple(lines)),)
                     yield of_function(asked, inputs, what, reads)
                     continue
                 if what == "iou" and place != best:
@@ -115,7 +116,7 @@ class MaskGeneration(PictureTask):
                         name=str(entry["label"]),
                         logit=float(value_of(function, pipe.model, call.output)),
                     ),
-                    reads=(read_picture(pipe, inputs, outlines=lines),),
+                    reads=(replace(seen, outlines=tuple(lines)),),
                     output=entry,
                     score="expected overlap" if what else "mean mask logit",
                     notes=(

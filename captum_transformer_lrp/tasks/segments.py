@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,22 +46,21 @@ class ImageSegmentation(PictureTask):
         """Yield why each segment, or why those that were asked for."""
         pipe, call = asked.pipe, asked.calls[0]
         inputs = call.row(0)
+        seen = read_picture(pipe, inputs)
         by_query = _masks_of(call) is not None
         found = _by_query(asked) if by_query else _by_class(asked)
         sides = ("mask",) if by_query else ()
         for place, what in picked(target, asked.answer, "segment", sides):
             if place is None:
-                reads = (read_picture(pipe, inputs),)
-                yield of_function(asked, inputs, what, reads)
+                yield of_function(asked, inputs, what, (seen,))
                 continue
             entry, one = asked.answer[place], found[place]
             function, score = one.function, one.score
             if what == "mask" and isinstance(function, targets.Segment):
                 function = targets.Segment(function.query, one.label, "mask")
                 score = "mean mask logit"
-            image = read_picture(pipe, inputs).image
             inside = np.asarray(entry["mask"]) > 0
-            line = region_line(str(entry["label"]), inside, image)
+            line = region_line(str(entry["label"]), inside, seen.image)
             yield Question(
                 inputs=inputs,
                 target=function,
@@ -71,7 +70,7 @@ class ImageSegmentation(PictureTask):
                     logit=float(value_of(function, pipe.model, call.output)),
                     probability=entry["score"],
                 ),
-                reads=(read_picture(pipe, inputs, outlines=[line]),),
+                reads=(replace(seen, outlines=(line,)),),
                 output=entry,
                 score=score,
                 notes=one.notes,

@@ -400,6 +400,25 @@ def test_boxes_of_labels_are_the_pipelines(made):
         assert one["label"].task == "zero-shot-object-detection"
 
 
+def test_boxes_of_labels_of_several_tokens():
+    """Grounding DINO scores each token of a label, and takes the best one."""
+    pipe = pipe_of("zero-shot-object-detection", tiny.grounding_dino())
+    given = {"candidate_labels": ["a dog."], "top_k": 1}
+    (answer,) = pipe(picture(), **given)
+    explainer = Explainer(pipe, "cp-lrp")
+    (one,) = explainer(picture(), **given)
+    assert one.output == answer
+    query = int(re.findall(r"Query (\d+) of", one.notes[0])[0])
+    tokens = pipe.tokenizer("a dog.", return_tensors="pt")
+    logits = run(pipe.model, **tokens, **seen(pipe, picture())).logits[0, query]
+    accounted(one, logits.max())
+    assert float(logits.max().sigmoid()) == pytest.approx(answer["score"])
+    ((again,),) = explainer(
+        [{"image": picture(), "candidate_labels": ["a dog."]}], top_k=1
+    )
+    assert again.scores == pytest.approx(one.scores)
+
+
 # ------------------------------------------------------------------------ masks, videos
 
 

@@ -232,6 +232,35 @@ def owl(kind: Any = t.OwlViTForObjectDetection, seed: int = 0) -> tuple[Any, Any
     return built(kind, config, seed), processor(made[1]), tokenizer
 
 
+def grounding_dino(seed: int = 0) -> tuple[Any, Any, Any]:
+    """A Grounding DINO, its image processor and its tokenizer."""
+    tokenizer = word_pieces()
+    backbone = t.SwinConfig(
+        image_size=32,
+        patch_size=4,
+        embed_dim=8,
+        depths=[1, 1, 1, 1],
+        num_heads=[2, 2, 2, 2],
+        window_size=4,
+        initializer_range=0.3,
+        out_features=["stage2", "stage3", "stage4"],
+    )
+    text = {**_SMALL, "num_hidden_layers": 1, "vocab_size": len(tokenizer)}
+    config = t.GroundingDinoConfig(
+        use_timm_backbone=False,
+        use_pretrained_backbone=False,
+        backbone=None,
+        backbone_config=backbone,
+        text_config=t.BertConfig(**text),
+        num_feature_levels=3,
+        max_text_len=16,
+        **{**_DETR, "encoder_layers": 1},
+    )
+    model = built(t.GroundingDinoForObjectDetection, config, seed)
+    size = {"shortest_edge": 48, "longest_edge": 64}
+    return model, t.GroundingDinoImageProcessor(size=size), tokenizer
+
+
 def mask2former(seed: int = 0) -> tuple[Any, Any]:
     """A Mask2Former of tiny parts."""
     backbone = t.SwinConfig(
