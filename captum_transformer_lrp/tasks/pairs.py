@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from .. import targets
+from ..errors import TargetError
+from ..joint import JointExplanation
+from ..models.prediction import ClassScore
 from .asking import Asked, Question, chosen
 from .pictures import PICTURE, PictureTask
 from .reads import read_picture, read_text
@@ -18,12 +22,25 @@ class ZeroShotImageClassification(PictureTask):
     """The label that fits a picture: its logit is explained, as one pair.
 
     The pipeline calls its model with all labels and one picture; each label is
-    explained with the picture alone, as the logit of the pair.
+    explained with the picture alone, as the logit of the pair. A
+    :class:`~.targets.Contrast` of two labels is the relevance of one pair less that of
+    the other.
     """
 
     name = "zero-shot-image-classification"
     about = "the logit of a label for a picture"
     takes = f"{PICTURE} and candidate_labels=[...], a list of texts"
+
+    def results(self, asked: Asked, target: Any, by: Any) -> list[Any]:
+        """Return why the labels, or why one rather than another."""
+        found: list[Any] = []
+        for one in target if isinstance(target, (list, tuple)) else [target]:
+            if not isinstance(one, targets.Contrast):
+                found += super().results(asked, one, by)
+                continue
+            this, that = super().results(asked, [one.this, one.that], by)
+            found.append(_rather(this, that))
+        return found
 
     def questions(self, asked: Asked, target: Any) -> Iterator[Question]:
         """Yield why the best label, or why those that were asked for."""
@@ -62,3 +79,31 @@ class ZeroShotImageClassification(PictureTask):
                 output=answers[labels[index]],
                 notes=notes,
             )
+
+
+def _rather(this: JointExplanation, that: JointExplanation) -> JointExplanation:
+    """Return why one label fits rather than another: their difference."""
+    if not this.signed:
+        raise TargetError(
+            f"{this.method} gives sizes, which have no difference: explain each label"
+        )
+    delta = None
+    if this.convergence_delta is not None and that.convergence_delta is not None:
+        delta = this.convergence_delta - that.convergence_delta
+    said: dict[str, Any] = {
+        "target": ClassScore(
+            index=this.target.index,
+            name=f"{this.target.name} rather than {that.target.name}",
+            logit=this.logit - that.logit,
+        ),
+        "convergence_delta": delta,
+        "output": None,
+        "score_name": "difference of logits",
+    }
+    seen, other = this["picture"], that["label"]
+    parts = {
+        "picture": replace(seen, scores=seen.scores - that["picture"].scores, **said),
+        "label": replace(this["label"], **said),
+        "other label": replace(other, scores=-other.scores, **said),
+    }
+    return replace(this, parts_of=parts, **said)

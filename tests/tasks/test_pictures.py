@@ -200,6 +200,23 @@ def test_label_is_explained_with_the_picture_as_one_pair():
     )
 
 
+def test_why_one_label_rather_than_another():
+    pipe = pipe_of("zero-shot-image-classification", tiny.clip())
+    explainer = Explainer(pipe, "cp-lrp")
+    given = {"candidate_labels": LABELS}
+    contrast = explainer(picture(), **given, target=targets.Contrast("music", 0))
+    music, dog = explainer(picture(), **given, target=["music", "a dog"])
+    accounted(contrast, music.logit - dog.logit)
+    assert contrast.target.name == "music rather than a dog"
+    assert list(contrast) == ["picture", "label", "other label"]
+    assert contrast["picture"].scores == pytest.approx(
+        music["picture"].scores - dog["picture"].scores
+    )
+    assert contrast["other label"].scores == pytest.approx(-dog["label"].scores)
+    with pytest.raises(TargetError, match="there is no label named 'cow'"):
+        explainer(picture(), **given, target=targets.Contrast("music", "cow"))
+
+
 def test_padding_that_is_read_is_told():
     pipe = pipe_of("zero-shot-image-classification", tiny.siglip())
     explanation = Explainer(pipe)(picture(), candidate_labels=LABELS)
