@@ -579,7 +579,7 @@ class Explainer:
             patch_grid = rows, columns
         for row, pixels in enumerate(batch):
             summed = found.scores[row].sum(0).numpy()
-            image, notes = seen_picture(pixels, source)
+            image, notes = seen_picture(pixels, source.mean, source.std)
             delta = None if found.delta is None else float(found.delta[row])
             yield ImageExplanation(
                 model=source.name,

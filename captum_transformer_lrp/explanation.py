@@ -28,6 +28,7 @@ from .report.blocks import (
     Heading,
     Heat,
     Legend,
+    Outline,
     Paragraph,
     Pictures,
     Table,
@@ -379,8 +380,8 @@ class Explanation(Storable):
         """Return the explanation as JSON, the same keys in every release of a schema.
 
         All explanations have ``schema`` (``"captum_transformer_lrp.explanation/1"``),
-        ``kind`` (``"text"``, ``"image"`` or ``"sound"``), ``model``, ``method``,
-        ``prediction`` and ``target`` (each ``index``, ``name``, ``logit``,
+        ``kind`` (``"text"``, ``"image"``, ``"sound"`` or ``"joint"``), ``model``,
+        ``method``, ``prediction`` and ``target`` (each ``index``, ``name``, ``logit``,
         ``probability`` or null),
         ``measure`` (``"relevance"``, ``"attention"`` or ``"magnitude"``, as
         :class:`Explanation` says), ``same_for_every_target``, ``relevance_sum`` (null
@@ -394,10 +395,13 @@ class Explanation(Storable):
         the tokenizer's word or null). An image adds ``height`` and ``width`` in pixels,
         ``scores`` (rows of pixels, or null where the method gives patches),
         ``patch_scores`` (rows of the model's patches, or null where they are unknown)
-        and ``image``, the picture as PNG in base64 (in RGB, if its mode is one that PNG
-        does not keep). A sound adds ``scores`` and ``sound`` (one row of samples, or a
-        row of bands for each frame of a ``spectrogram``), ``sampling_rate``, ``hop``,
-        ``seconds``, ``behind``, ``spoken_from`` and ``spoken_to``.
+        ``image``, the picture as PNG in base64 (in RGB, if its mode is one that PNG
+        does not keep), and ``outlines`` (each ``name`` and ``path``, a line around a
+        part of the picture as in SVG). A sound adds ``scores`` and ``sound`` (one row
+        of samples, or a row of bands for each frame of a ``spectrogram``),
+        ``sampling_rate``, ``hop``, ``seconds``, ``behind``, ``spoken_from`` and
+        ``spoken_to``. Several inputs at once (``"joint"``) add ``parts`` (each ``name``
+        and ``explanation``).
         :func:`~captum_transformer_lrp.load` reads it again.
         """
         return json.dumps(
@@ -637,6 +641,8 @@ class ImageExplanation(Explanation):
         patch_grid (tuple[int, int], optional): Rows and columns of the model's patches,
             where known; where the scores are those of patches, their shape.
             Default: None
+        outlines (tuple[Outline, ...]): What is pointed out by a line around it, such as
+            a box or a segment. Default: ()
 
     Raises:
         ValueError: The scores are neither of the picture's pixels nor of its patches.
@@ -647,6 +653,7 @@ class ImageExplanation(Explanation):
 
     image: Image
     patch_grid: tuple[int, int] | None = None
+    outlines: tuple[Outline, ...] = ()
 
     def __post_init__(self) -> None:
         """Check that the scores are those of pixels or patches."""
@@ -698,13 +705,8 @@ class ImageExplanation(Explanation):
     def map(self) -> Iterator[Block]:
         """Yield the picture, and its scores over it."""
         name = self.quantity.capitalize()
-        found = [
-            Heat(
-                image=self.image,
-                caption="What the model saw",
-                alt="The picture as the model saw it, "
-                f"{self.image.width} by {self.image.height} pixels",
-            ),
+        found = [self.seen]
+        found += [
             self.heat(f"{name} of each {self.unit}"),
             replace(
                 self.heat(f"{name}, smooth"),
@@ -715,6 +717,7 @@ class ImageExplanation(Explanation):
             found.append(
                 Heat(
                     image=self.image,
+                    outlines=self.outlines,
                     scores=self.scores,
                     scale=self._scale(scale_limit(self.scores)),
                     caption="Of each pixel, own scale",
@@ -723,6 +726,21 @@ class ImageExplanation(Explanation):
                 )
             )
         yield Pictures(pictures=tuple(found))
+
+    @property
+    def seen(self) -> Heat:
+        """The picture without scores."""
+        names = list(dict.fromkeys(outline.name for outline in self.outlines))
+        told = f"outlined: {', '.join(names)}" if names else ""
+        return Heat(
+            image=self.image,
+            outlines=self.outlines,
+            caption="What the model saw",
+            under=told,
+            alt="The picture as the model saw it, "
+            f"{self.image.width} by {self.image.height} pixels"
+            + (f", {told}" if told else ""),
+        )
 
     def heat(self, caption: str) -> Heat:
         """Return the picture in grey with the scores of its patches."""
@@ -736,6 +754,7 @@ class ImageExplanation(Explanation):
             image=self.image,
             scores=self.cells,
             scale=self.scale,
+            outlines=self.outlines,
             caption=caption,
             alt=f"The same picture in grey; {meaning}; strongest at {strongest}, "
             f"{self.scale.write(score)}",
@@ -774,6 +793,7 @@ class ImageExplanation(Explanation):
             "scores": self.scores.tolist() if self.has_pixels else None,
             "patch_scores": None if patches is None else patches.tolist(),
             "image": records.png_text(self.image),
+            "outlines": [asdict(outline) for outline in self.outlines],
         }
 
 

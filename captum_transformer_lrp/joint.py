@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
 from .errors import UnknownNameError, suggestion
-from .explanation import Explanation
-from .report.blocks import Block, Heading, Table
+from .explanation import Explanation, ImageExplanation
+from .report.blocks import Block, ColorScale, Heading, Pictures, Table
 
 __all__ = ["JointExplanation"]
+
+#: pictures side by side, of several that are all there is
+_ACROSS = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -23,7 +26,7 @@ class JointExplanation(Explanation):
     which can be shown and saved by themselves.
 
     Args:
-        parts (Mapping): The name of each input and its explanation, in order.
+        parts_of (Mapping): The name of each input and its explanation, in order.
         scores (np.ndarray): All scores in a row; made of the parts.
     """
 
@@ -79,14 +82,46 @@ class JointExplanation(Explanation):
     def map(self) -> Iterator[Block]:
         """Yield each input with its scores, below its name."""
         limit = self.limit
+        pictures = self._pictures
+        if pictures:
+            yield from self._in_a_row(
+                {n: replace(part, shown_limit=limit) for n, part in pictures.items()}
+            )
+            return
         for name, part in self.parts_of.items():
-            total = ""
-            if self.signed:
-                total = (
-                    f", {self.number_format(limit)(float(part.scores.sum()))} in all"
-                )
-            yield Heading(text=f"{name.capitalize()}{total}", level=2)
+            yield Heading(text=f"{name.capitalize()}{self._total(part)}", level=2)
             yield from part.on_scale(limit).map()
+
+    @property
+    def _pictures(self) -> dict[str, ImageExplanation]:
+        """The inputs, where they are all pictures."""
+        found = {
+            name: part
+            for name, part in self.parts_of.items()
+            if isinstance(part, ImageExplanation)
+        }
+        return found if len(found) == len(self) else {}
+
+    def _scale(self, limit: float) -> ColorScale:
+        found = super()._scale(limit)
+        return replace(found, palette="picture") if self._pictures else found
+
+    def _in_a_row(self, parts: Mapping[str, ImageExplanation]) -> Iterator[Block]:
+        """Yield pictures side by side, such as the frames of a video, scores below."""
+        listed = list(parts.items())
+        across = -(-len(listed) // -(-len(listed) // _ACROSS))
+        for start in range(0, len(listed), across):
+            row = listed[start : start + across]
+            seen = tuple(replace(part.seen, caption="", under="") for _, part in row)
+            heats = tuple(part.heat(name + self._total(part)) for name, part in row)
+            yield Pictures(pictures=seen, across=across)
+            yield Pictures(pictures=heats, across=across)
+
+    def _total(self, part: Explanation) -> str:
+        """Return the sum of an input's scores in words, where it means something."""
+        if not self.signed:
+            return ""
+        return f", {self.number_format(self.limit)(float(part.scores.sum()))} in all"
 
     def top_parts(self, count: int) -> list[tuple[str, float]]:
         """Return the parts of largest magnitude, of all inputs."""

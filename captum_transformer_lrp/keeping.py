@@ -38,6 +38,7 @@ from .records import GENERATION_TENSORS
 from .records.keys import Keys
 from .records.pictures import read_png
 from .records.refusal import damaged, foreign, short
+from .report.blocks import Outline
 from .report.saving import SUFFIXES, check_suffix
 from .report.shown import Together
 from .sound import SoundExplanation
@@ -315,6 +316,7 @@ def _image(keys: Keys) -> ImageExplanation:
             scores=scores,
             image=image,
             patch_grid=None if patches is None else patches.shape,
+            outlines=_outlines(keys),
             **_shared(keys),
         )
         sums = None if patches is None else pool(scores, patches.shape)
@@ -328,6 +330,25 @@ def _image(keys: Keys) -> ImageExplanation:
     if sums is not None and not np.allclose(sums, patches, rtol=1e-9, atol=rounding):
         raise damaged("'patch_scores' are other numbers", "the sums of its scores")
     return found
+
+
+def _outlines(keys: Keys) -> tuple[Outline, ...]:
+    """Return the outlines of a picture, which files of before do not have."""
+    found = []
+    listed = keys.objects("outlines") if "outlines" in keys.record else ()
+    for number, one in enumerate(listed):
+        place = f"outlines[{number}]"
+        if not isinstance(one, Mapping):
+            raise damaged(f"{place!r} is {short(one)}", "an object")
+        inner = Keys(one, f"{place}.", keys.old)
+        outline = Outline(name=inner.text("name"), path=inner.text("path"))
+        try:
+            outline.loops  # noqa: B018
+        except ValueError as error:
+            what = "closed loops such as 'M0 0L8 0L8 5Z'"
+            raise damaged(f"'{place}.path' is {short(outline.path)}", what) from error
+        found.append(outline)
+    return tuple(found)
 
 
 def _sound(keys: Keys) -> SoundExplanation:

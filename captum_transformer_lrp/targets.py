@@ -38,6 +38,9 @@ __all__ = [
     "Mask",
     "Pixel",
     "Probability",
+    "Prompted",
+    "Segment",
+    "Similarity",
     "Span",
     "Target",
     "Token",
@@ -294,6 +297,85 @@ class Box(Target):
         return logits.gather(1, classes.argmax(1, keepdim=True)).squeeze(1)
 
 
+@dataclass(frozen=True)
+class Segment(Target):
+    """What a segmenter of instances says of one: the class's logit, or the mask.
+
+    Of ``class_queries_logits`` and ``masks_queries_logits`` as MaskFormer has them, or
+    ``logits`` and ``pred_masks`` as DETR has them: ``(examples, queries, classes)``,
+    the last of which says that there is nothing, and ``(examples, queries, height,
+    width)``.
+
+    Args:
+        query (int): which of the model's queries found it.
+        label (int or str, optional): the class. Default: None, its highest class but
+            the last
+        of (str, optional): ``"class"``, or ``"mask"``: the mean of its mask's logits
+            where they are above 0 (everywhere, where none is). Default: ``"class"``
+    """
+
+    query: int
+    label: Class | None = field(default=None, metadata=_A_CLASS)
+    of: Literal["class", "mask"] = "class"
+
+    def __call__(self, output: Any) -> Tensor:
+        """Return the logit, or the mean."""
+        _check_one_of("of", self.of, ("class", "mask"))
+        if self.of == "mask":
+            masks = _either(output, "masks_queries_logits", "pred_masks")
+            return _mean_inside(_at(masks, self.query, "query"))
+        logits = _either(output, "class_queries_logits", "logits")
+        logits = _at(logits, self.query, "query")
+        if self.label is not None:
+            return _of_class(logits, self.label)
+        return logits[:, :-1].amax(1)
+
+
+@dataclass(frozen=True)
+class Prompted(Target):
+    """What a model such as SAM says of a prompt: a mask, or how good it is.
+
+    Of ``pred_masks`` ``(examples, prompts, masks, height, width)`` and ``iou_scores``
+    ``(examples, prompts, masks)``.
+
+    Args:
+        mask (int): which of the masks, of which there are several for each prompt.
+        prompt (int, optional): which prompt. Default: 0
+        of (str, optional): ``"mask"``, the mean of its logits where they are above 0
+            (everywhere, where none is); or ``"iou"``, the overlap with the object that
+            the model expects. Default: ``"mask"``
+    """
+
+    mask: int
+    prompt: int = 0
+    of: Literal["mask", "iou"] = "mask"
+
+    def __call__(self, output: Any) -> Tensor:
+        """Return the mean, or the overlap."""
+        _check_one_of("of", self.of, ("mask", "iou"))
+        name = "pred_masks" if self.of == "mask" else "iou_scores"
+        found = _at(output_tensor(output, name), self.prompt, "prompt")
+        found = _at(found, self.mask, "mask")
+        return found if self.of == "iou" else _mean_inside(found)
+
+
+@dataclass(frozen=True)
+class Similarity(Target):
+    """The logit of a text for a picture, as CLIP has it.
+
+    Of ``logits_per_image`` ``(pictures, texts)``.
+
+    Args:
+        text (int, optional): which of the texts. Default: 0
+    """
+
+    text: int = 0
+
+    def __call__(self, output: Any) -> Tensor:
+        """Return the logit."""
+        return _at(output_tensor(output, "logits_per_image"), self.text, "text")
+
+
 @dataclass(frozen=True, eq=False)
 class Mask(Target):
     """The mean over a region of a picture, of a class or of what has no classes.
@@ -479,6 +561,28 @@ def _maps(output: Any, label: Class | None) -> Tensor:
             what = "a label= for maps of classes, or maps (examples, height, width)"
         raise OutputError(f"expected {what}, got shape {tuple(maps.shape)}")
     return maps
+
+
+def _either(output: Any, *names: str) -> Tensor:
+    """Return the first of some fields that an output has."""
+    kept = output if isinstance(output, Mapping) else vars(output)
+    found = next((n for n in names if kept.get(n) is not None), names[0])
+    return output_tensor(output, found)
+
+
+def _mean_inside(maps: Tensor) -> Tensor:
+    """Return the mean of maps ``(examples, height, width)`` where they are positive."""
+    inside = (maps.detach() > 0).to(maps.dtype)
+    nowhere = inside.sum(dim=(1, 2), keepdim=True) == 0
+    inside = torch.where(nowhere, torch.ones_like(inside), inside)
+    return (maps * inside).sum(dim=(1, 2)) / inside.sum(dim=(1, 2))
+
+
+def _check_one_of(name: str, value: Any, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise TargetError(
+            f"expected {name}= to be one of {', '.join(known)}, got {value!r}"
+        )
 
 
 def _of_class(scores: Tensor, label: Class) -> Tensor:

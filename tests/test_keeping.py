@@ -26,11 +26,13 @@ from captum_transformer_lrp.explanation import (
     ImageExplanation,
     save_explanations,
 )
+from captum_transformer_lrp.joint import JointExplanation
 from captum_transformer_lrp.keeping import from_dict
 from captum_transformer_lrp.language import LLMRelevance
 from captum_transformer_lrp.models import Piece
 from captum_transformer_lrp.models.prediction import ClassScore
 from captum_transformer_lrp.report import saving
+from captum_transformer_lrp.report.blocks import Outline
 from tests.visualization.samples import (
     BAD,
     image_explanation,
@@ -519,7 +521,8 @@ def test_no_key_may_be_lost(tmp_path, name):
     made = {"comparison": comparison, "generation": generation}
     whole = (made[name]() if name in made else EXPLANATIONS[name]).to_dict()
     derived = {"methods", "agreement"}
-    later = {"score_name", "task", "marks"}  # the first files do not have them
+    # the first files do not have them
+    later = {"score_name", "task", "marks", "outlines"}
     for key in whole.keys() - derived - later - {"version"}:
         path = tmp_path / "a.json"
         path.write_text(json.dumps({k: v for k, v in whole.items() if k != key}))
@@ -664,3 +667,63 @@ def test_pictures_of_a_version_before_are_refused(tmp_path):
 def test_the_names_say_what_there_is():
     found = re.findall(r"``(\.\w+)``", keeping.save.__doc__)
     assert tuple(found) == (*records.SUFFIXES, *saving.SUFFIXES)
+
+
+def joint():
+    """A picture with a box, and the text that the model read beside it."""
+    picture = dataclasses.replace(
+        image_explanation(), outlines=(Outline.of_box("cat", 1, 2, 8.5, 7),)
+    )
+    return JointExplanation(
+        parts_of={"picture": picture, "label": text_explanation("a cat")},
+        model="clip",
+        method="AttnLRP",
+        prediction=BAD,
+        target=BAD,
+        convergence_delta=0.5,
+        task="zero-shot-image-classification",
+        score_name="logit",
+    )
+
+
+def test_several_inputs_at_once(tmp_path):
+    whole = joint()
+    kept = load(whole.save(tmp_path / "one.json"))
+    assert isinstance(kept, JointExplanation)
+    assert kept.to_dict() == whole.to_dict()
+    assert list(kept) == ["picture", "label"]
+    seen, drawn = kept["picture"], whole["picture"]
+    assert isinstance(seen, ImageExplanation) and isinstance(drawn, ImageExplanation)
+    assert seen.outlines == drawn.outlines != ()
+    assert kept.relevance_sum == whole.relevance_sum
+    record = whole.to_dict()
+    for parts, message in (
+        ([], "'parts' is empty"),
+        ([1], "'parts[0]' is 1"),
+        ([{"name": "a", "explanation": {}}], "parts[0]: "),
+    ):
+        with pytest.raises(InputError, match=re.escape(message)):
+            from_dict({**record, "parts": parts})
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_outlines_of_a_picture(tmp_path, suffix):
+    picture = joint()["picture"]
+    assert isinstance(picture, ImageExplanation)
+    kept = load(picture.save(tmp_path / f"one{suffix}"))
+    assert kept.outlines == picture.outlines
+    assert kept.to_dict() == picture.to_dict()
+
+
+@pytest.mark.parametrize("path", ["5 5", "M5 5L", "M1 2 3Z", "Ma bZ"])
+def test_outline_of_another_form(path):
+    record = joint()["picture"].to_dict()
+    record["outlines"][0]["path"] = path
+    with pytest.raises(InputError, match=re.escape("'outlines[0].path' is")):
+        from_dict(record)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES[1:])
+def test_several_inputs_have_no_place_in_a_table(tmp_path, suffix):
+    with pytest.raises(InputError, match=r"no place for 'parts'.*save it as \.json"):
+        joint().save(tmp_path / f"one{suffix}")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .loading import ImageModel, TextModel
+from .loading import TextModel
 from .pieces import Piece, read_pieces
 
 if TYPE_CHECKING:
@@ -132,15 +132,24 @@ def _too_many_pixels(name: str, found: str) -> InputError:
     )
 
 
-def seen_picture(pixels: Tensor, source: ImageModel) -> tuple[Image, tuple[str, ...]]:
-    """Return the picture as the model saw it, with the normalisation undone."""
+def seen_picture(
+    pixels: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[Image, tuple[str, ...]]:
+    """Return the picture as the model saw it, with the normalisation undone.
+
+    Args:
+        pixels (Tensor): What the model saw, ``(channels, height, width)``.
+        mean (sequence of float or None): What was subtracted per channel, for channels
+            in [0, 1]; None where that is not known.
+        std (sequence of float or None): What was divided by.
+    """
     import PIL.Image
 
     values = pixels.detach().cpu().double()
     notes: tuple[str, ...] = ()
-    if source.mean is not None and source.std is not None:
-        mean, std = (torch.tensor(v).double() for v in (source.mean, source.std))
-        values = values * std[:, None, None] + mean[:, None, None]
+    if mean is not None and std is not None:
+        shift, scale = (torch.tensor(v).double()[:, None, None] for v in (mean, std))
+        values = values * scale + shift
     else:
         low, high = values.min(), values.max()
         values = (values - low) / (high - low) if high > low else values.clamp(0, 1)

@@ -21,6 +21,9 @@ from ..errors import LRPError
 BUILT_IN = "built-in"
 _BUILT_IN = Path(__file__).parent / "built_in"
 
+#: patches along a side of a picture that are told apart
+_MOST_PATCHES = 64
+
 Task = Literal["sequence-classification", "causal-language-model"]
 
 
@@ -487,6 +490,32 @@ def _processor_transform(processor: Any) -> Callable[[Any], Tensor]:
         return pixels[0]
 
     return transform
+
+
+def patch_grid_of(config: Any, height: int, width: int) -> tuple[int, int] | None:
+    """Return rows and columns of the patches of a picture, where a config tells them.
+
+    Args:
+        config (Any): Of a model of transformers, or of several in one.
+        height (int): Of the picture as the model sees it, in pixels.
+        width (int): Of the same.
+
+    Returns:
+        None where patches are unknown, do not divide the picture, or are too many to be
+        told apart.
+    """
+    inner = (getattr(config, f"{name}_config", None) for name in ("vision", "backbone"))
+    for one in (config, *inner):
+        patch = getattr(one, "patch_size", None) or getattr(one, "tubelet_size", None)
+        if isinstance(patch, int):
+            patch = patch, patch
+        if not isinstance(patch, (list, tuple)):
+            continue
+        down, right = tuple(patch)[-2:]
+        if height % down == width % right == 0:
+            rows, columns = height // down, width // right
+            return (rows, columns) if max(rows, columns) <= _MOST_PATCHES else None
+    return None
 
 
 def _patch_grid(module: nn.Module) -> tuple[int, int] | None:

@@ -37,8 +37,11 @@ _TOKEN = {
     "score": "numbers",
 }
 _MARK = {"start": "wholes", "end": "wholes", "name": "texts"}
+_OUTLINE = {"name": "texts", "path": "texts"}
 #: lists of objects -> what stands in the columns of their keys
-_LISTS = {"tokens": _TOKEN, "marks": _MARK}
+_LISTS = {"tokens": _TOKEN, "marks": _MARK, "outlines": _OUTLINE}
+#: lists that may be empty -> the key of all records that have them
+_EMPTY = {"marks": "tokens", "outlines": "image"}
 #: column -> what stands in it
 OF_EXPLANATIONS = {
     "schema": "text",
@@ -230,8 +233,8 @@ def _record(row: Record) -> Record:
         elif outer == "label":  # which may be null as a whole
             if record.setdefault(outer, None) is not None:
                 record[outer].setdefault(inner, None)
-        elif outer == "marks":  # of texts, which may have none
-            if "tokens" in record:
+        elif outer in _EMPTY:
+            if record.get(_EMPTY[outer]) is not None:
                 record.setdefault(outer, [])
         elif not inner and column not in ("comparison", "score_name", "task"):
             record.setdefault(column, None)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from .colors import Theme
-from .image import MIDDLE_GREY, heat
+from .image import MIDDLE_GREY, heat, loops_around
 from .numbers import ScoreFormat
 
 if TYPE_CHECKING:
@@ -218,6 +218,55 @@ class Legend:
     scale: ColorScale
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outline:
+    """A line around a part of a picture, such as a box or a segment.
+
+    Args:
+        name (str): What it is around, such as ``"cat"``.
+        path (str): The line in pixels of the picture, as in SVG: closed loops of the
+            form ``"M0 0L8 0L8 5L0 5Z"``.
+    """
+
+    name: str
+    path: str
+
+    @classmethod
+    def of_box(
+        cls, name: str, left: float, top: float, right: float, bottom: float
+    ) -> Outline:
+        """Return the line around a box, its sides in pixels."""
+        corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
+        return cls(name=name, path=_path([corners]))
+
+    @classmethod
+    def of_region(cls, name: str, inside: np.ndarray) -> Outline:
+        """Return the line around a region, booleans ``(height, width)``."""
+        return cls(name=name, path=_path(loops_around(inside)))
+
+    @property
+    def loops(self) -> list[list[tuple[float, float]]]:
+        """The corners of each closed loop, ``(x, y)``.
+
+        Raises:
+            ValueError: The path is of another form.
+        """
+        found = []
+        for loop in filter(None, self.path.split("Z")):
+            if not loop.startswith("M"):
+                raise ValueError(f"expected M0 0L8 0Z, got {loop[:40]!r}")
+            corners = [corner.split(" ") for corner in loop[1:].split("L")]
+            found.append([(float(x), float(y)) for x, y in corners])
+        return found
+
+
+def _path(loops: Sequence[Sequence[tuple[float, float]]]) -> str:
+    return "".join(
+        "M" + "L".join(f"{round(x, 2):g} {round(y, 2):g}" for x, y in loop) + "Z"
+        for loop in loops
+    )
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Heat:
     """A picture, with scores over it or not.
@@ -233,6 +282,8 @@ class Heat:
         caption (str): What stands below it. Default: ``""``
         under (str): A second, fainter line there. Default: ``""``
         alt (str): The picture in words. Default: ``""``, its caption
+        outlines (tuple of Outline): What is pointed out by a line around it.
+            Default: ()
     """
 
     image: Image = field(repr=False)
@@ -242,6 +293,7 @@ class Heat:
     caption: str = ""
     under: str = ""
     alt: str = ""
+    outlines: tuple[Outline, ...] = ()
 
     @property
     def shares(self) -> np.ndarray:

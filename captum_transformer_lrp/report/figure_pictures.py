@@ -10,7 +10,7 @@ import numpy as np
 
 from .blocks import Heat, Pictures
 from .colors import HEAT_NEGATIVE, HEAT_POSITIVE, Theme, from_hex
-from .image import enlarge, heat, overlay
+from .image import enlarge, heat, outlined, overlay
 from .page import Page
 
 if TYPE_CHECKING:
@@ -150,10 +150,24 @@ def _write_below(page: Page, one: Heat) -> None:
 
 def _draw_heat(page: Page, one: Heat, x: float, width: float, height: float) -> None:
     """Draw a picture and its scores in a box whose top is the page's ``y``."""
-    page.picture(x, page.y, width, height, _pixels(one, page.theme))
+    page.picture(x, page.y, width, height, _outlined(one, page.theme))
     if one.scores is None or one.style != "contours":
         return
     page.axes(x, page.y, width, height, lambda axes: _add_contours(axes, one.shares))
+
+
+def _outlined(one: Heat, theme: Theme) -> np.ndarray:
+    """Return the colours of a picture with its outlines."""
+    import PIL.Image
+
+    pixels = _pixels(one, theme)
+    if not one.outlines:
+        return pixels
+    if pixels.dtype != np.uint8:
+        pixels = (255 * pixels).round().astype(np.uint8)
+    loops = [loop for outline in one.outlines for loop in outline.loops]
+    image = PIL.Image.fromarray(pixels)
+    return np.asarray(outlined(image, one.image.size, loops))
 
 
 def _pixels(one: Heat, theme: Theme) -> np.ndarray:

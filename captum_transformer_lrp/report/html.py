@@ -14,13 +14,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from .._packages import require
 from .blocks import Axis, Card, ColorScale, Grid, Heat, cell_of, pool_largest
 from .colors import LINES, THEMES, to_hex
-from .image import data_uri, enlarge, overlay, transparent
+from .image import data_uri, enlarge, outlined, overlay, transparent
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _LIGHT, _DARK = THEMES["light"], THEMES["dark"]
@@ -154,17 +157,23 @@ def _bar(scale: ColorScale) -> dict[str, Any]:
 
 def _source(one: Heat) -> str:
     """Return what is seen of a picture, as an address."""
+    loops = [loop for outline in one.outlines for loop in outline.loops]
+    return data_uri(outlined(_seen(one), one.image.size, loops))
+
+
+def _seen(one: Heat) -> Image:
+    """Return what is seen of a picture without its outlines."""
     if one.scores is None:
-        return data_uri(enlarge(one.image.convert("RGB")))
+        return enlarge(one.image.convert("RGB"))
     if one.style == "heat":
-        return data_uri(enlarge(transparent(one.shares)))
+        return enlarge(transparent(one.shares))
     if one.style == "contours":
         from .figure import contoured
 
-        return data_uri(contoured(one))
+        return contoured(one)
     assert one.scale is not None
     large, smooth = enlarge(one.image), one.style == "smooth"
-    return data_uri(overlay(large, one.scores, limit=one.scale.limit, smooth=smooth))
+    return overlay(large, one.scores, limit=one.scale.limit, smooth=smooth)
 
 
 def _numbers(one: Heat) -> list[str]:

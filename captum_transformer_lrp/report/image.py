@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 STRONGEST = 0.9
 # What stands for the picture in a colour bar.
 MIDDLE_GREY = (0.765, 0.765, 0.765)
+# Of lines over a picture, which are no scores.
+LINE = "#1b1b1b"
 
 
 def heat(shares: np.ndarray, under: np.ndarray | Sequence[float]) -> np.ndarray:
@@ -107,6 +109,93 @@ def _between(values: np.ndarray, length: int, *, axis: int) -> np.ndarray:
     share = np.expand_dims(place - low, 1 - axis)
     after = np.take(values, np.minimum(low + 1, count - 1), axis)
     return np.asarray((1 - share) * np.take(values, low, axis) + share * after)
+
+
+def loops_around(inside: np.ndarray) -> list[list[tuple[int, int]]]:
+    """Return the corners ``(x, y)`` of the lines between a region and the rest.
+
+    Each line is a closed loop along the edges of pixels, with the region to its right.
+
+    Args:
+        inside (np.ndarray): Booleans, shape ``(height, width)``.
+    """
+    padded = np.pad(np.asarray(inside, dtype=bool), 1)
+    steps: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for axis, towards, start, end in (
+        (0, -1, (0, 0), (1, 0)),  # what is above is outside: to the right
+        (1, 1, (1, 0), (1, 1)),
+        (0, 1, (1, 1), (0, 1)),
+        (1, -1, (0, 1), (0, 0)),
+    ):
+        edges = padded & ~np.roll(padded, -towards, axis=axis)
+        for y, x in (np.argwhere(edges) - 1).tolist():
+            step = x + end[0], y + end[1]
+            steps.setdefault((x + start[0], y + start[1]), []).append(step)
+    loops = []
+    while steps:
+        first = place = next(iter(steps))
+        loop: list[tuple[int, int]] = []
+        while True:
+            following = steps[place].pop()
+            if not steps[place]:
+                del steps[place]
+            loop.append(place)
+            place = following
+            if place == first:
+                break
+        loops.append(_corners(loop))
+    return loops
+
+
+def _corners(loop: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the places of a closed loop where it turns."""
+    return [
+        here
+        for before, here, after in zip(
+            [loop[-1], *loop[:-1]], loop, [*loop[1:], loop[0]], strict=True
+        )
+        if not (before[0] == here[0] == after[0] or before[1] == here[1] == after[1])
+    ]
+
+
+def outlined(
+    image: Image,
+    size: tuple[int, int],
+    loops: Sequence[Sequence[tuple[float, float]]],
+) -> Image:
+    """Draw closed lines on a picture, dark with a white edge.
+
+    Args:
+        image (PIL.Image.Image): The picture, which is left as it is.
+        size (tuple of int): Width and height that the corners refer to.
+        loops (sequence): The corners ``(x, y)`` of each line.
+    """
+    import PIL.ImageDraw
+
+    if not loops:
+        return image
+    drawn = image.copy() if image.mode in ("RGB", "RGBA") else image.convert("RGB")
+    draw = PIL.ImageDraw.Draw(drawn)
+    width = max(2, round(max(drawn.size) / 96))
+    white = 2 * width
+    # Along the sides of the picture a line stands inside as a whole.
+    far = drawn.width - 1 - white // 2, drawn.height - 1 - white // 2
+    lines = [
+        [
+            tuple(
+                min(max(place * side / given, white // 2), most)
+                for place, side, given, most in zip(
+                    corner, drawn.size, size, far, strict=True
+                )
+            )
+            for corner in (*loop, *loop[:2])  # so that the corner is closed, too
+        ]
+        for loop in loops
+    ]
+    for color, thick in (("white", white), (LINE, width)):
+        for line in lines:
+            draw.line(line, fill=color, width=thick, joint="curve")
+    return drawn
 
 
 def transparent(shares: np.ndarray) -> Image:

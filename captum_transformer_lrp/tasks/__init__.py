@@ -11,15 +11,21 @@ from typing import Any
 from ..errors import UnknownNameError, suggestion
 from .answers import DocumentQuestionAnswering, QuestionAnswering
 from .asking import Asked, Assembled, Question, Read, Task
+from .boxes import ObjectDetection, ZeroShotObjectDetection
 from .classes import MultipleChoice, TextClassification, ZeroShotClassification
 from .entities import TokenClassification
 from .generation import Summarization, TextGeneration, TextToText, Translation
 from .masks import FillMask
+from .pairs import ZeroShotImageClassification
+from .pictures import DepthEstimation, ImageClassification
+from .prompts import MaskGeneration
 from .reads import ReadPicture, ReadText
 from .seeing import ImageTextToText, ImageToText, VisualQuestionAnswering
+from .segments import ImageSegmentation
 from .similarity import FeatureExtraction, SentenceSimilarity
 from .sounds import AudioClassification, ReadSound, ZeroShotAudioClassification
 from .speech import SpeechRecognition
+from .videos import VideoClassification
 
 __all__ = [
     "TASKS",
@@ -46,6 +52,14 @@ TASKS: dict[str, Task] = {
         QuestionAnswering(),
         DocumentQuestionAnswering(),
         MultipleChoice(),
+        ImageClassification(),
+        ZeroShotImageClassification(),
+        ImageSegmentation(),
+        DepthEstimation(),
+        ObjectDetection(),
+        ZeroShotObjectDetection(),
+        MaskGeneration(),
+        VideoClassification(),
         TextGeneration(),
         TextToText(),
         Translation(),
@@ -90,6 +104,21 @@ OF_CLASSES = {
     "ForMaskedLM": "fill-mask",
     "ForQuestionAnswering": "question-answering",
     "ForMultipleChoice": "multiple-choice",
+    "ForImageClassification": "image-classification",
+    "CLIPModel": "zero-shot-image-classification",
+    "SiglipModel": "zero-shot-image-classification",
+    "Siglip2Model": "zero-shot-image-classification",
+    "ForSemanticSegmentation": "image-segmentation",
+    "ForInstanceSegmentation": "image-segmentation",
+    "ForUniversalSegmentation": "image-segmentation",
+    "DetrForSegmentation": "image-segmentation",
+    "ForDepthEstimation": "depth-estimation",
+    "OwlViTForObjectDetection": "zero-shot-object-detection",
+    "Owlv2ForObjectDetection": "zero-shot-object-detection",
+    "GroundingDinoForObjectDetection": "zero-shot-object-detection",
+    "ForObjectDetection": "object-detection",
+    "SamModel": "mask-generation",
+    "ForVideoClassification": "video-classification",
     "ForConditionalGeneration": "text2text-generation",
     "ForAudioClassification": "audio-classification",
     "ForCTC": "automatic-speech-recognition",

@@ -110,6 +110,8 @@ class Task(ABC):
         several (bool): whether an input has several answers, each explained.
         loads (str): the class of ``transformers`` that loads such a model by name,
             where there is no pipeline for it; ``""`` where there is one.
+        prepares (tuple of str): what prepares its inputs then: the argument, and the
+            class of ``transformers`` that loads it.
     """
 
     name: ClassVar[str]
@@ -118,6 +120,7 @@ class Task(ABC):
     of_files: ClassVar[bool] = False
     several: ClassVar[bool] = False
     loads: ClassVar[str] = ""
+    prepares: ClassVar[tuple[str, str]] = ("tokenizer", "AutoTokenizer")
 
     def inputs(
         self, text: Any, image: Any, further: Mapping[str, Any]

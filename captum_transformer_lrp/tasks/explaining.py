@@ -25,6 +25,7 @@ from ..models.loading import quiet
 from ..models.special_tokens import baseline_id, special_ids
 from . import is_pipeline, task_named
 from .asking import Assembled, Question, Task
+from .reads import ReadPicture
 
 Failed: TypeAlias = Callable[[int, Any, Exception], object]
 
@@ -110,18 +111,22 @@ class PipelineExplainer:
     def explain(self, question: Question) -> Explanation:
         """Return the explanation of one answer."""
         function = question.function or self.pipe.model
-        attributor = self._attributor(function)
         tokenizer = getattr(self.pipe, "tokenizer", None)
         other = None if tokenizer is None else baseline_id(tokenizer)
         of_text = "input_ids" in question.inputs
+        seen = next((r for r in question.reads if isinstance(r, ReadPicture)), None)
+        compared: Any = other if of_text and other is not None else 0.0
+        if seen is not None and seen.black is not None and not of_text:
+            compared = seen.black
+        attributor = self._attributor(function, seen)
         scores, delta = attribute_inputs(
             attributor,
             function,
             question.inputs,
             question.target,
-            baseline=other if of_text and other is not None else 0.0,
+            baseline=compared,
             keep=special_ids(tokenizer) if of_text else (),
-            patch_size=(16, 16),
+            patch_size=(16, 16) if seen is None else seen.patch_size,
             options=self.options,
         )
         said = {
@@ -151,11 +156,16 @@ class PipelineExplainer:
             return next(iter(parts.values()))
         return JointExplanation(parts_of=parts, **said)
 
-    def _attributor(self, function: Any) -> Attribution:
+    def _attributor(self, function: Any, seen: ReadPicture | None) -> Attribution:
         if not isinstance(self.method, str):
             return make_method(self.method, function)
         tokenizer = getattr(self.pipe, "tokenizer", None)
-        return methods[self.method].make(function, tokenizer=tokenizer, baseline=0.0)
+        black: Any = 0.0 if seen is None or seen.black is None else seen.black
+        made = methods[self.method].make(function, tokenizer=tokenizer, baseline=black)
+        if seen is not None and "patch_size" in describe(made).needs:
+            of_patches: Any = made
+            of_patches.patch_size = seen.patch_size
+        return made
 
 
 def pipeline_for(model: Any, task: str | None, **parts: Any) -> Any:
@@ -196,9 +206,8 @@ def pipeline_for(model: Any, task: str | None, **parts: Any) -> Any:
             loaded = load(str(model), dtype=torch.float32)
         loaded = loaded.to(device or "cpu").eval()
         if not given:
-            given = {
-                "tokenizer": transformers.AutoTokenizer.from_pretrained(str(model))
-            }
+            part, loader = known.prepares
+            given = {part: getattr(transformers, loader).from_pretrained(str(model))}
         return Assembled(model=loaded, task=task, **given)
     if isinstance(model, nn.Module):
         device = next(model.parameters()).device

@@ -11,7 +11,10 @@ from torch import Tensor
 
 from ..errors import OutputError
 from ..explanation import ImageExplanation, Mark, TextExplanation
+from ..models.inputs import seen_picture
+from ..models.loading import patch_grid_of
 from ..models.pieces import Piece, read_pieces
+from ..report.blocks import Outline
 from .asking import Read
 
 if TYPE_CHECKING:
@@ -61,6 +64,11 @@ class ReadPicture(Read):
         image (PIL.Image.Image): The picture, of the size of the pixels.
         patch_grid (tuple of int, optional): Rows and columns of the model's patches.
             Default: None
+        outlines (tuple of Outline, optional): What to point out. Default: ()
+        frame (int, optional): Which of the frames of a video it is.
+            Default: None, there are none
+        black (Tensor, optional): A black picture as the model takes it, ``(1, channels,
+            1, 1)``. Default: None, that is not known
         notes (tuple of str, optional): What a reader should know. Default: ()
         key (str, optional): Default: ``"pixel_values"``
         name (str, optional): Default: ``"picture"``
@@ -68,12 +76,17 @@ class ReadPicture(Read):
 
     image: Image = field(repr=False)
     patch_grid: tuple[int, int] | None = None
+    outlines: tuple[Outline, ...] = ()
+    frame: int | None = None
+    black: Tensor | None = field(default=None, repr=False)
     notes: tuple[str, ...] = ()
     key: str = "pixel_values"
     name: str = "picture"
 
     def explanation(self, scores: Tensor, said: Mapping[str, Any]) -> ImageExplanation:
         """Return the picture with the scores of its pixels, or patches."""
+        if self.frame is not None and scores.dim() == 5:
+            scores = scores[:, self.frame]
         if scores.dim() != 4:
             raise OutputError(
                 f"got scores of shape {tuple(scores.shape)} for a picture; expected "
@@ -86,8 +99,73 @@ class ReadPicture(Read):
         given = dict(said)
         given["notes"] = (*said.get("notes", ()), *self.notes)
         return ImageExplanation(
-            scores=values, image=self.image, patch_grid=grid, **given
+            scores=values,
+            image=self.image,
+            patch_grid=grid,
+            outlines=self.outlines,
+            **given,
         )
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        """Height and width of a patch, or a 14th of the longer side, in pixels."""
+        height, width = self.image.height, self.image.width
+        if self.patch_grid is None:
+            side = -(-max(height, width) // 14)
+            return side, side
+        rows, columns = self.patch_grid
+        return max(1, height // rows), max(1, width // columns)
+
+
+def read_picture(
+    pipe: Any,
+    inputs: Mapping[str, Any],
+    *,
+    outlines: Sequence[Outline] = (),
+    frame: int | None = None,
+    key: str = "pixel_values",
+    name: str = "picture",
+) -> ReadPicture:
+    """Return the picture of a batch of one as the model sees it.
+
+    Args:
+        pipe (Any): the pipeline.
+        inputs (Mapping): what the model was called with.
+        outlines (sequence of Outline, optional): what to point out. Default: ()
+        frame (int, optional): which of the frames of a video. Default: None
+        key (str, optional): the argument that holds it. Default: ``"pixel_values"``
+        name (str, optional): what it is called. Default: ``"picture"``
+    """
+    pixels = inputs[key][0]
+    if frame is not None:
+        pixels = pixels[frame]
+    mean, std = _normalisation(pipe)
+    image, notes = seen_picture(pixels, mean, std)
+    black = None
+    if mean is not None and std is not None:
+        black = (-torch.tensor(mean) / torch.tensor(std)).view(1, -1, 1, 1)
+    return ReadPicture(
+        image=image,
+        patch_grid=patch_grid_of(pipe.model.config, image.height, image.width),
+        outlines=tuple(outlines),
+        frame=frame,
+        black=None if black is None else black.to(pixels),
+        notes=notes,
+        key=key,
+        name=name,
+    )
+
+
+def _normalisation(pipe: Any) -> tuple[Any, Any]:
+    """Return mean and standard deviation of the image processor; None if unknown."""
+    for name in ("image_processor", "video_processor", "processor"):
+        found = getattr(pipe, name, None)
+        mean, std = (getattr(found, f"image_{n}", None) for n in ("mean", "std"))
+        if getattr(found, "do_normalize", False) and mean and std:
+            return list(mean), list(std)
+        if getattr(found, "do_rescale", False):
+            return [0.0] * 3, [1.0] * 3
+    return None, None
 
 
 def pieces_of(

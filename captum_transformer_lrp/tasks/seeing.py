@@ -12,7 +12,7 @@ from torch import Tensor
 from .._forms import KNOWN_KEYS
 from ..errors import InputError
 from ..explanation import ImageExplanation
-from ..models.inputs import open_picture
+from ..models.inputs import open_picture, seen_picture
 from .asking import Asked, Question, Read, Task, chosen, names_of
 from .generation import (
     prompt_of,
@@ -381,16 +381,12 @@ def _packed(
 
 def _seen(pixels: Tensor, prepare: Any) -> tuple[Image, tuple[str, ...]]:
     """Return a picture as the model saw it, with the normalisation undone."""
-    from types import SimpleNamespace
-
-    from ..models.inputs import seen_picture
-
     normal = bool(getattr(prepare, "do_normalize", False))
-    known: Any = SimpleNamespace(
-        mean=getattr(prepare, "image_mean", None) if normal else None,
-        std=getattr(prepare, "image_std", None) if normal else None,
+    mean, std = (
+        getattr(prepare, f"image_{name}", None) if normal else None
+        for name in ("mean", "std")
     )
-    return seen_picture(pixels, known)
+    return seen_picture(pixels, mean, std)
 
 
 def _grid(model: Any, pixels: Tensor) -> tuple[int, int] | None:

@@ -110,3 +110,18 @@ def test_what_the_warning_says_to_write_is_right() -> None:
         found = CheferLRP(half, dtype=torch.float64).attribute(IDS, target=1)
     assert relative(found, exact) < 1e-9
     assert all(p.dtype == torch.float16 for p in half.parameters())
+
+
+def test_logits_of_minus_infinity_that_a_target_does_not_read() -> None:
+    torch.manual_seed(0)
+    x, weights = torch.randn(2, 3).double(), torch.randn(3, 4).double()
+    mask = torch.tensor([False, False, True, False])
+
+    def model(x: Tensor) -> Tensor:
+        return (x @ weights).masked_fill(mask, float("-inf"))
+
+    found, delta = CPLRP(model).attribute(
+        x, target=lambda output: output[:, 1], return_convergence_delta=True
+    )
+    assert torch.allclose(found, x * weights[:, 1])
+    assert torch.allclose(delta, torch.zeros(2).double())

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from captum_transformer_lrp.report.blocks import Outline
 from captum_transformer_lrp.report.image import (
     data_uri,
     enlarge,
     heat,
+    loops_around,
+    outlined,
     overlay,
     png_bytes,
 )
@@ -78,3 +81,49 @@ def test_smooth_overlays_are_exact_at_the_middles_and_monotone_between():
     assert len({tuple(pixel) for pixel in smooth[4, 7:23]}) > 10
     one = np.asarray(overlay(image, np.array([[1.0]]), smooth=True))
     assert (one == np.asarray(overlay(image, np.array([[1.0]])))).all()
+
+
+def test_lines_around_a_region():
+    inside = np.zeros((4, 5), dtype=bool)
+    inside[1:3, 1:4] = True
+    assert loops_around(inside) == [[(1, 1), (4, 1), (4, 3), (1, 3)]]
+    inside[1, 2] = False  # a notch
+    (loop,) = loops_around(inside)
+    assert len(loop) == 8
+    inside[0] = inside[3] = True
+    inside[:, 0] = inside[:, 4] = True
+    loops = loops_around(inside)  # around the whole, and around the hole
+    assert sorted(map(len, loops)) == [4, 4]
+    assert loops_around(np.zeros((2, 2), dtype=bool)) == []
+    (loop,) = loops_around(np.ones((2, 3), dtype=bool))
+    assert loop == [(0, 0), (3, 0), (3, 2), (0, 2)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_lines_enclose_the_region_that_they_are_around(seed):
+    inside = np.random.default_rng(seed).random((7, 9)) < 0.5
+    loops = loops_around(inside)
+    area = sum(
+        (x0 * y1 - x1 * y0) / 2
+        for loop in loops
+        for (x0, y0), (x1, y1) in zip(loop, [*loop[1:], loop[0]], strict=True)
+    )
+    assert area == inside.sum()
+    outline = Outline.of_region("cat", inside)
+    assert outline.loops == [[(float(x), float(y)) for x, y in loop] for loop in loops]
+
+
+def test_outline_is_drawn_and_the_picture_left_as_it_is():
+    image = Image.new("RGB", (320, 320), "red")
+    drawn = outlined(image, (32, 32), Outline.of_box("cat", 8, 8, 24, 24).loops)
+    assert image.getcolors() == [(320 * 320, (255, 0, 0))]
+    colors = {color for _, color in drawn.getcolors()}
+    assert colors == {(255, 0, 0), (255, 255, 255), (27, 27, 27)}
+    assert drawn.getpixel((79, 160)) == drawn.getpixel((160, 239)) == (27, 27, 27)
+    assert drawn.getpixel((160, 160)) == drawn.getpixel((60, 160)) == (255, 0, 0)
+    assert outlined(image, (32, 32), []) is image
+
+
+def test_path_of_another_form():
+    with pytest.raises(ValueError, match="expected M0 0L8 0Z, got '5 5'"):
+        Outline(name="", path="5 5").loops  # noqa: B018

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import io
 import pkgutil
@@ -32,6 +33,7 @@ from captum_transformer_lrp.language.result import LLMRelevance
 from captum_transformer_lrp.models import Piece
 from captum_transformer_lrp.models.prediction import ClassScore
 from captum_transformer_lrp.observers.trace import Record, Trace
+from captum_transformer_lrp.report.blocks import Outline
 from captum_transformer_lrp.report.colors import THEMES, to_hex
 from captum_transformer_lrp.report.shown import Shown, Together
 from captum_transformer_lrp.rules import Identity
@@ -102,6 +104,11 @@ def joint(words, picture):
         target=words.target,
         notes=words.notes,
     )
+
+
+def outlined(picture, text):
+    box = Outline.of_box(text, 2, 2, 9, 7)
+    return dataclasses.replace(picture, outlines=(box,))
 
 
 def language(text):
@@ -191,7 +198,7 @@ def samples(text):
         words,
         picture,
         sound(text),
-        joint(words, picture),
+        joint(words, outlined(picture, text)),
         Explanations([words, words], said=text, notes=(text,)),
         Comparison(
             explanations=(words, words),
