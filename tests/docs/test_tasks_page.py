@@ -22,6 +22,7 @@ from transformers import (
 
 from captum_transformer_lrp import Explainer
 from captum_transformer_lrp.tasks import TASKS
+from tests.tasks.test_pictures import pipe_of as pipe_of_picture
 from tests.tasks.test_texts import BOXES, NLI, TAGS, pipe_of, reader_of_documents
 from tests.tasks.test_writing import (
     captioner,
@@ -32,6 +33,16 @@ from tests.tasks.test_writing import (
     writer,
 )
 from tests.tasks.tiny import bert, word_pieces
+from tests.tasks.tiny_pictures import (
+    classifier,
+    clip,
+    detr,
+    dpt,
+    owl,
+    sam,
+    segformer,
+    video_classifier,
+)
 from tests.tasks.tiny_sounds import clap, ctc, noise, waves
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
@@ -42,6 +53,10 @@ PICTURE = Image.fromarray(np.full((40, 50, 3), 120, dtype=np.uint8))
 
 def of_parts(kind: Any, task: str) -> Explainer:
     return Explainer(bert(kind), task=task, tokenizer=word_pieces())
+
+
+def of_picture(task: str, parts: Any) -> Explainer:
+    return Explainer(pipe_of_picture(task, parts))
 
 
 def of_pipe(task: str, kind: Any, *names: str) -> Explainer:
@@ -75,6 +90,18 @@ MADE: dict[str, Any] = {
     "visual-question-answering": lambda task: chooser(),
     "sentence-similarity": lambda task: of_parts(BertModel, task),
     "feature-extraction": lambda task: of_pipe(task, BertModel),
+    "image-classification": lambda task: of_picture(
+        task, classifier("cat", "dog", seed=1)
+    ),
+    "zero-shot-image-classification": lambda task: of_picture(task, clip()),
+    "image-segmentation": lambda task: of_picture(task, segformer()),
+    "depth-estimation": lambda task: of_picture(task, dpt()),
+    "object-detection": lambda task: of_picture(task, detr()),
+    "zero-shot-object-detection": lambda task: of_picture(task, owl()),
+    "mask-generation": lambda task: Explainer(sam()[0], task=task, processor=sam()[1]),
+    "video-classification": lambda task: Explainer(
+        video_classifier()[0], task=task, image_processor=video_classifier()[1]
+    ),
     "audio-classification": lambda task: Explainer(waves()),
     "zero-shot-audio-classification": lambda task: Explainer(clap()),
     "automatic-speech-recognition": lambda task: Explainer(ctc()),
@@ -89,6 +116,7 @@ def test_every_task_has_a_row():
 def test_the_call_of_a_row_runs(task):
     explainer = MADE[task](task)
     given = {"picture": PICTURE, "boxes": BOXES, "sound": noise(0.05)}
+    given["frames"] = [PICTURE] * 4
     found = eval(CALLS[task], {"explainer": explainer, **given})
     for one in found if isinstance(found, list) else [found]:
         assert str(one)
