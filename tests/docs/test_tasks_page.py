@@ -120,3 +120,8 @@ def test_the_call_of_a_row_runs(task):
     found = eval(CALLS[task], {"explainer": explainer, **given})
     for one in found if isinstance(found, list) else [found]:
         assert str(one)
+
+
+def test_the_readme_counts_the_tasks():
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    assert f"[{len(TASKS)} tasks](docs/tasks.md)" in readme
