@@ -42,6 +42,8 @@ if TYPE_CHECKING:
         NeuronCPLRP,
         NeuronTransformerLRP,
         OwenLRP,
+        PairLRP,
+        PairRelevance,
         PartialLRP,
         PositionalLRP,
         RawAttention,
@@ -52,8 +54,9 @@ if TYPE_CHECKING:
         units,
     )
     from .checking import CheckReport, check
+    from .classic.layers import Layers
     from .comparison import Comparison, compare
-    from .core import Composite, Layers, ModuleName, Predicate
+    from .core import Composite, ModuleName, Predicate
     from .description import Description
     from .diffmask import DiffMask
     from .explaining import Explainer, explain
@@ -63,6 +66,7 @@ if TYPE_CHECKING:
     from .keeping import load, save
     from .known import registry
     from .language import LLMRelevance, LLMTransformerLRP
+    from .sound import SoundExplanation
 
 __all__ = [
     "CPLRP",
@@ -103,10 +107,13 @@ __all__ = [
     "NeuronCPLRP",
     "NeuronTransformerLRP",
     "OwenLRP",
+    "PairLRP",
+    "PairRelevance",
     "PartialLRP",
     "PositionalLRP",
     "Predicate",
     "RawAttention",
+    "SoundExplanation",
     "TextExplanation",
     "TransformerLRP",
     "check",
@@ -151,6 +158,8 @@ _HOMES = {
         "NeuronCPLRP",
         "NeuronTransformerLRP",
         "OwenLRP",
+        "PairLRP",
+        "PairRelevance",
         "PartialLRP",
         "PositionalLRP",
         "RawAttention",
@@ -162,7 +171,8 @@ _HOMES = {
     ),
     "checking": ("CheckReport", "check"),
     "comparison": ("Comparison", "compare"),
-    "core": ("Composite", "Layers", "ModuleName", "Predicate"),
+    "classic.layers": ("Layers",),
+    "core": ("Composite", "ModuleName", "Predicate"),
     "description": ("Description",),
     "diffmask": ("DiffMask",),
     "explaining": ("Explainer", "explain"),
@@ -172,6 +182,7 @@ _HOMES = {
     "keeping": ("load", "save"),
     "known": ("registry",),
     "language": ("LLMRelevance", "LLMTransformerLRP"),
+    "sound": ("SoundExplanation",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

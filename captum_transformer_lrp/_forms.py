@@ -25,6 +25,9 @@ KNOWN_KEYS = (
     "visual_feats",
 )
 
+#: those of them that hold a sound, as a waveform or a spectrogram
+SOUND_KEYS = ("input_features", "input_values")
+
 
 def explained_in(inputs: Any) -> tuple[Tensor, ...]:
     """Return the tensors that are explained; of other forms, none."""

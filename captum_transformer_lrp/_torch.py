@@ -7,6 +7,7 @@ where a new version of torch misbehaves.
 from __future__ import annotations
 
 import sys
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -27,6 +28,7 @@ from torch.nn.modules import module as _modules
 from torch.overrides import _get_current_function_mode_stack as mode_stack
 from torch.overrides import _pop_mode as pop_mode
 from torch.overrides import _push_mode as push_mode
+from torch.utils._python_dispatch import TorchDispatchMode as DispatchMode
 
 #: hooks that run at every module of the process, by number
 before_modules: dict[int, Callable[..., Any]] = _modules._global_forward_pre_hooks
@@ -75,6 +77,20 @@ def revive(tensor: Any) -> None:
     tensor._fix_weakref()
 
 
+def written_by(
+    operator: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> list[Any]:
+    """Return the arguments that an operator below autograd writes into."""
+    schema = operator._schema
+    if not schema.is_mutable:
+        return []
+    return [
+        args[place] if place < len(args) else kwargs.get(argument.name)
+        for place, argument in enumerate(schema.arguments)
+        if argument.alias_info is not None and argument.alias_info.is_write
+    ]
+
+
 def stance() -> Any:
     """Return how compiled code runs; None if nobody has loaded the compiler."""
     return getattr(sys.modules.get(_COMPILER), "_stance", None)
@@ -106,10 +122,44 @@ def indexing_by_tensors() -> Any:
     return TransformGetItemToIndex()
 
 
+def opened(function: Callable[..., Any]) -> Callable[..., Any] | None:
+    """Return a twin of a torch function written in python that shows what it calls.
+
+    Functions such as :func:`torch.nn.functional.multi_head_attention_forward` hand
+    themselves to an active mode as a whole, and re-entering the mode around them would
+    only hand them over again. The twin has the same code, with the check for overrides
+    answered "no", so that the operators inside reach the mode one by one. ``None``
+    where there is nothing to open: builtins, and functions outside torch.
+    """
+    if not isinstance(function, types.FunctionType):
+        return None
+    if not str(function.__module__ or "").startswith("torch"):
+        return None
+    checks = [n for n in function.__code__.co_names if n.startswith("has_torch_func")]
+    if not checks:
+        return None
+    scope = dict(function.__globals__)
+    scope.update(dict.fromkeys(checks, _never))
+    twin = types.FunctionType(
+        function.__code__,
+        scope,
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    twin.__kwdefaults__ = function.__kwdefaults__
+    return twin
+
+
+def _never(*_: object) -> bool:
+    return False
+
+
 __all__ = [
     "HIGHER_ORDER",
     "MOVING_FUNCTIONS",
     "DisableTorchFunction",
+    "DispatchMode",
     "after_modules",
     "after_modules_options",
     "before_modules",
@@ -125,6 +175,7 @@ __all__ = [
     "next_node_number",
     "node_number",
     "node_outputs",
+    "opened",
     "pop_mode",
     "pop_saved_tensor_hooks",
     "push_mode",
@@ -136,4 +187,5 @@ __all__ = [
     "stance",
     "transform_level",
     "unwrapped",
+    "written_by",
 ]

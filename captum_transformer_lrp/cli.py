@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 import os
 import re
 import sys
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from .explaining import Failure
     from .explanation import Explanation
-    from .explanations import Explanations
     from .models.texts import Text, Texts
     from .visualization.states import KeptMap, KeptTable
 
@@ -40,6 +40,8 @@ examples:
   %(prog)s explain ship.jpg --model vit_small_patch16_224 --output ship.png
   %(prog)s explain reviews.csv --model ./my-model --output all.json
   %(prog)s explain pictures/ --method chefer --output pictures.html
+  %(prog)s explain --task question-answering --model ./my-reader \\
+      --with question="Who sings?" --with context=@article.txt
   %(prog)s compare --text "A dull film." --methods attnlrp,saliency --output c.html
   %(prog)s check ./my-model --text "A warm and funny film."
   %(prog)s diffmask fit --data sentences.txt --output masks
@@ -200,6 +202,21 @@ def _parser() -> argparse.ArgumentParser:
         default=10,
         metavar="N",
         help="how many words or patches to list (default: %(default)s)",
+    )
+    explain.add_argument(
+        "--task",
+        metavar="NAME",
+        help="what the model does, such as token-classification or question-answering "
+        "(default: what its class says)",
+    )
+    explain.add_argument(
+        "--with",
+        dest="further",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a further input or option of the task, such as question='Who?', "
+        "context=@FILE or candidate_labels='sport, music'; may be repeated",
     )
     _add_common(explain)
 
@@ -626,37 +643,45 @@ def _explain(options: argparse.Namespace) -> int:
     """Run ``explain``; 1 if some of several inputs cannot be explained."""
     check_method_names([options.method])
     from .explaining import explain
-    from .explanation import check_suffix
+    from .explanation import Explanation, check_suffix
+    from .explanations import Explanations
     from .keeping import save
     from .report.terminal import print_blocks
 
     if options.output is not None:
         check_suffix(options.output)
         _check_folder(options.output)
-    texts, images = _inputs(options)
     console = _console(color=not options.no_color)
-    given: dict[str, Any] = {"image": images} if images else {"text": texts}
-    count = len(images or texts.rows)
     failures: list[Failure] = []
-    found: Explanations[Explanation] = explain(
-        **given,
-        model=options.model,
-        method=options.method,
-        target=_target(options.target),
-        device=options.device,
-        on_error=failures.append if count > 1 else None,
-    )
+    if options.task is not None or options.further:
+        found, count = _answers(options, failures)
+    else:
+        texts, images = _inputs(options)
+        given: dict[str, Any] = {"image": images} if images else {"text": texts}
+        count = len(images or texts.rows)
+        found = explain(
+            **given,
+            model=options.model,
+            method=options.method,
+            target=_target(options.target),
+            device=options.device,
+            on_error=failures.append if count > 1 else None,
+        )
+        found = found if isinstance(found, Explanations) else _flat(found)
     for number, explanation in enumerate(found[: options.show]):
         if number:
             console.rule(style="dim")
-        print_blocks(explanation.blocks(top=options.top), console)
-    if len(found) > options.show or found.accuracy is not None:
+        top = {"top": options.top} if isinstance(explanation, Explanation) else {}
+        print_blocks(explanation.blocks(**top), console)
+    alike = isinstance(found, Explanations)
+    if alike and (len(found) > options.show or found.accuracy is not None):
         console.rule(style="dim")
         print_blocks(found.blocks(), console)
     if len(found) > options.show:
         print(f"{options.show} of {len(found):,} explanations are printed; see --show")
     if options.output is not None and found:
-        written = save(found if count > 1 else found[0], options.output)
+        one = len(found) == count == 1
+        written = save(found[0] if one else found, options.output)
         print(f"Wrote {written}")
     for failure in failures:
         print(f"{PROGRAM}: error: input {failure}", file=sys.stderr)
@@ -664,6 +689,57 @@ def _explain(options: argparse.Namespace) -> int:
         left_out = f"{len(failures)} of {count} inputs could not be explained"
         print(f"{PROGRAM}: {left_out}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _answers(options: argparse.Namespace, failures: list[Failure]) -> tuple[Any, int]:
+    """Explain what a pipeline answers; return that, and how many inputs there were."""
+    from .explaining import Explainer, Failure
+
+    explainer = Explainer(
+        options.model, options.method, task=options.task, device=options.device
+    )
+    further = dict(_further(given) for given in options.further)
+    inputs: list[dict[str, Any]] = [{}]
+    if options.given or options.text or options.image:
+        texts, images = _inputs(options)
+        inputs = [{"image": str(path)} for path in images]
+        inputs = inputs or [{"text": row.text} for row in texts.rows]
+    found = []
+    for number, given in enumerate(inputs, 1):
+        try:
+            answer = explainer(**given, target=_target(options.target), **further)
+        except InputError as error:
+            if len(inputs) == 1:
+                raise
+            what = next(iter(given.values()))
+            failures.append(Failure(number=number, given=what, error=error))
+            continue
+        found += _flat(answer)
+    return found, len(inputs)
+
+
+def _flat(found: Any) -> list[Any]:
+    """Return results in one list, however they were nested."""
+    if isinstance(found, list):
+        return [one for each in found for one in _flat(each)]
+    return [found]
+
+
+def _further(given: str) -> tuple[str, Any]:
+    """Return name and value of what ``--with`` names."""
+    name, equals, value = given.partition("=")
+    if not (equals and name.strip().isidentifier()):
+        raise InputError(f"expected --with NAME=VALUE, got {given!r}")
+    if value.startswith("@") and not value.startswith("@@"):
+        path = Path(value[1:])
+        if not path.is_file():
+            raise InputError(f"there is no file {str(path)!r} to read {name} from")
+        return name.strip(), path.read_text(encoding="utf-8")
+    value = value.removeprefix("@")
+    try:
+        return name.strip(), json.loads(value)  # a number, a list, true
+    except ValueError:
+        return name.strip(), value
 
 
 def _compare(options: argparse.Namespace) -> None:

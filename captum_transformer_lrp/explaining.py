@@ -257,7 +257,16 @@ class Explainer:
         """
         pipeline = self.pipeline
         if pipeline is not None:
-            return pipeline(text, image, target, further)
+            of_texts = isinstance(text, Path) and not pipeline.task.of_files
+            if of_texts or isinstance(text, Texts):
+                text = [row.text for row in _listed(text).rows]
+            failed = None
+            if on_error is not None:
+
+                def failed(number: int, given: Any, error: Exception) -> None:
+                    on_error(Failure(number=number, given=given, error=error))
+
+            return pipeline(text, image, target, further, failed)
         if further:
             raise InputError(
                 f"{next(iter(further))}= belongs to a task: pass a pipeline of "
@@ -659,21 +668,37 @@ def explain(
 ) -> Explanations[ImageExplanation]: ...
 
 
+@overload
 def explain(
     text: Any = None,
     image: Any = None,
     *,
-    model: str | Path | nn.Module | TextModel | ImageModel | None = None,
+    model: Any,
+    task: str | None,
+    **options: Any,
+) -> Any: ...
+
+
+def explain(
+    text: Any = None,
+    image: Any = None,
+    *,
+    model: Any = None,
     tokenizer: Any = None,
     transform: Callable[[Any], Tensor] | None = None,
     class_names: Sequence[str] | None = None,
+    task: str | None = None,
+    image_processor: Any = None,
+    feature_extractor: Any = None,
+    processor: Any = None,
     method: Method = "attnlrp",
-    target: int | str | None = None,
+    target: Any = None,
     device: str | torch.device | None = None,
     batch_size: int = 8,
     options: Mapping[str, Any] | None = None,
     progress: bool | None = None,
     on_error: OnError | None = None,
+    **further: Any,
 ) -> Any:
     """Explain what a transformer predicts for a text or a picture, in one call.
 
@@ -692,6 +717,12 @@ def explain(
         transform (Callable, optional): As for :class:`Explainer`. Default: None
         class_names (sequence of str, optional): As for :class:`Explainer`.
             Default: None
+        task (str, optional): As for :class:`Explainer`, with its inputs as further
+            keywords: ``explain(model=..., task="question-answering", question=...,
+            context=...)``. Default: None, what the class of the model says
+        image_processor (Any, optional): As for :class:`Explainer`. Default: None
+        feature_extractor (Any, optional): As for :class:`Explainer`. Default: None
+        processor (Any, optional): As for :class:`Explainer`. Default: None
         method (str, Attribution or type, optional): As for :class:`Explainer`.
             Default: ``"attnlrp"``
         target (int or str, optional): The class to explain by index or name; for a
@@ -706,6 +737,7 @@ def explain(
             Default: None, where there are three batches or more
         on_error (Callable, optional): As for :class:`Explainer`: what is called with
             the failures of a list, such as ``failures.append``. Default: None
+        **further (Any): Further inputs and options of a pipeline.
 
     Returns:
         *TextExplanation* or *ImageExplanation*; for several
@@ -721,13 +753,10 @@ def explain(
         >>> print(explanation)
         >>> explanation.save("report.html")
     """
-    if (text is None) == (image is None):
-        given = "neither" if text is None else "both"
-        raise InputError(f"expected exactly one of text= and image=, got {given}")
     check_method(method)
     if text is not None and transform is not None:
         raise InputError("transform= belongs to image=; pass tokenizer= for text=")
-    if image is not None and tokenizer is not None:
+    if task is None and image is not None and tokenizer is not None:
         raise InputError("tokenizer= belongs to text=; pass transform= for image=")
     explainer = Explainer(
         model,
@@ -735,6 +764,10 @@ def explain(
         tokenizer=tokenizer,
         transform=transform,
         class_names=class_names,
+        task=task,
+        image_processor=image_processor,
+        feature_extractor=feature_extractor,
+        processor=processor,
         device=device,
         options=options,
     )
@@ -745,6 +778,7 @@ def explain(
         batch_size=batch_size,
         progress=progress,
         on_error=on_error,
+        **further,
     )
 
 

@@ -333,7 +333,8 @@ class Explanation(Storable):
             *pandas.DataFrame*: Of a text one row per token with ``token``, ``text``,
             ``special``, ``word`` (the number of its word) and ``score``; of a picture
             one row per part with ``row``, ``column`` (of the patch, from 0; of the
-            square where patches are unknown) and ``score``.
+            square where patches are unknown) and ``score``; of a sound one row per
+            stretch with ``start`` and ``end`` in seconds and ``score``.
 
         Raises:
             MissingPackageError: pandas is not installed.
@@ -379,8 +380,8 @@ class Explanation(Storable):
         """Return the explanation as JSON, the same keys in every release of a schema.
 
         All explanations have ``schema`` (``"captum_transformer_lrp.explanation/1"``),
-        ``kind`` (``"text"``, ``"image"`` or ``"joint"``), ``model``, ``method``,
-        ``prediction`` and ``target`` (each ``index``, ``name``, ``logit``,
+        ``kind`` (``"text"``, ``"image"``, ``"sound"`` or ``"joint"``), ``model``,
+        ``method``, ``prediction`` and ``target`` (each ``index``, ``name``, ``logit``,
         ``probability`` or null),
         ``measure`` (``"relevance"``, ``"attention"`` or ``"magnitude"``, as
         :class:`Explanation` says), ``same_for_every_target``, ``relevance_sum`` (null
@@ -396,8 +397,11 @@ class Explanation(Storable):
         ``patch_scores`` (rows of the model's patches, or null where they are unknown)
         ``image``, the picture as PNG in base64 (in RGB, if its mode is one that PNG
         does not keep), and ``outlines`` (each ``name`` and ``path``, a line around a
-        part of the picture as in SVG). Several inputs at once (``"joint"``) add
-        ``parts`` (each ``name`` and ``explanation``).
+        part of the picture as in SVG). A sound adds ``scores`` and ``sound`` (one row
+        of samples, or a row of bands for each frame of a ``spectrogram``),
+        ``sampling_rate``, ``hop``, ``seconds``, ``behind``, ``spoken_from`` and
+        ``spoken_to``. Several inputs at once (``"joint"``) add ``parts`` (each ``name``
+        and ``explanation``).
         :func:`~captum_transformer_lrp.load` reads it again.
         """
         return json.dumps(

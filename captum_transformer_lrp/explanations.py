@@ -26,6 +26,7 @@ from .explanation import (
     TextExplanation,
     check_suffix,
 )
+from .joint import JointExplanation
 from .models.prediction import percent
 from .report.blocks import (
     Bars,
@@ -40,6 +41,7 @@ from .report.blocks import (
 )
 from .report.colors import scale_limit
 from .report.shown import Shown, Theme
+from .sound import SoundExplanation
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -254,7 +256,8 @@ class Explanations(Shown, list[E], Generic[E]):
         """Return a table with a row for each, which needs the package pandas.
 
         Returns:
-            *pandas.DataFrame* with ``input`` (the text, or the size of the picture),
+            *pandas.DataFrame* with ``input`` (the text, or how large the picture
+            or long the sound is),
             ``label`` and ``right`` (missing where not known), ``prediction``,
             ``confidence`` (the probability of the prediction), ``target``, ``logit``
             of the target, ``relevance_sum`` (missing where scores have no sign), and
@@ -265,7 +268,7 @@ class Explanations(Shown, list[E], Generic[E]):
         """
         rows = [
             {
-                "input": one.text if isinstance(one, TextExplanation) else _size(one),
+                "input": _input(one),
                 "label": None if one.label is None else one.label.name,
                 "right": one.right,
                 "prediction": one.prediction.name,
@@ -380,11 +383,17 @@ def _line(one: Explanation) -> str:
     told = str(one.prediction)
     if one.right is False and one.label is not None:
         told += f", true {one.label.name}"
-    if not isinstance(one, TextExplanation):
-        return f"{told}: picture of {_size(one)}"
-    return f"{told}: {shortened(one.text, _LONGEST)}"
+    what = "picture of " if isinstance(one, ImageExplanation) else ""
+    return f"{told}: {what}{shortened(_input(one), _LONGEST)}"
 
 
-def _size(one: Explanation) -> str:
-    assert isinstance(one, ImageExplanation)
-    return f"{one.image.width} by {one.image.height} pixels"
+def _input(one: Explanation) -> str:
+    """Return what was explained, in words."""
+    if isinstance(one, TextExplanation):
+        return one.text
+    if isinstance(one, ImageExplanation):
+        return f"{one.image.width} by {one.image.height} pixels"
+    if isinstance(one, SoundExplanation):
+        return f"sound of {one.duration:.2f} s"
+    assert isinstance(one, JointExplanation)
+    return ", ".join(_input(part) for part in one.parts_of.values())

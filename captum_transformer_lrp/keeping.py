@@ -19,6 +19,7 @@ from torch import Tensor
 
 from . import records
 from ._version import __version__
+from .attribution.pair_relevance import PairRelevance, PairSide
 from .comparison import Comparison, Conservation
 from .errors import InputError
 from .explanation import (
@@ -40,10 +41,11 @@ from .records.refusal import damaged, foreign, short
 from .report.blocks import Outline
 from .report.saving import SUFFIXES, check_suffix
 from .report.shown import Together
+from .sound import SoundExplanation
 
 __all__ = ["from_dict", "load", "save"]
 
-Result: TypeAlias = Explanation | Comparison | LLMRelevance
+Result: TypeAlias = Explanation | Comparison | LLMRelevance | PairRelevance
 File: TypeAlias = str | os.PathLike[str]
 
 _SCHEMA = re.compile(r"captum_transformer_lrp\.(\w+)/([0-9]{1,9})")
@@ -60,10 +62,11 @@ def save(results: Result | Iterable[Result], path: File) -> Path:
     """Write one result, or a list of them, into one file by its suffix.
 
     Args:
-        results (Explanation, Comparison, LLMRelevance, or an iterable of them): One is
-            written as its own ``save`` does. A list is written to ``.json``,
-            ``.safetensors`` or ``.parquet``, and comes back as a list, also of one; or
-            below each other for readers, to ``.html``, ``.png``, ``.pdf`` or ``.svg``.
+        results (Result, or an iterable of them): Explanations, comparisons, results of
+            language models or of pairs. One is written as its own ``save`` does. A list
+            is written to ``.json``, ``.safetensors`` or ``.parquet``, and comes back as
+            a list, also of one; or below each other for readers, to ``.html``,
+            ``.png``, ``.pdf`` or ``.svg``.
         path (str or Path): The file. JSON is for reading and for other languages,
             safetensors for bulk, Parquet for tables: one row per explanation.
 
@@ -81,7 +84,7 @@ def save(results: Result | Iterable[Result], path: File) -> Path:
         >>> load("all.parquet")[1].save("dull.html")
     """
     path = Path(path)
-    if isinstance(results, (Explanation, Comparison, LLMRelevance)):
+    if isinstance(results, (Explanation, Comparison, LLMRelevance, PairRelevance)):
         return results.save(path)
     listed = list(results)
     said = results.said if isinstance(results, Explanations) else ""
@@ -109,9 +112,9 @@ def load(path: File | Iterable[File], *more: File) -> list[Result]: ...
 def load(path: File | Iterable[File], *more: File) -> Any:
     """Return what was saved in a file, or in several files as one list.
 
-    Explanations, comparisons and results of language models, from what their ``save``
-    or :func:`save` wrote as ``.json``, ``.safetensors`` or ``.parquet``. Nothing in a
-    file is run. Tensors come back on the CPU.
+    Explanations, comparisons, results of language models and of pairs, from what their
+    ``save`` or :func:`save` wrote as ``.json``, ``.safetensors`` or ``.parquet``.
+    Nothing in a file is run. Tensors come back on the CPU.
 
     JSON of a version that did not keep pictures is refused for pictures; texts are
     loaded with what is there: without the tokenizer's own words their tokens are joined
@@ -123,8 +126,8 @@ def load(path: File | Iterable[File], *more: File) -> Any:
         *more (str or Path): Further files, whose results are appended.
 
     Returns:
-        What the file holds: *Explanation*, *Comparison*, *LLMRelevance* or a list, of
-        explanations alone *Explanations*.
+        What the file holds: *Explanation*, *Comparison*, *LLMRelevance*,
+        *PairRelevance* or a list, of explanations alone *Explanations*.
 
     Raises:
         InputError: A file is not there, is damaged, of another program or of a newer
@@ -206,8 +209,8 @@ def from_dict(record: Mapping[str, Any]) -> Result:
 
 
 def _explanation(keys: Keys) -> Explanation:
-    kinds = {"text": _text, "image": _image, "joint": _joint}
-    found: Explanation = kinds[keys.one_of("kind", *kinds)](keys)
+    kind = keys.one_of("kind", *_KINDS)
+    found = _KINDS[kind](keys)
     total = found.relevance_sum
     if total is not None:
         written = keys.number("relevance_sum")
@@ -348,21 +351,53 @@ def _outlines(keys: Keys) -> tuple[Outline, ...]:
     return tuple(found)
 
 
+def _sound(keys: Keys) -> SoundExplanation:
+    scores, sound = keys.numbers("scores", 2), keys.numbers("sound", 2)
+    if not keys.flag("spectrogram"):
+        scores, sound = scores[0], sound[0]
+    start = keys.number("spoken_from", null=True)
+    end = keys.number("spoken_to", null=True)
+    rate, hop = (
+        keys.take(name, "a whole number from 1", lambda v: type(v) is int and v > 0)
+        for name in ("sampling_rate", "hop")
+    )
+    try:
+        return SoundExplanation(
+            scores=scores,
+            sound=sound,
+            sampling_rate=rate,
+            hop=hop,
+            seconds=keys.number("seconds", null=True),
+            behind=keys.text("behind"),
+            spoken=None if start is None or end is None else (start, end),
+            **_shared(keys),
+        )
+    except ValueError as error:
+        raise damaged(
+            f"its scores are of another shape ({error})", "one for each"
+        ) from error
+
+
 def _joint(keys: Keys) -> JointExplanation:
-    parts: dict[str, Explanation] = {}
+    parts = {}
     for number, one in enumerate(keys.objects("parts")):
         place = f"parts[{number}]"
         if not isinstance(one, Mapping):
             raise damaged(f"{place!r} is {short(one)}", "an object")
         part = Keys(one, f"{place}.", keys.old)
-        found = _one_of(place, part.within("explanation").record)
-        if not isinstance(found, Explanation):
-            raise damaged(f"{place!r} is a {type(found).__name__}", "an explanation")
-        parts[part.text("name")] = found
+        inner = part.within("explanation")
+        parts[part.text("name")] = _explanation(inner)
     if not parts:
-        raise damaged("'parts' is empty", "the inputs of a model")
+        raise damaged("'parts' is empty", "an explanation of each input")
     return JointExplanation(parts_of=parts, **_shared(keys))
 
+
+_KINDS: dict[str, Callable[[Keys], Explanation]] = {
+    "text": _text,
+    "image": _image,
+    "sound": _sound,
+    "joint": _joint,
+}
 
 # --------------------------------------------------------------------------- the others
 
@@ -430,8 +465,76 @@ def _generation(keys: Keys) -> LLMRelevance:
     return found
 
 
+def _pairs(keys: Keys) -> PairRelevance:
+    keys.one_of("kind", "pairs")
+    a, b = _side(keys.within("a")), _side(keys.within("b"))
+
+    def tensor(name: str, *, null: bool = False) -> Tensor:
+        values = keys.numbers(name, 2, null=null)
+        expected = len(a) + 1, len(b) + 1
+        if values is not None and values.shape != expected:
+            raise damaged(
+                f"{name!r} has shape {values.shape}",
+                f"{expected} for its parts and constants",
+            )
+        found: Any = None if values is None else torch.from_numpy(values)
+        return cast("Tensor", found)
+
+    matrix, similarity = tensor("matrix"), keys.number("similarity")
+    total, rounding = float(matrix.sum()), 1e-9 * float(matrix.abs().sum())
+    if not math.isclose(total, similarity, rel_tol=1e-9, abs_tol=rounding):
+        raise damaged(f"its matrix sums to {total!r}", f"the similarity {similarity!r}")
+    measure: Any = keys.one_of("measure", "cosine similarity", "dot product")
+    return PairRelevance(
+        matrix=matrix,
+        a=a,
+        b=b,
+        similarity=similarity,
+        measure=measure,
+        model=keys.text("model"),
+        method=keys.text("method"),
+        standard_error=tensor("standard_error", null=True),
+        projections=keys.whole("projections", null=True),
+        over=keys.one_of("over", "tokens", "dimensions", "projections"),
+    )
+
+
+def _side(keys: Keys) -> PairSide:
+    texts = keys.texts("token"), keys.texts("text")
+    flags = keys.objects("special"), keys.objects("space_before")
+    words = keys.objects("word")
+    if len({len(column) for column in (*texts, *flags, words)}) != 1:
+        raise damaged(
+            f"the lists of {keys.place[:-1]!r} have several lengths", "one value a part"
+        )
+    for column in flags:
+        if not all(isinstance(value, bool) for value in column):
+            raise damaged(f"{keys.place}special is no list of flags", "true or false")
+    if not all(word is None or type(word) is int for word in words):
+        raise damaged(
+            f"{keys.place}word is no list of numbers", "whole numbers or null"
+        )
+    pieces = tuple(
+        Piece(token=t, text=x, special=s, space_before=b, word=w)
+        for t, x, s, b, w in zip(*texts, *flags, words, strict=True)
+    )
+    rows, columns = keys.whole("rows", null=True), keys.whole("columns", null=True)
+    grid = None if rows is None or columns is None else (rows, columns)
+    if grid is not None and grid[0] * grid[1] != len(pieces):
+        raise damaged(f"{keys.place[:-1]!r} has {len(pieces)} patches", f"{grid}")
+    packed = keys.take(
+        "image", "a PNG in base64", lambda v: isinstance(v, (str, bytes)), null=True
+    )
+    image = None
+    if packed is not None:
+        image = read_png(packed, (keys.whole("width"), keys.whole("height")))
+    part: Any = keys.one_of("part", "token", "word", "patch")
+    return PairSide(pieces=pieces, grid=grid, image=image, part=part)
+
+
 _READERS: dict[str, Callable[[Keys], Result]] = {
     "explanation": _explanation,
     "comparison": _comparison,
     "generation": _generation,
+    "pairs": _pairs,
 }

@@ -6,7 +6,12 @@ from .carried.positive import PositiveProduct, PositiveSum
 from .carried.residual import ProportionalSum
 from .classic.contributions import AlphaBeta, Epsilon, Gamma, ZPlus
 from .classic.input_layer import AtInput, Flat, WSquare, ZBox
-from .core.rules.attention import ConstantPattern, UniformAttention
+from .core.rules.attention import (
+    ConstantPattern,
+    ConstantScan,
+    UniformAttention,
+    UniformScan,
+)
 from .core.rules.base import (
     CarriedRule,
     DelegatingRule,
@@ -14,7 +19,7 @@ from .core.rules.base import (
     Rule,
     needs_relevance,
 )
-from .core.rules.elementwise import ByExponent, ConstantFactor, Identity, Power
+from .core.rules.elementwise import ConstantFactor, Identity, Power
 from .core.rules.linear import (
     ConstantDenominator,
     Detach,
@@ -24,9 +29,8 @@ from .core.rules.linear import (
     UniformProduct,
 )
 from .core.rules.norm import ConstantScale
-from .core.rules.reductions import ByReduction
-from .core.rules.scan import ConstantScan, UniformScan
 from .known.attention import DecomposedAttention
+from .known.by_argument import ByExponent, ByReduction
 from .known.quantized import DequantizedLinear
 
 __all__ = [

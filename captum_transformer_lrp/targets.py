@@ -44,6 +44,7 @@ __all__ = [
     "Span",
     "Target",
     "Token",
+    "Tokens",
 ]
 
 #: a class, by its index or its name
@@ -119,6 +120,36 @@ class Token(Target):
         """Return the logit of the token."""
         logits = _logits(output, 3)
         return _at(_at(logits, self.position, "token"), self.token, "entry")
+
+
+@dataclass(frozen=True)
+class Tokens(Target):
+    """The sum of the logits of several tokens, each where it is predicted.
+
+    Of logits ``(examples, tokens, vocabulary)``, or ``(examples, frames, vocabulary)``
+    of a model of speech: a word of several tokens, or in several frames.
+
+    Args:
+        tokens (tuple of int): their identifiers.
+        positions (tuple of int): where each is predicted.
+    """
+
+    tokens: tuple[int, ...]
+    positions: tuple[int, ...]
+
+    def __call__(self, output: Any) -> Tensor:
+        """Return the sum of the logits."""
+        logits = _logits(output, 3)
+        if not self.tokens or len(self.tokens) != len(self.positions):
+            raise TargetError(
+                f"expected a position for each token, got {len(self.tokens)} tokens "
+                f"and {len(self.positions)} positions"
+            )
+        found = [
+            _at(_at(logits, position, "token"), token, "entry")
+            for token, position in zip(self.tokens, self.positions, strict=True)
+        ]
+        return torch.stack(found).sum(0)
 
 
 @dataclass(frozen=True)

@@ -483,3 +483,53 @@ def test_module_can_be_run():
     )
     assert completed.returncode == 0
     assert "explain" in completed.stdout and completed.stderr == ""
+
+
+# ------------------------------------------------------------------------------- tasks
+
+
+@pytest.fixture(scope="module")
+def readers(tmp_path_factory):
+    """Folders with a tagger and a reader of answers."""
+    pytest.importorskip("transformers")
+    from transformers import BertForQuestionAnswering, BertForTokenClassification
+
+    from .tasks.test_texts import TAGS
+    from .tasks.tiny import bert, word_pieces
+
+    folder = tmp_path_factory.mktemp("readers")
+    tagger = bert(BertForTokenClassification, *TAGS, seed=7)
+    for name, model in (("tagger", tagger), ("reader", bert(BertForQuestionAnswering))):
+        model.float().save_pretrained(folder / name)
+        word_pieces().save_pretrained(folder / name)
+    return folder
+
+
+def test_a_task_is_found_from_the_model(readers, tmp_path, capsys):
+    page = tmp_path / "all.json"
+    given = ["explain", "Sarah lives in Paris", "--model", str(readers / "tagger")]
+    assert main([*given, "--output", str(page), "--show", "1"]) == 0
+    out = capsys.readouterr().out
+    assert "token-classification" in out
+    assert "explanations are printed" in out
+    kept = captum_transformer_lrp.load(page)
+    assert {one.task for one in kept} == {"token-classification"}
+
+
+def test_inputs_of_a_task(readers, tmp_path, capsys):
+    context = tmp_path / "context.txt"
+    context.write_text("Sarah lives in London")
+    given = ["explain", "--model", str(readers / "reader")]
+    asked = ["--task", "question-answering", "--with", "question=Who lives?"]
+    assert main([*given, *asked, "--with", f"context=@{context}"]) == 0
+    assert "[answer]" in capsys.readouterr().out
+    assert main([*given, *asked, "--with", "top_k=2", "--with", "context=a dog"]) == 0
+    assert capsys.readouterr().out.count("Task ") == 2
+    for wrong, message in (
+        (["--with", "question"], "expected --with NAME=VALUE, got 'question'"),
+        (["--with", "context=@nowhere.txt"], "there is no file 'nowhere.txt'"),
+        (["--with", "question=Who?"], "expected context= to be a text"),
+        (["--task", "question-answer"], "Did you mean 'question-answering'"),
+    ):
+        assert main([*given, *wrong]) == 2
+        assert message in capsys.readouterr().err

@@ -76,6 +76,37 @@ def test_modes() -> None:
     assert _torch.is_torch_function_enabled()
 
 
+def test_what_runs_below_autograd() -> None:
+    """Every operator of a backward pass, and what it writes into."""
+
+    class Seen(_torch.DispatchMode):
+        def __init__(self) -> None:
+            super().__init__()  # type: ignore[no-untyped-call]
+            self.calls: list[tuple[Any, bool]] = []
+
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            written = _torch.written_by(func, args, kwargs or {})
+            output = func(*args, **(kwargs or {}))
+            assert all(one is output for one in written)
+            self.calls.append((func, bool(written)))
+            return output
+
+    x = torch.ones(2, 3, requires_grad=True)
+    y = (x @ torch.ones(3, 2)).exp()
+    with Seen() as seen:
+        (gradient,) = torch.autograd.grad(y, x, torch.ones_like(y))
+        torch.add(gradient, 1, out=torch.empty(2, 3))
+        gradient.mul_(2)
+    names = [func for func, _ in seen.calls]
+    assert torch.ops.aten.mm.default in names
+    assert [func for func, writes in seen.calls if writes] == [
+        torch.ops.aten.add.out,
+        torch.ops.aten.mul_.Tensor,
+    ]
+
+
 def test_a_gradient_mode_that_is_left() -> None:
     _torch.set_grad_enabled(False)
     assert not torch.is_grad_enabled()

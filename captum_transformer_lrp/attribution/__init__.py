@@ -34,6 +34,8 @@ from .layer_transformer_lrp import LayerAttnLRP, LayerCPLRP, LayerTransformerLRP
 from .named import NamedMethod, NamedMethods
 from .neuron_transformer_lrp import NeuronAttnLRP, NeuronCPLRP, NeuronTransformerLRP
 from .owen_lrp import OwenLRP
+from .pair_lrp import PairLRP
+from .pair_relevance import Pair, PairRelevance, PairSide
 from .positional_lrp import PositionalLRP, PositionalRelevance, PositionRelevance
 from .transformer_lrp import CPLRP, AttnLRP, EpsilonLRP, GradientXInput, TransformerLRP
 
@@ -112,6 +114,10 @@ __all__ = [
     "NeuronCPLRP",
     "NeuronTransformerLRP",
     "OwenLRP",
+    "Pair",
+    "PairLRP",
+    "PairRelevance",
+    "PairSide",
     "PartialLRP",
     "PositionRelevance",
     "PositionalLRP",

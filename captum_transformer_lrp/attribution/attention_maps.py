@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from ..errors import AttentionError
 from ..observers.maps import AttentionMap, AttentionMaps
 from ..observers.observed import Observer
 from ..observers.positions import Layout, Positions
-from ..observers.streams import computed_from, streams_of
+from ..observers.streams import computed_from, number_of, streams_of
 from .inputs import Inputs
 from .single_pass import engine_scores, run_once
 
@@ -149,7 +150,7 @@ def seen(
             )
         _check_examples(prepared)
         maps = [m.tensor for m in attention.maps]
-        number = engine.tape.number_of
+        number = functools.partial(number_of, engine.tape)
         streams = [
             (number(queries), number(keys))
             for queries, keys in (streams_of(m.made) for m in attention.maps)

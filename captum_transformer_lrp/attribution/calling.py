@@ -24,7 +24,7 @@ from ..description import Description, describe
 from ..errors import InputError, OutputError, UnknownNameError
 from ..models.special_tokens import baseline_id, special_ids
 from .embedded import Prepared, prepare
-from .patches import patch_numbers
+from .patches import patch_numbers, sound_numbers, sound_window
 from .scores import output_tensor
 
 #: what a method may need that an object of it has and its class has not
@@ -284,14 +284,14 @@ def _on_features(
     about = describe(method)
     if "baselines" in about.needs:  # a distribution
         baselines = tuple(torch.cat([b, b]) for b in baselines)
-    parts = tuple(_parts(x, prepared.of_identifiers, patch_size) for x in leaves)
+    parts = tuple(_parts(x, prepared, patch_size) for x in leaves)
     given: dict[str, Any] = {"additional_forward_args": prepared.arguments}
     if "baselines" in names:
         given["baselines"] = baselines
     if "feature_mask" in names:
         given["feature_mask"] = parts
     if "sliding_window_shapes" in names:
-        windows = tuple(_window(x, prepared.of_identifiers, patch_size) for x in leaves)
+        windows = tuple(_window(x, prepared, patch_size) for x in leaves)
         given["sliding_window_shapes"] = windows
         given["strides"] = windows
     if innermost(method) is not method:
@@ -331,18 +331,24 @@ def _of_features(
     )
 
 
-def _parts(x: Tensor, of_tokens: bool, patch_size: tuple[int, int]) -> Tensor:
+def _parts(x: Tensor, prepared: Prepared, patch_size: tuple[int, int]) -> Tensor:
     """Return the number of the token or patch of each feature, ``(1, ...)``."""
-    if of_tokens or x.dim() != 4:
+    if prepared.of_sound:
+        return sound_numbers(x, patch_size).expand(1, *x.shape[1:]).contiguous()
+    if prepared.of_identifiers or x.dim() != 4:
         numbers = torch.arange(x.shape[1], device=x.device)
         shape = (1, -1, *[1] * (x.dim() - 2))
         return numbers.view(shape).expand(1, *x.shape[1:]).contiguous()
     return patch_numbers(x, patch_size).expand(1, *x.shape[1:]).contiguous()
 
 
-def _window(x: Tensor, of_tokens: bool, patch_size: tuple[int, int]) -> tuple[int, ...]:
+def _window(
+    x: Tensor, prepared: Prepared, patch_size: tuple[int, int]
+) -> tuple[int, ...]:
     """Return the shape of one token or patch, as Captum's Occlusion takes it."""
-    if of_tokens or x.dim() != 4:
+    if prepared.of_sound:
+        return sound_window(x, patch_size)
+    if prepared.of_identifiers or x.dim() != 4:
         return (1, *x.shape[2:])
     return (x.shape[1], *patch_size)
 

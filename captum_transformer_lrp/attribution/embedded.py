@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from .._copied import copied
+from .._forms import SOUND_KEYS
 from .._nested import tensors_in
 from .._torch import DisableTorchFunction
 from ..core.call import Call
@@ -347,6 +348,12 @@ class Prepared:
     def examples(self) -> int:
         """The number of examples."""
         return int(self.features[0].shape[0])
+
+    @property
+    def of_sound(self) -> bool:
+        """Whether the input is a waveform or a spectrogram, by its name."""
+        named = self.function.name in SOUND_KEYS
+        return named and self.features[0].dim() in (2, 3)
 
     def leaves(self) -> tuple[Tensor, ...]:
         """Return the features as new leaves of the graph."""

@@ -26,7 +26,7 @@ from ..errors import InputError, UnknownOperatorError
 from ..models.special_tokens import baseline_id, special_ids
 from .embedded import Prepared, prepare
 from .explains import explains
-from .patches import checked_patch_size, patch_numbers
+from .patches import checked_patch_size, patch_numbers, sound_numbers
 from .single_pass import check_callable
 
 #: rows that go through the model at once, if the batch is not larger
@@ -318,8 +318,9 @@ class InputOcclusion(InputAttribution):
     """Leave one out: how much the score falls when the baseline replaces one part.
 
     A part is a token of a text, or a square patch of a picture (Zeiler and Fergus 2013,
-    arXiv 1311.2901). In units of the score; the falls need not sum to it. Each pixel of
-    a patch gets its share, so that a patch sums to its fall.
+    arXiv 1311.2901) or of a spectrogram, or one of up to 50 stretches of a waveform. In
+    units of the score; the falls need not sum to it. Each pixel of a patch gets its
+    share, so that a patch sums to its fall.
 
     Args:
         forward_func (Callable): the model, or any function of it.
@@ -384,6 +385,8 @@ class InputOcclusion(InputAttribution):
     def _parts(self, prepared: Prepared) -> Tensor:
         """Return the number of the part of each feature, to be broadcast."""
         shape, device = prepared.features[0].shape, prepared.features[0].device
+        if prepared.of_sound:
+            return sound_numbers(prepared.features[0], self.patch_size)
         if prepared.of_identifiers or prepared.tokens is not None or len(shape) == 3:
             return torch.arange(shape[1], device=device)[:, None]
         if len(shape) != 4:

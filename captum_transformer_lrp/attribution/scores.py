@@ -85,7 +85,7 @@ def is_function(target: Any) -> bool:
 def for_model(target: Any, model: Any) -> Any:
     """Return a target whose names are indices of this model, see ``targets``."""
     named = getattr(target, "for_model", None)
-    return target if named is None else named(model)
+    return target if named is None or isinstance(target, type) else named(model)
 
 
 def scores_of(output: Any, target: Any, field: str | int | None) -> Tensor:

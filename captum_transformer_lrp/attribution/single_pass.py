@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -19,7 +18,6 @@ from ..carried.positive import PositiveProduct
 from ..classic.contributions import AlphaBeta, ZPlus
 from ..core.composites import Composite
 from ..core.engine import Engine
-from ..core.gates import activation_behind
 from ..core.rules.linear import Detach
 from ..core.table import RuleTable
 from ..errors import (
@@ -31,6 +29,7 @@ from ..errors import (
     ModelStateError,
     TargetError,
 )
+from ..known.beginning import Beginning
 from ..known.refusals import refuse_replicas
 from ..observers.observed import ObservedEngine, Observer
 from ..observers.taps import Taps
@@ -130,6 +129,10 @@ def explain_once(
     gates = [Place(unit, selector) for unit, selector in (through or {}).items()]
     source = None if start is None else Place(start.unit, start.selector)
     everywhere = [*places, *gates, *([] if source is None else [source])]
+    taps = None
+    if everywhere:
+        until = None if source is None else source.until()
+        taps = Taps([tap for place in everywhere for tap in place.taps], until)
     with run_once(
         forward_func,
         inputs,
@@ -137,12 +140,7 @@ def explain_once(
         composite=composite,
         unknown=unknown,
         observers=observers,
-        taps=Taps(
-            [tap for place in everywhere for tap in place.taps],
-            None if source is None else source.until(),
-        )
-        if everywhere
-        else None,
+        taps=taps,
     ) as (engine, prepared, output):
         with DisableTorchFunction():
             for place in everywhere:
@@ -156,14 +154,16 @@ def explain_once(
         further = [] if wanted is None else wanted(engine)
         del output
         if not scores.requires_grad:
-            raise _disconnected(engine, prepared)
-        check_order(source, gates, places)
-        arriving = go_through(engine, scores, gates, prepared.examples)
+            raise disconnected(engine, prepared)
+        arriving = Arriving([scores])
+        if everywhere:
+            check_order(source, gates, places)
+            arriving = go_through(engine, scores, gates, prepared.examples)
         if places:
             arrived = read_off(engine, arriving, places)
             leaves = [leaf.leaf for leaf in prepared.leaves]
             if not arrived and not leads_back_to(arriving.tensors, leaves):
-                raise _disconnected(engine, prepared)
+                raise disconnected(engine, prepared)
             gradients: tuple[Tensor | None, ...] = (None,) * len(prepared.leaves)
         else:
             gradients = _go_back(engine, arriving, prepared, further)
@@ -179,6 +179,7 @@ def run_once(
     composite: Composite,
     unknown: str | None,
     observers: Sequence[Observer] = (),
+    taps: Taps | None = None,
     root: nn.Module | None = None,
     dtype: torch.dtype | None = None,
     **engine_options: Any,
@@ -192,6 +193,7 @@ def run_once(
         composite (Composite): the rules.
         unknown (str or None): what to do with operators without a rule.
         observers (sequence of Observer, optional): who watches. Default: nobody
+        taps (Taps, optional): what is read off on the way. Default: nothing
         root (Module, optional): whose names modules have. Default: ``forward_func``, if
             it is a module
         dtype (torch.dtype, optional): compute in this dtype at least. Default: None
@@ -209,10 +211,12 @@ def run_once(
         prepared = prepare_inputs(inputs, additional_forward_args)
         identifiers = prepared.identifiers()
     engine_options |= {"root": root, "unknown": unknown, "identifiers": identifiers}
-    if observers:
-        engine_options["observers"] = observers
-    make = ObservedEngine if observers else Engine
-    engine = make(composite, **engine_options)
+    if not observers and taps is None:
+        engine = Engine(composite, **engine_options)
+    else:
+        engine = ObservedEngine(
+            composite, observers=observers, taps=taps, **engine_options
+        )
     with engine:
         for leaf in prepared.leaves:
             if not leaf.is_identifier:
@@ -258,36 +262,28 @@ def engine_scores(
         TargetError, OutputError, UnknownOperatorError: see these classes.
     """
     target = for_model(target, engine.root)
-    if is_function(target):
-        starts, rest = _starts(engine, target, output, prepared.examples)
-        scores = rest  # the engine sees it, as a part of the model
-        for tensor, share in starts:
-            with DisableTorchFunction():
-                finite = bool(torch.isfinite(tensor.detach()).all())
-            # logits may be minus infinity where the target does not look
-            read = tensor if finite else tensor.masked_fill(share == 0, 0.0)
-            scores = scores + (read * share).flatten(1).sum(1)
-        with DisableTorchFunction():
-            engine.check(scores)
-        return scores
     with DisableTorchFunction():
+        if is_function(target):
+            scores = _linear(engine, target, output, prepared.examples)
+            engine.check(scores)
+            return scores
         tensor = scores_of(output, None, output_field)
         if len(prepared.leaves) > 1:
             check_pairs(output, tensor, target)
         scores = select_scores(tensor, target, examples=prepared.examples)
-        engine.begins_at(tensor, scores)
+        engine.beginning = Beginning.of(engine, tensor, scores)
         engine.check(scores)
     return scores
 
 
-def _starts(
+def _linear(
     engine: Engine, target: Callable[[Any], Any], output: Any, examples: int
-) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
-    """Return what a target reads of an output, with factors, and the rest of the score.
+) -> Tensor:
+    """Return the scores of a target, with its gradient at what it reads.
 
-    The score is the sum of the products and the rest, ``(examples,)``. Of an activation
-    that is not 0 at 0 only what is beyond its value there is explained, as
-    ``Engine.begins_at`` says.
+    Of an activation that is not 0 at 0 only what is beyond its value there is
+    explained, as :class:`.Beginning` says. Where relevance itself goes back, a number
+    receives its share of the score.
     """
     given: list[Tensor] = []
     leaves: list[Tensor] = []
@@ -299,34 +295,35 @@ def _starts(
         leaves.append(tensor.detach().requires_grad_())
         return leaves[-1]
 
-    with DisableTorchFunction():
-        seen = map_tensors(leaf, output)
-        scores = select_scores(
-            scores_of(seen, target, None), target, examples=examples
-        ).reshape(-1)
-        if not scores.requires_grad:
-            return [], scores.detach()
-        gradients = torch.autograd.grad(scores.sum(), leaves, allow_unused=True)
-        rest, starts = scores.detach(), []
-        for tensor, value, gradient in zip(given, leaves, gradients, strict=True):
-            if gradient is None:
-                continue
-            value = value.detach()
-            found = activation_behind(engine.tape.of(tensor))
-            if found is not None and found.at_zero and math.isfinite(found.at_zero):
-                beyond = (value - found.at_zero) / value
-                gradient = gradient * torch.where(value == 0, 1.0, beyond)
-            # logits may be minus infinity where the target does not look
-            product = torch.where(gradient == 0, 0, value * gradient)
-            if len(product) != len(scores):
-                raise TargetError(
-                    f"the target {target!r} reads a tensor of shape "
-                    f"{tuple(tensor.shape)} for {len(scores)} example(s); expected the "
-                    "examples in dimension 0. Explain one example at a time."
-                )
-            rest = rest - product.flatten(1).sum(1).to(rest)
-            starts.append((tensor, gradient))
-    return starts, rest
+    seen = map_tensors(leaf, output)
+    scores = select_scores(scores_of(seen, target, None), target, examples=examples)
+    scores = scores.reshape(-1)
+    if not scores.requires_grad:
+        return scores
+    gradients = torch.autograd.grad(scores.sum(), leaves, allow_unused=True)
+    values = scores.detach()
+    total = torch.zeros_like(values)
+    for tensor, value, gradient in zip(given, leaves, gradients, strict=True):
+        if gradient is None:
+            continue
+        if len(gradient) != len(values):
+            raise TargetError(
+                f"the target {target!r} reads a tensor of shape {tuple(tensor.shape)} "
+                f"for {len(values)} example(s); expected the examples in dimension 0. "
+                "Explain one example at a time."
+            )
+        value = value.detach()
+        found = Beginning.of(engine, tensor, values)
+        if found is not None:
+            beyond = (value - found.at_zero) / value
+            gradient = gradient * torch.where(value == 0, 1.0, beyond)
+        if engine.composite.converts:
+            whole = values.view(-1, *[1] * (value.dim() - 1))
+            gradient = torch.where(gradient == 0, 0, value * gradient / whole)
+        # logits may be minus infinity where the target does not look
+        product = torch.where(gradient == 0, 0, tensor * gradient)
+        total = total + product.flatten(1).sum(1).to(values)
+    return total + (values - total.detach())
 
 
 def check_callable(method: object, forward_func: Any) -> None:
@@ -404,7 +401,7 @@ def _go_back(
     tensors = [*(leaf.leaf for leaf in prepared.leaves), *further]
     gradients = engine.gradients(arriving.tensors, tensors, seeds=arriving.seeds)
     if all(g is None for g in gradients):
-        raise _disconnected(engine, prepared)
+        raise disconnected(engine, prepared)
     for leaf, gradient in zip(prepared.leaves, gradients, strict=False):
         if gradient is None and leaf.is_identifier and not engine.identifiers.read:
             raise InputError(
@@ -416,7 +413,8 @@ def _go_back(
     return gradients
 
 
-def _disconnected(engine: Engine, prepared: Inputs) -> LRPError:
+def disconnected(engine: Engine, prepared: Inputs) -> LRPError:
+    """Return the error for a score that no input can receive relevance of."""
     names = ", ".join(leaf.name for leaf in prepared.leaves)
     if prepared.identifiers() and not engine.identifiers.read:
         return InputError(

@@ -310,7 +310,7 @@ def trace_of(method: str, explained: Explained, tracing: Tracing) -> Trace:
 
 
 def _checked_unknown(unknown: Any) -> Any:
-    from ..core.unknown import UnknownOperators
+    from ..known.unknown import UnknownOperators
 
     if unknown is not None:
         UnknownOperators(unknown, composite_named("attnlrp"))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from ..core.composites import Composite
-from ..core.operators import PASSING
 from ..core.rules.linear import Detach, PlainGradient
 from ..known.attention import DecomposedAttention
 from ..known.modules import RMS_NORM
-from .past import Absorb, PassOn
+from .past import PASSING, Absorb, PassOn
 from .positive import PositiveProduct, PositiveSum
 from .residual import ProportionalSum
 

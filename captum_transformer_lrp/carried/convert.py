@@ -17,7 +17,6 @@ from torch import Tensor
 
 from .._nested import map_tensors
 from ..core.call import Call, carries_relevance
-from ..core.operators import PASSING
 from ..core.rules.base import (
     CarriedRule,
     DelegatingRule,
@@ -31,7 +30,7 @@ from ..errors import RuleError
 from ..known.merging import operand_behind
 from ..known.quantized import DequantizedLinear
 from .passes import Switch, divide
-from .past import fit_to
+from .past import PASSING, fit_to
 
 
 def relevance_form(

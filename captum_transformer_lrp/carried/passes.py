@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .._torch import DisableTorchFunction, function_class, is_wrapped
+from ..core.call import MISTAKES, PASSED_ON, Call, misfit
 
 #: layouts of tensors that have no memory place by place
 SPARSE = frozenset(
@@ -100,9 +102,32 @@ class Passes:
         self._held.append(weakref.ref(held))
         return held
 
-    def switch(self, output: Tensor, share: Share | None, *operands: Tensor) -> Tensor:
-        """Return an alias of an output, behind which the two ways part."""
-        alias: Tensor = Switch.apply(self, share, output, *operands)
+    def switch(
+        self, call: Call, output: Tensor, share: Share | None, *operands: Tensor
+    ) -> Tensor:
+        """Return an alias of an output, behind which the two ways part.
+
+        Args:
+            call (Call): what made the output.
+            output (Tensor): with torch's own gradient, which is left alone.
+            share (Callable or None): takes the relevance of ``output``, and returns
+                that of each operand, or None for none; None lets nothing past.
+            operands (Tensor): the inputs that receive relevance.
+        """
+        told_of = replace(call, args=(), kwargs={}, output=None, engine=None)
+        told_of.rule = call.rule  # without tensors, for a message
+
+        def told(relevance: Tensor) -> Sequence[Tensor | None]:
+            assert share is not None
+            try:
+                return share(relevance)
+            except PASSED_ON:
+                raise
+            except MISTAKES as error:
+                raise misfit(told_of, error) from error
+
+        passing = None if share is None else told
+        alias: Tensor = Switch.apply(self, passing, output, *operands)
         return alias
 
     def close(self) -> None:

@@ -12,6 +12,15 @@ from ..core.call import Call, carries_relevance
 from ..core.rules.base import CarriedRule, relevant_tensors
 from ..known.behind import ABSORBED
 
+#: elementwise functions of degree one of one tensor: they pass relevance on
+PASSING: frozenset[str] = frozenset(
+    """
+    neg negative relu leaky_relu prelu _prelu_kernel rrelu abs absolute dropout
+    dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout
+    native_dropout
+""".split()
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class PassOn(CarriedRule):

@@ -13,8 +13,7 @@ from torch.nn import functional
 from .._nested import map_tensors
 from ..core.call import Call
 from ..core.rules.base import CarriedRule, relevant_tensors
-from ..core.rules.linear import UniformProduct
-from ..core.rules.reductions import share_of_each
+from ..core.rules.linear import UniformProduct, share_of_each
 from ..errors import RuleError
 from ..known.addends import without_addend
 from ..known.behind import is_absorbed

@@ -9,11 +9,18 @@ import torch
 from torch import Tensor
 
 from .._nested import map_tensors
+from ..carried.past import PASSING
 from ..core.call import Call
-from ..core.gradients import scale_output_gradient, share_of_stabilized, stabilize
-from ..core.operators import PASSING
+from ..core.gradients import scale_output_gradient
 from ..core.rules.linear import UniformProduct
-from .linear_map import Bias, ContributionRule, is_sparse, operand_of
+from .linear_map import (
+    Bias,
+    ContributionRule,
+    is_sparse,
+    operand_of,
+    share_of_stabilized,
+    stabilize,
+)
 
 
 def check_epsilon(rule: Any) -> None:

@@ -15,14 +15,13 @@ from .._nested import tensors_in
 from ..carried.convert import Converted
 from ..carried.positive import PositiveProduct
 from ..core.call import Call, carries_relevance
-from ..core.gradients import stabilize
 from ..core.operators import MOVES
 from ..core.rules.base import CarriedRule, DelegatingRule, Rule
 from ..core.rules.linear import UniformProduct
 from ..core.tape import Made
 from ..known.merging import Mergeable
 from .contributions import check_epsilon, check_options
-from .linear_map import Bias, LinearMap, LinearRule, operand_of
+from .linear_map import Bias, LinearMap, LinearRule, operand_of, stabilize
 
 
 class CarriedLinearRule(CarriedRule, LinearRule):

@@ -20,16 +20,17 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .._nested import map_tensors, tensors_in
 from ..carried.passes import SPARSE
 from ..core.call import Call
-from ..core.gradients import HALF_PRECISION, AbsoluteLinear, SplitGradient
+from ..core.gradients import HALF_PRECISION
 from ..core.rules.base import Rule, relevant_tensors
 from ..core.rules.linear import UniformProduct
-from ..core.rules.reductions import FOLDED
 from ..errors import RuleError, UnknownOperatorError
 from ..known.addends import addend_of, without_addend
+from ..known.by_argument import COUNTS
 from ..known.merging import Mergeable
 
 #: what is done to every constant of an operator: its weights, and what scales them
@@ -107,7 +108,7 @@ def _broadcast_addend(call: Call) -> Tensor | None:
 
 def operand_of(call: Call) -> Tensor | None:
     """Return the one factor in which an operator is linear, or None."""
-    if call.kind != "product" or call.operator in _ELEMENTWISE | FOLDED:
+    if call.kind != "product" or call.operator in {*_ELEMENTWISE, *COUNTS}:
         return None
     factors = relevant_tensors(call)
     return factors[0] if len(factors) == 1 else None
@@ -228,3 +229,74 @@ def _split(
 
     call.note = Mergeable(operand, merge, output.shape)
     return output
+
+
+class AbsoluteLinear(torch.autograd.Function):
+    """``|W| |x|``; the absolute weights are not kept, they are computed again."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        """Compute the product."""
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(x, weight)
+        return torch.nn.functional.linear(x.abs(), weight.abs())
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Return the gradient at ``x``."""
+        if gradient is None:
+            return None, None
+        x, weight = ctx.saved_tensors
+        gradient = gradient.to(weight.dtype)  # under autocast it is not
+        return (gradient @ weight.abs()).mul_(x.sign()), None
+
+
+class SplitGradient(torch.autograd.Function):
+    """A value whose gradient goes two ways, scaled on each by factors of its own."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        value: Tensor,
+        first: Tensor,
+        second: Tensor | None,
+        first_factor: Tensor,
+        second_factor: Tensor | None,
+    ) -> Tensor:
+        """Return ``value``, which may be ``first``, and keep the factors."""
+        ctx.set_materialize_grads(False)
+        ctx.both = second is not None and second_factor is not None
+        ctx.save_for_backward(
+            first_factor, *((second_factor,) if second_factor is not None else ())
+        )
+        return value.detach()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, ...]:
+        """Scale the incoming gradient by both factors."""
+        if gradient is None:
+            return None, None, None, None, None
+        first, *rest = ctx.saved_tensors
+        second = gradient * rest[0] if ctx.both else None
+        return None, gradient * first, second, None, None
+
+
+def stabilize(x: Tensor, epsilon: float) -> Tensor:
+    """Move ``x`` away from zero by ``epsilon``, keeping its sign (0 is positive).
+
+    The sign of a complex number is its direction.
+    """
+    if x.is_complex():
+        return torch.where(x == 0, epsilon, x + epsilon * x.sgn())
+    return torch.where(x < 0, x - epsilon, x + epsilon)
+
+
+def share_of_stabilized(z: Tensor, epsilon: float) -> Tensor:
+    """Return ``z / stabilize(z, epsilon) = 1 / (1 + epsilon / |z|)``, a real number.
+
+    0 where ``z`` is 0, and 1 where it is infinite, as under a mask of attention scores.
+    Complex numbers are moved away from zero along their own direction.
+    """
+    return 1 / (1 + epsilon / z.abs())

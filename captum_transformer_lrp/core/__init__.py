@@ -1,14 +1,13 @@
 """The engine, its rules and its registry, which know no library but torch.
 
-Of this package they know errors, the private names of torch, and the base of what
-shows itself, for tables.
+Of this package they know errors, the private names of torch, and how a table of rows
+shows itself.
 
 - :mod:`.operators`: which operator a torch call is, and of which kind.
 - :mod:`.registry`, :mod:`.composites`, :mod:`.table`: what everything is, what a method
   does with each kind, and both together, ready for look-up.
 - :mod:`.engine`: sees every torch call of a model; :mod:`.tape` is its memory,
-  :mod:`.gates` what it reads there, :mod:`.unknown` what it says of operators without a
-  rule, :mod:`.installed` what it installs and takes back.
+  :mod:`.gates` what rules read there, :mod:`.installed` what a run takes back.
 - :mod:`.call`: what arrives at a rule; :mod:`.rules`: the rules of AttnLRP and CP-LRP;
   :mod:`.gradients`: the gradients that they are made of.
 - :mod:`.plugins`: where other rooms plug in.
@@ -18,7 +17,7 @@ from .call import Call
 from .composites import ATTN_LRP, CP_LRP, GRADIENT_X_INPUT, Composite
 from .engine import Engine
 from .operators import KINDS
-from .registry import Layers, ModuleName, Predicate, Registry, registry
+from .registry import ModuleName, Predicate, Registry, registry
 from .rules.base import Rule
 
 __all__ = [
@@ -29,7 +28,6 @@ __all__ = [
     "Call",
     "Composite",
     "Engine",
-    "Layers",
     "ModuleName",
     "Predicate",
     "Registry",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from .._visible import printed
-from ..report.blocks import Block, Heading, Paragraph, Table
-from ..report.shown import Shown
+from ..report.rows import ShownRows
 from .registry import Key, Row, check_key, check_row, key_name, registry
-from .rules.attention import ConstantPattern, UniformAttention
+from .rules.attention import (
+    ConstantPattern,
+    ConstantScan,
+    UniformAttention,
+    UniformScan,
+)
 from .rules.base import needs_relevance
 from .rules.elementwise import ConstantFactor, Identity, Power
 from .rules.linear import (
@@ -22,11 +25,10 @@ from .rules.linear import (
     UniformProduct,
 )
 from .rules.norm import ConstantScale
-from .rules.scan import ConstantScan, UniformScan
 
 
 @dataclass(frozen=True)
-class Composite(Shown):
+class Composite(ShownRows):
     """A named table from kinds, operators and modules to rules.
 
     Args:
@@ -80,49 +82,15 @@ class Composite(Shown):
         Raises:
             UnknownNameError, TypeError: as for the constructor.
         """
-        return Composite(
-            self.name,
-            {**self.rows, **rows},
-            self.source,
-            self.unknown,
-            "relevance over input" if self.converts else self.carries,
-        )
+        carries = "relevance over input" if self.converts else self.carries
+        return replace(self, rows={**self.rows, **rows}, carries=carries)
 
     def __hash__(self) -> int:
-        return hash(
-            (
-                self.name,
-                tuple(self.rows.items()),
-                self.unknown,
-                self.carries,
-                self.converts,
-            )
-        )
+        return hash((self.name, *self.rows.items(), self.unknown, self.carries))
 
-    def blocks(self) -> Iterator[Block]:
-        """Yield what is shown: the table."""
-        yield Heading(text=self.name)
-        if self.source:
-            yield Paragraph(text=self.source, kind="answer")
-        if not self.rows:
-            yield Paragraph(text="No rows: torch's own gradient everywhere.")
-        else:
-            rows = tuple((key_name(k), repr(r)) for k, r in self.rows.items())
-            yield Table(heads=("Operator or kind", "Rule"), rows=rows, texts=2)
-
-    @property
-    def alt(self) -> str:
-        """What the table is."""
-        return f"Rules of {self.name}."
-
-    def __str__(self) -> str:
-        """Print the table, one row a line."""
-        width = max((len(key_name(key)) for key in self.rows), default=0)
-        lines = [f"{self.name}  ({self.source})" if self.source else self.name]
-        lines += [f"  {key_name(k):{width}}  {r!r}" for k, r in self.rows.items()]
-        if not self.rows:
-            lines.append("  (no rows: torch's own gradient everywhere)")
-        return printed("\n".join(lines))
+    def printed_rows(self) -> list[tuple[str, str]]:
+        """Return the rows as they are printed."""
+        return [(key_name(key), repr(row)) for key, row in self.rows.items()]
 
 
 #: rows that every method for transformers shares

@@ -127,14 +127,6 @@ def is_of_one(made: Made) -> bool:
     return bool(parents) and parents.count(parents[0]) == len(parents)
 
 
-def activation_behind(made: Made | None) -> Activation | None:
-    """Return the activation whose values a tensor holds, at most moved about."""
-    for found in single_way(made, MOVES):
-        if isinstance(found.note, Activation):
-            return found.note
-    return None
-
-
 def is_sum_of(total: Made | None, parts: Made | None) -> bool:
     """Whether a tensor is a sum over another one, up to reshaping and a constant.
 

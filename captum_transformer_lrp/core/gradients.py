@@ -25,25 +25,6 @@ from ..errors import RuleError
 HALF_PRECISION = (torch.float16, torch.bfloat16)
 
 
-def stabilize(x: Tensor, epsilon: float) -> Tensor:
-    """Move ``x`` away from zero by ``epsilon``, keeping its sign (0 is positive).
-
-    The sign of a complex number is its direction.
-    """
-    if x.is_complex():
-        return torch.where(x == 0, epsilon, x + epsilon * x.sgn())
-    return torch.where(x < 0, x - epsilon, x + epsilon)
-
-
-def share_of_stabilized(z: Tensor, epsilon: float) -> Tensor:
-    """Return ``z / stabilize(z, epsilon) = 1 / (1 + epsilon / |z|)``, a real number.
-
-    0 where ``z`` is 0, and 1 where it is infinite, as under a mask of attention scores.
-    Complex numbers are moved away from zero along their own direction.
-    """
-    return 1 / (1 + epsilon / z.abs())
-
-
 class ScaledGradients(torch.autograd.Function):
     """Aliases of several tensors, the gradient into each scaled by its own factor.
 
@@ -93,58 +74,6 @@ def scale_output_gradient(output: Tensor, factor: float | Tensor) -> Tensor:
     return output
 
 
-class SplitGradient(torch.autograd.Function):
-    """A value whose gradient goes two ways, scaled on each by factors of its own."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        value: Tensor,
-        first: Tensor,
-        second: Tensor | None,
-        first_factor: Tensor,
-        second_factor: Tensor | None,
-    ) -> Tensor:
-        """Return ``value``, which may be ``first``, and keep the factors."""
-        ctx.set_materialize_grads(False)
-        ctx.both = second is not None and second_factor is not None
-        ctx.save_for_backward(
-            first_factor, *((second_factor,) if second_factor is not None else ())
-        )
-        return value.detach()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Scale the incoming gradient by both factors."""
-        if gradient is None:
-            return None, None, None, None, None
-        first, *rest = ctx.saved_tensors
-        second = gradient * rest[0] if ctx.both else None
-        return None, gradient * first, second, None, None
-
-
-class AbsoluteLinear(torch.autograd.Function):
-    """``|W| |x|``; the absolute weights are not kept, they are computed again."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        """Compute the product."""
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, weight)
-        return torch.nn.functional.linear(x.abs(), weight.abs())
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, ...]:
-        """Return the gradient at ``x``."""
-        if gradient is None:
-            return None, None
-        x, weight = ctx.saved_tensors
-        gradient = gradient.to(weight.dtype)  # under autocast it is not
-        return (gradient @ weight.abs()).mul_(x.sign()), None
-
-
 class RatioGradient(torch.autograd.Function):
     """``f(x)`` whose gradient is ``g f(x) / x``: the identity rule for relevance.
 
@@ -154,10 +83,7 @@ class RatioGradient(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        x: Tensor,
-        evaluate: Callable[[Tensor], Tensor],
-        slope: float | Tensor,
+        ctx: Any, x: Tensor, evaluate: Callable[[Tensor], Tensor], slope: float | Tensor
     ) -> Tensor:
         """Evaluate the function and save ``f(x) / x``, or ``slope`` where x is 0."""
         ctx.set_materialize_grads(False)
@@ -205,22 +131,6 @@ def _bounded_ratio(x: Tensor, output: Tensor, smallest: float) -> Tensor:
     return (output / away).masked_fill_(x == 0, 0)
 
 
-def part_of_zero(x: Tensor, output: Tensor, at_zero: float) -> Tensor:
-    """Return the part of ``f(x)`` that the identity rule cannot hand to ``x``.
-
-    All of it where ``x`` is 0, and where the ratio was bounded the rest.
-
-    Args:
-        x (Tensor): the input.
-        output (Tensor): ``f(x)``.
-        at_zero (float): ``f(0)``; the ratio is bounded where it is not 0.
-    """
-    part = (x == 0).to(output.dtype)
-    if at_zero != 0:
-        part = (1 - x.abs() / torch.finfo(x.dtype).eps).clamp(min=0).to(output.dtype)
-    return torch.where(part == 0, part, output * part)
-
-
 def kept_here() -> AbstractContextManager[object]:
     """Keep what autograd saves for a derivative of our own from hooks around it.
 
@@ -228,11 +138,7 @@ def kept_here() -> AbstractContextManager[object]:
     """
     if saved_tensor_hooks(True) is None:
         return nullcontext()
-    return torch.autograd.graph.saved_tensors_hooks(_itself, _itself)
-
-
-def _itself(tensor: Tensor) -> Tensor:
-    return tensor
+    return torch.autograd.graph.saved_tensors_hooks(lambda t: t, lambda t: t)
 
 
 def value_and_slope_at_zero(

@@ -130,6 +130,3 @@ class _ModuleHooks(WhileUsed):
 
 
 MODULES = _ModuleHooks()
-
-
-__all__ = ["LOCK", "MODULES", "WhileUsed", "engine_here", "leave_mode", "thread"]

@@ -8,7 +8,6 @@ composite gives a rule to each kind, so that a method is a table on one screen.
 
 from __future__ import annotations
 
-import types
 from collections.abc import Callable
 from typing import Any
 
@@ -141,13 +140,6 @@ MOVES: frozenset[str] = _names("""
     squeeze_multiple _to_copy _unsafe_view
 """)
 
-#: elementwise functions of degree one of one tensor: they pass relevance on
-PASSING: frozenset[str] = _names("""
-    neg negative relu leaky_relu prelu _prelu_kernel rrelu abs absolute dropout
-    dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout
-    native_dropout
-""")
-
 #: other names of the same operator
 SPELLINGS: dict[str, str] = {
     "special_expit": "sigmoid",
@@ -198,14 +190,6 @@ METADATA: frozenset[str] = _names("""
     record_stream _make_subclass is_neg is_conj dense_dim sparse_dim
 """)
 
-#: Those of them through which identifiers are followed all the same.
-FOLLOWED: frozenset[str] = _names("""
-    __eq__ eq one_hot bool byte char tensor as_tensor new_tensor __deepcopy__
-    bitwise_and bitwise_or bitwise_not bitwise_xor __and__ __or__ __xor__ __invert__
-    __rand__ __ror__ __iand__ __ior__ bincount unique unique_consecutive searchsorted
-    bucketize
-""")
-
 #: Tensor attributes that are themselves tensors made of the values.
 _TENSOR_ATTRIBUTES = frozenset({"T", "mT", "H", "mH", "real", "imag", "data"})
 
@@ -245,24 +229,6 @@ def _packet_namespace(function: Callable[..., Any]) -> str | None:
     return qualified.split("::")[0] if isinstance(qualified, str) else None
 
 
-def is_metadata(name: str) -> bool:
-    """Whether an operator of this name can neither carry nor lose relevance."""
-    return name in METADATA or name.startswith("attribute ")
-
-
-def is_pointwise(name: str) -> bool:
-    """Whether torch says that an operator works element by element."""
-    namespace, _, bare = name.rpartition("::")
-    packets = getattr(torch.ops, namespace or "aten")
-    # special functions are spelled twice, and tagged once
-    for spelled in (bare, bare.removeprefix("special_")):
-        packet = getattr(packets, spelled, None)
-        overloads = () if packet is None else packet.overloads()
-        if any(torch.Tag.pointwise in getattr(packet, o).tags for o in overloads):
-            return True
-    return False
-
-
 def is_in_place(name: str) -> bool:
     """Whether the operator overwrites its first argument."""
     return (
@@ -277,45 +243,3 @@ def out_of_place(name: str) -> Callable[..., Any] | None:
         if callable(function):
             return function  # type: ignore[no-any-return]
     return None
-
-
-def inplace_argument(function: Callable[..., Any]) -> int | None:
-    """Return the position of a python function's ``inplace`` argument, if any."""
-    if not isinstance(function, types.FunctionType):
-        return None
-    code = function.__code__
-    names = code.co_varnames[: code.co_argcount]
-    return names.index("inplace") if "inplace" in names else None
-
-
-def opened(function: Callable[..., Any]) -> Callable[..., Any] | None:
-    """Return a twin of a torch function written in python that shows what it calls.
-
-    Functions such as :func:`torch.nn.functional.multi_head_attention_forward` hand
-    themselves to an active mode as a whole, and re-entering the mode around them would
-    only hand them over again. The twin has the same code, with the check for overrides
-    answered "no", so that the operators inside reach the mode one by one. ``None``
-    where there is nothing to open: builtins, and functions outside torch.
-    """
-    if not isinstance(function, types.FunctionType):
-        return None
-    if not str(function.__module__ or "").startswith("torch"):
-        return None
-    checks = [n for n in function.__code__.co_names if n.startswith("has_torch_func")]
-    if not checks:
-        return None
-    scope = dict(function.__globals__)
-    scope.update(dict.fromkeys(checks, _never))
-    twin = types.FunctionType(
-        function.__code__,
-        scope,
-        function.__name__,
-        function.__defaults__,
-        function.__closure__,
-    )
-    twin.__kwdefaults__ = function.__kwdefaults__
-    return twin
-
-
-def _never(*_: object) -> bool:
-    return False

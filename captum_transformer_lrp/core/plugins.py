@@ -24,17 +24,19 @@ class Plugins:
     """The places at which others plug in.
 
     Attributes:
-        twins (dict): operator -> python code that does the same by other operators.
-        last_twin (Callable): takes the name of an operator without a rule, and returns
-            such code or None.
-        special (dict): operator -> what is asked before its rule, see :class:`Special`.
+        describe (Callable): takes an :class:`~.table.Operator` and its table, and says
+            what is known of it beyond its kind.
+        by_argument (dict): operator -> takes the rule of its kind, and what returns
+            that of another kind; returns a rule that asks an argument which it is.
+        counts (dict): operator -> takes a call, and returns how many elements of one
+            tensor it multiplies into each of its output, or None.
+        pairs (dict): operator -> takes a call, and says whether it multiplies elements
+            with elements, and sums nothing.
         installed (list of WhileUsed): what is installed while an engine runs.
-        stateful (dict): operator -> what is asked before it runs, because it may draw
-            random numbers or change a module; takes the engine and the call.
-        refuse_module (Callable): raises for a module that cannot be explained; see
-            :mod:`..known.refusals`.
-        refuse_function (Callable): takes the name of an autograd function that ran
-            unseen, and raises for one that cannot be explained whatever its row says.
+        refuse_module (Callable): raises for a module that cannot be explained.
+        reads (Callable): returns what notes the tensors that a module reads.
+        unknown (Callable): takes a choice and a composite, and returns what collects
+            operators without a rule, and reports them.
         joins (Callable): takes a table, and returns what finds functions of one tensor,
             see :mod:`..known.joins`.
         identifiers (Callable): takes pairs of integer inputs and leaves, and the
@@ -46,13 +48,14 @@ class Plugins:
         complete (bool): all rooms are plugged in.
     """
 
-    twins: dict[str, Callable[..., Any]] = field(default_factory=dict)
-    last_twin: Callable[[str], Callable[..., Any] | None] = lambda name: None
-    special: dict[str, Special] = field(default_factory=dict)
+    describe: Any = None
+    by_argument: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    counts: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    pairs: dict[str, Callable[..., Any]] = field(default_factory=dict)
     installed: list[Any] = field(default_factory=list)
-    stateful: dict[str, Callable[..., None]] = field(default_factory=dict)
     refuse_module: Any = None
-    refuse_function: Any = None
+    reads: Any = None
+    unknown: Any = None
     joins: Any = None
     identifiers: Any = None
     passes: Any = None
@@ -69,28 +72,6 @@ class Plugins:
             for room in ROOMS:
                 importlib.import_module(f"{__package__.rpartition('.')[0]}.{room}")
             self.complete = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class Special:
-    """Calls of an operator that are, by their arguments, another operator.
-
-    Attributes:
-        run (Callable): takes the function of the operator, its arguments and its
-            keyword arguments, and returns what it returns, computed by operators that
-            meet their own rules; NotImplemented if the call is the ordinary one.
-        asked (Callable): takes the arguments and keyword arguments; says quickly
-            whether ``run`` is to be asked at all. Default: always
-        unless_alone (bool): with one relevant argument, and a rule that is torch's own
-            gradient then, all calls are ordinary. Default: False
-        beside_gradient (bool): it may run where torch's own gradient is wanted too.
-            Default: True
-    """
-
-    run: Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
-    asked: Callable[[tuple[Any, ...], dict[str, Any]], bool] = lambda args, kwargs: True
-    unless_alone: bool = False
-    beside_gradient: bool = True
 
 
 plugins = Plugins()

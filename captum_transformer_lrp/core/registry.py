@@ -16,15 +16,15 @@ register its kind, or a rule of its own::
         AttnLRP(model).attribute(...)
 
 Keys, from the most to the least specific: :class:`ModuleName` (a name pattern within
-one model, for overrides and composites), :class:`Layers` (by depth, likewise),
-:class:`Predicate`, a module class or its qualified name (subclasses inherit it), an
-operator, a kind.
+one model, for overrides and composites), :class:`~..classic.layers.Layers` (by depth,
+likewise), :class:`Predicate`, a module class or its qualified name (subclasses inherit
+it), an operator, a kind.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -39,8 +39,16 @@ from .plugins import plugins
 from .rules.base import Rule, needs_relevance
 
 
+class ModulePattern(ABC):
+    """A key that names modules of one model, by where they stand in it."""
+
+    @abstractmethod
+    def within(self, model: nn.Module) -> set[nn.Module]:
+        """Return the modules of a model that are meant."""
+
+
 @dataclass(frozen=True, kw_only=False)
-class ModuleName:
+class ModuleName(ModulePattern):
     """A pattern for module names within one model: ``"encoder.layer.*.output"``.
 
     Shell wildcards: ``*`` matches any characters, dots included; ``?`` one; ``[0-3]``
@@ -49,55 +57,13 @@ class ModuleName:
 
     pattern: str
 
-    def matches(self, name: str) -> bool:
-        """Whether the module of that name is meant."""
-        return fnmatch.fnmatchcase(name, self.pattern)
+    def within(self, model: nn.Module) -> set[nn.Module]:
+        """Return the modules whose names match."""
+        named = model.named_modules()
+        return {m for name, m in named if fnmatch.fnmatchcase(name, self.pattern)}
 
     def __repr__(self) -> str:
         return f"ModuleName({self.pattern!r})"
-
-
-@dataclass(frozen=True, kw_only=False)
-class Layers:
-    """The layers of a model at some depth: the first, the last, a range.
-
-    Layers are the modules with a weight of two dimensions or more and without children
-    (linear layers and convolutions; embeddings do not count), in the order in which the
-    model registers them, which is that of execution in most models; where it is not,
-    use :class:`ModuleName`.
-
-    Args:
-        start (int or None): the first layer that is meant, as in a slice: negative
-            counts from the end.
-        stop (int or None, optional): the first that is not; without it, all from
-            ``start`` on. Default: None
-        of (type or tuple of types, optional): count layers of these classes only, such
-            as ``torch.nn.Conv2d``. Default: ``torch.nn.Module``
-
-    Examples::
-
-        >>> {Layers(0, 1): Flat(), Layers(1, 13): Gamma(), Layers(-1): Epsilon()}
-        >>> {Layers(0, 1, of=nn.Conv2d): ZBox(low=-2.2, high=2.7, otherwise=None)}
-    """
-
-    start: int | None
-    stop: int | None = None
-    of: type[nn.Module] | tuple[type[nn.Module], ...] = nn.Module
-
-    def within(self, model: nn.Module) -> set[nn.Module]:
-        """Return the layers of a model that are meant."""
-        layers = [m for m in model.modules() if isinstance(m, self.of) and _is_layer(m)]
-        return set(layers[self.start : self.stop])
-
-
-def _is_layer(module: nn.Module) -> bool:
-    weight = module._parameters.get("weight")
-    return (
-        weight is not None
-        and weight.dim() >= 2
-        and not module._modules
-        and not isinstance(module, (nn.Embedding, nn.EmbeddingBag))
-    )
 
 
 @dataclass(frozen=True, kw_only=False)
@@ -119,7 +85,7 @@ class Predicate:
         return f"Predicate({self.description!r})"
 
 
-Key: TypeAlias = "str | type[nn.Module] | ModuleName | Layers | Predicate"
+Key: TypeAlias = "str | type[nn.Module] | ModulePattern | Predicate"
 Row: TypeAlias = "str | Rule"
 
 
@@ -169,15 +135,13 @@ class Registry:
                 which belong to one model: give it to a composite or to ``override``.
         """
         check_row(key, row)
-        if isinstance(key, (ModuleName, Layers)):
+        if isinstance(key, ModulePattern):
             raise TypeError(
                 f"{key!r} names modules of one model and cannot be registered for all. "
                 f"Write composite.with_rules({{{key!r}: ...}}) or "
                 f"registry.override({{{key!r}: ...}})."
             )
-        plugins.load()
-        name = key_name(key)
-        known = self.predicates if isinstance(key, Predicate) else self.rows
+        name, known = key_name(key), self._beside(key)
         if name in known and not replace:
             old = known[name]
             raise DuplicateRuleError(
@@ -202,9 +166,7 @@ class Registry:
         Raises:
             UnknownNameError: if there is none of that key.
         """
-        plugins.load()
-        name = key_name(key)
-        known = self.predicates if isinstance(key, Predicate) else self.rows
+        name, known = key_name(key), self._beside(key)
         if name not in known:
             raise UnknownNameError(
                 f"{name!r} is not registered.{suggestion(name, known)}"
@@ -229,9 +191,10 @@ class Registry:
         finally:
             _overrides.reset(token)
 
-    def kind_of(self, operator: str) -> Row | None:
-        """Return the kind or rule of an operator, or None if it is not known."""
-        return self.rows.get(operator)
+    def _beside(self, key: Key) -> dict[str, Any]:
+        """Return the rows among which that of a key is, those of all rooms."""
+        plugins.load()
+        return self.predicates if isinstance(key, Predicate) else self.rows
 
     def carried(self) -> dict[Any, Row]:
         """Return the rows that only know relevance, which tables then carry."""
@@ -240,10 +203,7 @@ class Registry:
         return {key: row for key, row in rows.items() if needs_relevance(row)}
 
     def __contains__(self, key: Key) -> bool:
-        plugins.load()
-        return key_name(key) in (
-            self.predicates if isinstance(key, Predicate) else self.rows
-        )
+        return key_name(key) in self._beside(key)
 
     def __repr__(self) -> str:
         """Print the kinds with their operators and modules, then single rules."""
@@ -260,7 +220,7 @@ class Registry:
 
 def check_row(key: Key, row: Row) -> None:
     """Raise if ``key: row`` could not be a row of a table."""
-    if not isinstance(key, (str, ModuleName, Layers, Predicate)) and not (
+    if not isinstance(key, (str, ModulePattern, Predicate)) and not (
         isinstance(key, type) and issubclass(key, nn.Module)
     ):
         raise TypeError(
@@ -319,19 +279,13 @@ def active_overrides() -> tuple[tuple[Key, Row], ...]:
     return _overrides.get()
 
 
-def computing_class(cls: Any) -> type[nn.Module]:
+def computing_class(cls: type[nn.Module]) -> type[nn.Module]:
     """Return the class that says what modules of ``cls`` compute: its ``forward``.
 
     A class is not known by its name, nor by what it inherits from, but by what it
     computes: a subclass with a ``forward`` of its own is another layer.
     """
-    return _computing_class(cls)
-
-
-@functools.lru_cache(maxsize=1024)
-def _computing_class(cls: Any) -> type[nn.Module]:
-    found: type[nn.Module] = next(c for c in cls.__mro__ if "forward" in vars(c))
-    return found
+    return next(c for c in cls.__mro__ if "forward" in vars(c))
 
 
 #: the one registry, of what torch's operators are; other rooms of the package add what

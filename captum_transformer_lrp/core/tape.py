@@ -14,8 +14,8 @@ graph:
   operators that the engine sees no node may be made; where one was (``torch.vmap``, a
   scripted function, a ``torch.autograd.Function``), the numbers have a gap. A tensor
   that requires a gradient and has no record was made unseen too, if its graph leads
-  back to an explained input. Before relevance goes back, :meth:`Tape.unseen` walks the
-  graph behind the score if there is a gap at all, and names what it meets in one.
+  back to an explained input. What is met in a gap on the way back from the score has no
+  rule, and is reported.
 
 Records hold no nodes, and no tensors but those with which a linear rule is merged with
 a norm behind it, so that what the rules cut off is freed as ever.
@@ -24,33 +24,25 @@ a norm behind it, so that what the rules cut off is freed as ever.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from .._torch import function_class, is_wrapped, next_node_number, node_number, revive
+from .._torch import is_wrapped, next_node_number, revive
 
-
-class Maker(Protocol):
-    """What a record keeps of an operator, see :class:`~.table.Operator`."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-    @property
-    def kind(self) -> str | None:
-        """Its kind."""
+if TYPE_CHECKING:
+    from .table import Operator
 
 
 class Made:
     """How a tensor came to be.
 
     Attributes:
-        operator (Maker or None): what made it; None where relevance starts.
+        operator (Operator, Unlisted or None): what made it; None where relevance
+            starts.
         parents (sequence of Made): of the operands that carry relevance, in order.
         tape (Tape): of the pass that made it.
         note (Any): a small value that the rule left, see :attr:`~.call.Call.note`.
@@ -64,7 +56,7 @@ class Made:
 
     def __init__(
         self,
-        operator: Maker | None,
+        operator: Operator | Unlisted | None,
         parents: Sequence[Made],
         tape: Tape,
         note: Any = None,
@@ -116,21 +108,6 @@ def alive(reference: weakref.ref[Tensor]) -> Tensor | None:
     return tensor
 
 
-@dataclass(frozen=True, eq=False)
-class Unseen:
-    """Nodes of the graph that no operator that was seen had made.
-
-    Attributes:
-        names (tuple of str): of the nodes, or of autograd functions.
-        module (str): whose code met the result first; empty if none did.
-        functions (bool): all are autograd functions.
-    """
-
-    names: tuple[str, ...]
-    module: str
-    functions: bool
-
-
 class Tape:
     """The records of one pass.
 
@@ -145,7 +122,9 @@ class Tape:
         self.seen_to = next_node_number()
         self.starts: dict[int, Made] = {}  # of the leaves, by their ids
         self._constants: dict[int, weakref.ref[Tensor]] = {}
-        self._met: list[tuple[Any, Unseen]] = []
+        #: node of a tensor that no operator seen had returned -> the module whose code
+        #: met it, and what wrote into it unseen, if that was it
+        self.met: dict[Any, tuple[str, str]] = {}
 
     # ------------------------------------------------------------------- records
 
@@ -158,25 +137,20 @@ class Tape:
         return made
 
     def start(
-        self, leaf: Tensor, tensor: Tensor, operator: Maker | None = None
+        self, leaf: Tensor, tensor: Tensor, operator: Operator | Unlisted | None = None
     ) -> Made:
         """Say that relevance starts at a leaf of the graph.
 
         Args:
             leaf (Tensor): must live as long as the tape.
             tensor (Tensor): a copy of it; or the leaf, for ones of identifiers.
-            operator (Maker, optional): what made it. Default: none, it is an input
+            operator (Unlisted, optional): what made it. Default: none, it is an input
         """
         made = self.starts[id(leaf)] = Made(operator, (), self)
         if tensor is not leaf:
             note(tensor, made)
         self.seen_to = next_node_number()
         return made
-
-    def number_of(self, start: Made) -> int:
-        """Return the id of the leaf that a record starts at; one of its own if none."""
-        found = (number for number, made in self.starts.items() if made is start)
-        return next(found, id(start))
 
     def same(self, new: Any, old: Any) -> Any:
         """Give a copy or an alias that the engine made the record of its original."""
@@ -217,92 +191,22 @@ class Tape:
             made = Made(VIEW, [behind], self)
         else:
             self.close()
-            written = getattr(tensor, "_made", None)
-            if written is not None and written[0].tape is self:
-                name = f"a write in place into a tensor of shape {tuple(tensor.shape)}"
-                found = Unseen((name,), described(), functions=False)
-            elif self._descends(tensor.grad_fn):
-                found = self._unseen_behind(tensor.grad_fn, described())
-            else:
+            former, written = getattr(tensor, "_made", None), ""
+            if former is not None and former[0].tape is self:
+                shape = tuple(tensor.shape)
+                written = f"a write in place into a tensor of shape {shape}"
+            elif not self.started(tensor):
                 self._constants[id(tensor)] = weakref.ref(tensor)
                 return None
-            self._met.append((tensor.grad_fn, found))
+            self.met[tensor.grad_fn] = described(), written
             made = Made(UNSEEN, (), self)
         note(tensor, made)
         return made
 
-    def _descends(self, node: Any) -> bool:
-        """Whether the graph of a node leads back to a leaf that is explained."""
-        return next(self._starts_behind(node), None) is not None
-
-    def _starts_behind(self, node: Any) -> Iterator[Made]:
-        for each in walk(node):
-            found = self.starts.get(id(getattr(each, "variable", None)))
-            if found is not None:
-                yield found
-
     def started(self, output: Tensor) -> list[Made]:
-        """Return the records of the leaves behind what was read by identifiers."""
-        return list(self._starts_behind(output.grad_fn))
-
-    def _in_gap(self, node: Any) -> bool:
-        number = node_number(node)
-        return any(start <= number < end for start, end in self.gaps)
-
-    def _unseen_behind(self, node: Any, module: str) -> Unseen:
-        """Describe a node that was made unseen, and those in a gap behind it."""
-        found = [node, *(n for n in walk(node, self._in_gap) if n is not node)]
-        functions = all(function_of(n) is not None for n in found)
-        names = dict.fromkeys(function_of(n) or node_name(n) for n in found)
-        return Unseen(tuple(names), module, functions)
-
-    def unseen(self, output: Tensor, allowed: Callable[[Any], bool]) -> list[Unseen]:
-        """Return what ran unseen on the way to ``output``.
-
-        Args:
-            output (Tensor): what is explained.
-            allowed (Callable): whether a node may be there; takes nodes of a gap.
-        """
-        if not self.gaps and not self._met:
-            return []
-        met = {node: unseen for node, unseen in self._met}
-        found: dict[Any, Unseen] = {}
-        for node in walk(output.grad_fn):
-            known = met.get(node)
-            if (known is None and not self._in_gap(node)) or allowed(node):
-                continue
-            name = function_of(node)
-            found[node] = known or Unseen(
-                (name or node_name(node),), "", name is not None
-            )
-        return _without_repeats(found.values())
-
-    def nodes_on_the_way(self, output: Tensor, nodes: Iterable[Any]) -> set[Any]:
-        """Return which of some nodes of the graph lie behind ``output``."""
-        wanted = set(nodes)
-        return {n for n in walk(output.grad_fn) if n in wanted} if wanted else set()
-
-
-def _without_repeats(found: Iterable[Unseen]) -> list[Unseen]:
-    """Leave out what another one names already."""
-    kept: list[Unseen] = []
-    names: set[str] = set()
-    for unseen in sorted(found, key=lambda u: (not u.module, -len(u.names))):
-        if not names.issuperset(unseen.names):
-            names.update(unseen.names)
-            kept.append(unseen)
-    return kept
-
-
-def behind(made: Made) -> Iterator[Made]:
-    """Yield a record and those behind it, each once, the first parents first."""
-    pending, seen = [made], set[Made]()
-    while pending:
-        current = pending.pop()
-        if current not in seen:
-            seen.add(current)
-            yield current
-            pending += reversed(current.parents)
+        """Return the records of the explained leaves that a graph leads back to."""
+        leaves = (id(getattr(node, "variable", None)) for node in walk(output.grad_fn))
+        return [self.starts[leaf] for leaf in leaves if leaf in self.starts]
 
 
 def walk(node: Any, inside: Callable[[Any], bool] | None = None) -> Iterable[Any]:
@@ -324,18 +228,3 @@ def walk(node: Any, inside: Callable[[Any], bool] | None = None) -> Iterable[Any
             if parent is not None and parent not in seen:
                 seen.add(parent)
                 pending.append(parent)
-
-
-def node_name(node: Any) -> str:
-    """Return the name of a node of the graph, such as ``MulBackward``."""
-    return type(node).__name__.rstrip("0123456789")
-
-
-def function_of(node: Any) -> str | None:
-    """Return the qualified name of the autograd function that made a node, if any."""
-    function = function_class(node)
-    if function is not None:
-        return f"{function.__module__}.{function.__qualname__}"
-    if type(node).__name__ in ("CppFunction", "CppNode"):
-        return str(node.name())
-    return None

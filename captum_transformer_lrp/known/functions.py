@@ -13,8 +13,9 @@ whether the function is to be opened; other threads see no difference.
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ from torch.autograd import Function
 from ..core.call import Call
 from ..core.installed import WhileUsed, engine_here
 from ..core.rules.base import Rule
+from ..core.table import RuleTable
 from ..errors import RuleError
 
 
@@ -153,7 +155,7 @@ class _OwnApply(WhileUsed):
 
     def install(self, engine: Any) -> None:
         """Let ``apply`` of functions that a table opens ask the engine first."""
-        for function in to_open(engine.table.modules):
+        for function in to_open(_opened(engine.table)):
             if function not in self._usual:
                 self._usual[function] = vars(function).get("apply")
             usual = self._usual[function]
@@ -178,7 +180,7 @@ def _asking(function: type[Function], usual: Any) -> Any:
         engine = engine_here()
         if engine is not None:
             row = engine.table.modules.get(f"{cls.__module__}.{cls.__qualname__}")
-            if isinstance(row, Opened) and engine.sees:
+            if isinstance(row, Opened) and engine.sees and not engine.backward:
                 return row.run(cls, args, kwargs)
         if usual is not None:
             return usual.__get__(None, cls)(*args, **kwargs)
@@ -191,9 +193,14 @@ def _asking(function: type[Function], usual: Any) -> Any:
 APPLY = _OwnApply()
 
 
-def to_open(rows: Mapping[str, Any]) -> list[type[Function]]:
-    """Return the autograd functions that rows open, of those that are loaded."""
-    opened = (name for name, row in rows.items() if isinstance(row, Opened))
+@functools.lru_cache(maxsize=64)
+def _opened(table: RuleTable) -> list[str]:
+    """Return the names of the autograd functions that a table opens."""
+    return [name for name, row in table.modules.items() if isinstance(row, Opened)]
+
+
+def to_open(opened: Iterable[str]) -> list[type[Function]]:
+    """Return the autograd functions of these names, of those that are loaded."""
     names = {name for name in opened if _is_loaded(name)}
     if not names:
         return []

@@ -32,6 +32,15 @@ from ..errors import InputError
 from .counts import CASTS, READS, Counts, as_index, aside, indexed, source_of
 from .decompositions import embedding_bag, embedding_bag_of_aten
 
+#: operators through which identifiers are followed though no relevance goes there
+FOLLOWED: frozenset[str] = frozenset(
+    """
+    __eq__ eq one_hot bool byte char tensor as_tensor new_tensor __deepcopy__
+    bitwise_and bitwise_or bitwise_not bitwise_xor __and__ __or__ __xor__ __invert__
+    __rand__ __ror__ __iand__ __ior__ bincount unique unique_consecutive searchsorted
+    bucketize
+""".split()
+)
 #: operators that write at an index, and the one that reads there
 _WRITES = {
     "setitem": "getitem",

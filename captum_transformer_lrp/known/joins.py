@@ -41,7 +41,7 @@ from ..core.rules.base import Rule
 from ..core.rules.elementwise import Identity
 from ..core.rules.linear import GatedProduct, PlainGradient, UniformProduct
 from ..core.table import Operator, RuleTable
-from ..core.tape import Made, Tape, alive
+from ..core.tape import Made, Tape, alive, note
 
 #: operators that may join functions of one tensor
 JOINS = frozenset(
@@ -71,6 +71,13 @@ _LINEAR = frozenset(
     """add sub subtract rsub mul multiply div divide true_divide neg negative clone
     contiguous to float double half bfloat16 type type_as positive where masked_fill
     tril triu""".split()
+)
+#: keep the order of the elements of one tensor, or select of it: of an unchanged shape
+#: they return it as it was
+RESHAPES = frozenset(
+    """view view_as reshape reshape_as _unsafe_view flatten unflatten ravel squeeze
+    expand expand_as broadcast_to contiguous clone alias atleast_1d atleast_2d
+    atleast_3d getitem""".split()
 )
 #: kinds of operators whose output a rule may make a constant
 CUTS = frozenset({"normalizer", "exponential", "power", "quotient", "step"})
@@ -244,13 +251,8 @@ class Joined:
     in_place: bool = False
     recomputes: bool = False
     cuts: bool = False
-    inplace_position: None = None
     special: None = None
     twin: None = None
-
-    def asked_in_place(self, args: Any, kwargs: Any) -> bool:
-        """Whether it was called with ``inplace=True``: never."""
-        return False
 
 
 class Joins:
@@ -276,11 +278,18 @@ class Joins:
         return cls(table) if passes and not table.carries_both else None
 
     def describe(self, operator: Operator) -> None:
-        """Say of an operator what it does to functions of one tensor."""
+        """Say of an operator what it does to functions of one tensor.
+
+        ``joins``: it may join them; ``bends``: of one and a constant it is no linear
+        function; ``elementwise``: of one relevant argument it is a function of each
+        element; ``cuts``: likewise, and a rule may make it a constant; ``compares``: it
+        makes conditions.
+        """
         name, kind = operator.name, operator.kind
         operator.joins = name in JOINS
         operator.bends = name in BENDS
         operator.elementwise = name in ELEMENTWISE or kind == "activation"
+        operator.reshapes = name in RESHAPES
         operator.cuts = kind in CUTS and (operator.elementwise or kind == "step")
         operator.compares = name in CONDITIONS
 
@@ -311,13 +320,20 @@ class Joins:
     def constant(
         self,
         tape: Tape,
-        operator: Any,
+        operator: Operator,
+        function: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
-    ) -> Made | None:
-        """Return the record of a constant that was made of a tensor, or None."""
-        record = compared if operator.compares else hand_on
-        return record(tape, operator, args, kwargs)
+    ) -> Any:
+        """Compute a constant, and note of which tensor it is a function."""
+        made = (compared if operator.compares else hand_on)(
+            tape, operator, args, kwargs
+        )
+        output = function(*args, **kwargs)
+        if made is not None and output.__class__ is Tensor:
+            if not args or output is not args[0] or operator.in_place:
+                note(output, made)
+        return output
 
     def cut(self, tape: Tape, operator: Any, parents: Sequence[Made]) -> Made:
         """Return the record of a function that a rule made a constant."""

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from .._nested import tensors_in
 from ..core.call import Call
-from ..core.gradients import SplitGradient
 from ..core.rules.base import Rule
 from ..errors import ModelStateError
 
@@ -46,4 +45,5 @@ class DequantizedLinear(Rule):
         x, output = relevant[0], call.value()
         weight = weight.dequantize() if weight.is_quantized else weight
         linear = torch.nn.functional.linear(x, weight.to(x.dtype))
-        return SplitGradient.apply(output, linear, None, torch.ones_like(output), None)
+        linear.detach().copy_(output)  # torch needs no output on the way back
+        return linear

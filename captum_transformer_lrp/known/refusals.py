@@ -12,9 +12,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from .._nested import tensors_in
 from ..core.call import Call
-from ..core.engine import Engine, names_of
+from ..core.engine import Engine
 from ..core.rules.base import Rule
+from ..core.table import Operator
 from ..errors import ModelStateError
 
 #: packages of modules that compute with quantised numbers, of which torch records
@@ -25,6 +27,11 @@ _QUANTIZED = (
     "transformers.integrations.bitnet",  # rounds its inputs to int8
 )
 _ASKED = (nn.modules.batchnorm._BatchNorm, nn.DataParallel, torch.jit.ScriptModule)
+
+
+def names_of(root: nn.Module) -> dict[int, str]:
+    """Return the names of modules within a model, by their ids."""
+    return {id(module): name for name, module in root.named_modules()}
 
 
 def refuse_module(module: nn.Module, root: nn.Module, rule: Rule | None) -> bool:
@@ -102,6 +109,21 @@ def refuse_function(function: str) -> None:
             "model.gradient_checkpointing_disable(), or enable checkpointing with "
             'gradient_checkpointing_kwargs={"use_reentrant": False}.'
         )
+
+
+def refuse_differentiation(engine: Engine, operator: Operator, args: Any) -> None:
+    """Raise ModelStateError where the model differentiates itself."""
+    if engine.paused or engine.backward:
+        return
+    if not engine.composite.rows and all(map(engine.tape.of, tensors_in(args[:1]))):
+        return  # torch's own gradients
+    raise ModelStateError(
+        f"torch.autograd.{operator.name} was called inside the forward pass, in "
+        f"{engine.module_path() or '(no module)'}: its result would be computed from "
+        "the gradients of the rules instead of the model's own. Explain the part "
+        "of the model that is differentiated (an energy instead of its forces), or "
+        "use an attribution method that only calls the model, such as Occlusion."
+    )
 
 
 def _normalizes(engine: Engine, call: Call) -> None:

@@ -5,7 +5,7 @@ compute it by chunks: as attention within a chunk, and as this recurrence from o
 the next. So the number of products between a token and an output depends on where the
 borders fall, and with it the shares of rules that take one product after the other.
 :func:`linear_scan` is the whole recurrence as one operator of the kind ``"scan"``,
-which a composite gives a rule (:mod:`..core.rules.scan`): its relevance is made of
+which a composite gives a rule (:mod:`..core.rules.attention`): its relevance is made of
 torch's own gradient, which chunks do not change.
 
 Torch shows an engine no python functions. While one runs, those in :data:`SCANS` have
@@ -59,14 +59,22 @@ def linear_scan(
     Returns:
         The output and the last state, or None for it.
     """
-    engine = engine_here()
-    if engine is None or not engine.takes(OPERATOR):
+    if not _is_one_operator():
         return run(factors, decays, state)
     given = tuple(tensors_in((factors, decays, state)))
     found: tuple[Tensor, Tensor | None] = handle_torch_function(
         OPERATOR, given, run, factors, decays, state
     )
     return found
+
+
+def _is_one_operator() -> bool:
+    """Whether a scan is one operator here, with a rule of its own."""
+    engine = engine_here()
+    if engine is None or not engine.sees:
+        return False
+    operator = engine.table.operator(OPERATOR)
+    return operator.rule is not None and not operator.plain
 
 
 def _linear_scan(
@@ -384,8 +392,8 @@ class _InPlace(WhileUsed):
 
     def ask(self, name: str, args: Any, kwargs: Any) -> Any:
         """Return what a function returns, as one operator where an engine wants it."""
-        usual, engine = self.usual[name], engine_here()
-        if engine is None or not engine.takes(OPERATOR):
+        usual = self.usual[name]
+        if not _is_one_operator():
             return usual(*args, **kwargs)
         given = inspect.signature(usual).bind(*args, **kwargs).arguments
         further = given.pop("kwargs", {})

@@ -10,19 +10,43 @@ call is the ordinary one, for which the operator has its rule.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from .._nested import map_tensors, tensors_in
+from .._torch import opened
 from ..core.call import carries_relevance
-from ..core.plugins import Special
-from ..core.rules.factors import einsum_indices
+from .by_argument import einsum_indices
 
 Arguments = tuple[Any, ...]
 Keywords = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Special:
+    """Calls of an operator that are, by their arguments, another operator.
+
+    Attributes:
+        run (Callable): takes the function of the operator, its arguments and its
+            keyword arguments, and returns what it returns, computed by operators that
+            meet their own rules; NotImplemented if the call is the ordinary one.
+        asked (Callable): takes the arguments and keyword arguments; says quickly
+            whether ``run`` is to be asked at all. Default: always
+        unless_alone (bool): with one relevant argument, and a rule that is torch's own
+            gradient then, all calls are ordinary. Default: False
+        beside_gradient (bool): it may run where torch's own gradient is wanted too.
+            Default: True
+    """
+
+    run: Callable[[Callable[..., Any], Arguments, Keywords], Any]
+    asked: Callable[[Arguments, Keywords], bool] = lambda args, kwargs: True
+    unless_alone: bool = False
+    beside_gradient: bool = True
 
 
 def constant_argument(
@@ -165,6 +189,31 @@ def _power(function: Any, args: Arguments, kwargs: Keywords) -> Any:
     power = torch.pow(base, torch.where(positive, exponent, 1))
     constant = torch.pow(base, torch.where(positive, 0, exponent))
     return torch.where(positive, power, constant)
+
+
+def inplace_argument(function: Callable[..., Any]) -> int | None:
+    """Return the position of a python function's ``inplace`` argument, if any."""
+    if not isinstance(function, FunctionType):
+        return None
+    code = function.__code__
+    names = code.co_varnames[: code.co_argcount]
+    return names.index("inplace") if "inplace" in names else None
+
+
+def in_place_at(position: int) -> Special:
+    """Return what a python function is that takes ``inplace`` there.
+
+    If it is true, the operator in place that it calls.
+    """
+
+    def asked(args: Arguments, kwargs: Keywords) -> bool:
+        return bool(kwargs.get("inplace") or args[position : position + 1] == (True,))
+
+    def run(function: Any, args: Arguments, kwargs: Keywords) -> Any:
+        twin = opened(function)
+        return NotImplemented if twin is None else twin(*args, **kwargs)
+
+    return Special(run=run, asked=asked)
 
 
 #: what the grid of these reads is linear in the values, not in the grid

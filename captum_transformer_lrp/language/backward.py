@@ -69,7 +69,7 @@ def gradients_of_each(
     """
     count = scores.values.shape[1]
     start = _in_front_of_the_head(engine, scores) or _at_the_scores(engine, scores)
-    alone = engine.goes_back_once_more or engine.composite.carries == "relevance"
+    alone = engine.recomputes or engine.composite.carries == "relevance"
     size = 1 if alone else chunk_size
     for first in range(0, count, size):
         chunk = range(first, min(first + size, count))
@@ -126,7 +126,7 @@ def _at_the_scores(engine: Engine, scores: Scores) -> _Start:
 
 def _in_front_of_the_head(engine: Engine, scores: Scores) -> _Start | None:
     """Take all scores back to the input of the head at once, where that is exact."""
-    head = None if engine.goes_back_once_more else _head(scores.logits)
+    head = None if engine.recomputes else _head(scores.logits)
     if head is None:
         return None
     node, operand = head

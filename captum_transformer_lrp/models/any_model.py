@@ -19,9 +19,9 @@ from .loading import (
     _folder_config,
     _not_found,
     _placed,
-    _quiet,
     _resolve,
     load_image_model,
+    quiet,
 )
 from .pictures import draw_ship
 
@@ -120,7 +120,7 @@ def _load_hugging_face(
             "Python and call captum_transformer_lrp.check(model, inputs)."
         )
     try:
-        with _quiet(source):
+        with quiet(source):
             module = cls.from_pretrained(source, dtype=torch.float32)
     except (OSError, ValueError) as error:
         raise _not_found(source, error) from error

@@ -137,7 +137,7 @@ def load_text_model(
         else transformers.AutoModelForCausalLM
     )
     try:
-        with _quiet(source):
+        with quiet(source):
             module = auto.from_pretrained(source, dtype=torch.float32)
             tokenizer = transformers.AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
@@ -321,7 +321,7 @@ def _resolve(name: str | Path | None, *, built_in: str) -> tuple[str, str]:
 
 
 @contextmanager
-def _quiet(source: str) -> Iterator[None]:
+def quiet(source: str) -> Iterator[None]:
     """Hide the progress bar of reading weights from a folder; downloads keep theirs."""
     logging = require("transformers").utils.logging
     if not (Path(source).is_dir() and logging.is_progress_bar_enabled()):
@@ -446,7 +446,7 @@ def _load_hugging_face_image(
         )
     auto = transformers.AutoModelForImageClassification
     try:
-        with _quiet(source):
+        with quiet(source):
             module = auto.from_pretrained(source, dtype=torch.float32)
             processor = transformers.AutoImageProcessor.from_pretrained(source)
     except (OSError, ValueError) as error:

@@ -35,7 +35,7 @@ from ..core.tape import Made
 from ..errors import InputError
 from ..known.behind import product_behind
 from .observed import ObservedEngine, Observer, Run
-from .streams import start_of
+from .streams import number_of, start_of
 
 Encoding = Literal["rotary", "absolute", "bias"]
 
@@ -276,12 +276,11 @@ class PositionEncodings(Observer):
         scores = product_behind(made) if keys else None
         if scores is not None:
             made = scores.parents[-1]
-        ours = frozenset(self.engine.tape.starts[id(use.leaf)] for use in self.uses)
-        return (
-            0
-            if made is None
-            else self.engine.tape.number_of(start_of(made, without=ours))
-        )
+        if made is None:
+            return 0
+        starts = self.engine.tape.starts
+        ours = frozenset(starts[id(use.leaf)] for use in self.uses)
+        return number_of(self.engine.tape, start_of(made, without=ours))
 
 
 def _rows(table: Tensor) -> bool:

@@ -35,11 +35,13 @@ from torch import Tensor, nn
 from .._nested import map_tensors, tensors_in
 from .._torch import DisableTorchFunction
 from ..core.composites import Composite
-from ..core.engine import Engine
+from ..core.engine import Engine, running
+from ..core.installed import MODULES
 from ..core.rules.base import Rule
 from ..core.rules.linear import PlainGradient
 from ..core.table import Operator
 from ..core.tape import Unlisted
+from .taps import Taps
 
 #: computes an output of arguments, under the rules
 Run = Callable[[Any, dict[str, Any]], Any]
@@ -189,14 +191,22 @@ class ObservedEngine(Engine):
 
     Args:
         composite (Composite): the table of rules.
-        observers (sequence of Observer): who watches.
+        observers (sequence of Observer, optional): who watches. Default: nobody
+        taps (Taps, optional): places at which what passes is recorded, see
+            :mod:`.taps`. Default: none
         options (Any): as for :class:`~.engine.Engine`.
     """
 
     def __init__(
-        self, composite: Composite, *, observers: Sequence[Observer], **options: Any
+        self,
+        composite: Composite,
+        *,
+        observers: Sequence[Observer] = (),
+        taps: Taps | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(composite, **options)
+        self.taps = taps
         self.observers = tuple(observers)
         self._applying = [o for o in observers if _overrides(o, "apply")]
         self._meeting = [o for o in observers if _overrides(o, "meet")]
@@ -213,7 +223,7 @@ class ObservedEngine(Engine):
         """Whether a module runs whose operators are not seen: it counts as one."""
         return any(
             rule is not None and not rule.kinds and rule.inside == "constant"
-            for rule, _ in self._stack
+            for rule, *_ in self._stack
         )
 
     @property
@@ -234,13 +244,39 @@ class ObservedEngine(Engine):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         """Called by torch instead of ``func(*args, **kwargs)``."""
-        if not self._meeting or self._paused or self.backward:
-            return super().__torch_function__(func, types, args, kwargs)
+        operator = self.table.operator(func)
 
         def run(args: Any, kwargs: dict[str, Any]) -> Any:
+            if self.taps is not None and operator.multiplies and self.sees:
+                args = self.taps.meet(args)
             return Engine.__torch_function__(self, func, types, args, kwargs)
 
-        return _met(self._meeting, self.table.operator(func), args, kwargs or {}, run)
+        if not self._meeting or self.paused or self.backward:
+            return run(args, kwargs or {})
+        return _met(self._meeting, operator, args, kwargs or {}, run)
+
+    def leave(self) -> None:
+        """Take back whatever was installed, the taps' hooks too."""
+        if self.taps is not None and self in running():
+            self.taps.unhook()
+        super().leave()
+
+    def _hook_modules(self) -> None:
+        if self.taps is not None:
+            self.taps.hook(self)
+            MODULES.acquire(self)
+        super()._hook_modules()
+
+    def leave_module(
+        self, module: nn.Module, args: Any, kwargs: dict[str, Any], output: Any
+    ) -> Any:
+        """After a module ran: record what it returned, if that is wanted."""
+        changed = super().leave_module(module, args, kwargs, output)
+        if self.taps is None or output is None:
+            return changed
+        given = output if changed is None else changed
+        read = self.taps.after(module, args, kwargs, given)
+        return None if read is output else read
 
     def apply(
         self,
@@ -251,7 +287,7 @@ class ObservedEngine(Engine):
     ) -> Any:
         """Apply the rule of an operator, and show it."""
         if not self.measures:
-            return super().apply(operator, args, kwargs, relevant)
+            return self._applied(operator, args, kwargs, relevant)
         code = self._opened(operator)
         if code is not None:
             return self.reenter(code, *args, **kwargs)
@@ -265,22 +301,29 @@ class ObservedEngine(Engine):
                 Applied(operator, None, args, kwargs, 0),
                 lambda args, kwargs: operator.function(*args, **kwargs),
             )
-        twin = operator.twin
-        asked = operator.asked_in_place(args, kwargs)
-        if twin is not None and asked and operator.rule is not None:
-            if not self.backward:
-                return self.reenter(twin, *args, **kwargs)
-        if self.backward or (twin is not None and (asked or operator.rule is None)):
-            return super().apply(operator, args, kwargs, relevant)
+        if self.backward or (operator.twin is not None and operator.rule is None):
+            return self._applied(operator, args, kwargs, relevant)
         if operator.in_place:
             return self.in_place(operator, args, kwargs, relevant)
 
         def run(args: Any, kwargs: dict[str, Any]) -> Any:
-            return Engine.apply(self, operator, args, kwargs, relevant)
+            return self._applied(operator, args, kwargs, relevant)
 
         rule = self.rule_for(operator)
         call = Applied(operator, rule, args, kwargs, relevant)
         return self._shown(self._applying, call, run)
+
+    def _applied(
+        self,
+        operator: Operator,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        relevant: int,
+    ) -> Any:
+        """Apply the rule; taps are read behind what their tensors are merged with."""
+        output = super().apply(operator, args, kwargs, relevant)
+        path, self.merged = self.merged, ()
+        return self.taps.behind(path, output) if path and self.taps else output
 
     def in_place(
         self,
@@ -302,9 +345,7 @@ class ObservedEngine(Engine):
         elif function is None:
             return super().in_place(operator, args, kwargs, relevant)
         else:
-            copied = self.tape.same(self.without_foreign(target).clone(), target)
-            outcome = self.reenter(function, copied, *args[1:], **kwargs)
-            self._outcome = self.tape.of(outcome)
+            outcome = self.computed(operator, args, kwargs)
         base = target._base if target._is_view() else None
         around = None if base is None or base.requires_grad else base
         self.write_back(target, outcome)
@@ -324,7 +365,7 @@ class ObservedEngine(Engine):
 
         def run(args: Any, kwargs: dict[str, Any]) -> Any:
             outcome = args[0].clone()
-            Engine.apply(self, operator, (outcome, *args[1:]), kwargs, relevant)
+            self._applied(operator, (outcome, *args[1:]), kwargs, relevant)
             return outcome
 
         call = Applied(operator, self.rule_for(operator), args, kwargs, relevant)

@@ -8,7 +8,9 @@ starts from. The first parent of every record leads there: of a sum the residual
 
 from __future__ import annotations
 
-from ..core.tape import Made, behind
+from collections.abc import Iterator
+
+from ..core.tape import Made, Tape
 from ..known.behind import MATRIX_PRODUCTS, SOFTMAX
 
 #: left on the tape by a product whose last factor alone carries relevance
@@ -57,3 +59,20 @@ def start_of(made: Made, *, without: frozenset[Made] = frozenset()) -> Made:
 def computed_from(pattern: Made, other: Made) -> bool:
     """Whether one map was computed from another."""
     return any(made is other for made in behind(pattern) if made is not pattern)
+
+
+def number_of(tape: Tape, start: Made) -> int:
+    """Return the id of the leaf that a record starts at; one of its own if none."""
+    found = (number for number, made in tape.starts.items() if made is start)
+    return next(found, id(start))
+
+
+def behind(made: Made) -> Iterator[Made]:
+    """Yield a record and those behind it, each once, the first parents first."""
+    pending, seen = [made], set[Made]()
+    while pending:
+        current = pending.pop()
+        if current not in seen:
+            seen.add(current)
+            yield current
+            pending += reversed(current.parents)

@@ -335,7 +335,7 @@ class Taps:
             self._until = None
             self._engine.suspend()
 
-    def behind(self, path: list[Made], output: Tensor) -> Tensor:
+    def behind(self, path: Sequence[Made], output: Tensor) -> Tensor:
         """Read relevance off behind what the tensors at taps are merged with.
 
         Args:

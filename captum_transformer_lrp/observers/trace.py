@@ -29,12 +29,11 @@ from .._nested import map_tensors, tensors_in
 from .._torch import DisableTorchFunction
 from .._visible import printed
 from ..core.composites import Composite
-from ..core.engine import Beginning
 from ..core.gates import Activation
-from ..core.gradients import part_of_zero
 from ..core.rules.elementwise import Identity
 from ..core.rules.linear import PlainGradient
 from ..core.table import Operator, table_for
+from ..known.beginning import Beginning
 from ..report.blocks import Block, Facts, Heading, Paragraph, Table
 from ..report.shown import Shown
 from .constants import constant_part, written_by_constants
@@ -695,3 +694,19 @@ def balancing(composite: Composite) -> Tracing:
     """Return the cheapest observer that measures the balance under a table."""
     carried = table_for(composite).composite.carries == "relevance"
     return Tracing() if carried else Balancing()
+
+
+def part_of_zero(x: Tensor, output: Tensor, at_zero: float) -> Tensor:
+    """Return the part of ``f(x)`` that the identity rule cannot hand to ``x``.
+
+    All of it where ``x`` is 0, and where the ratio was bounded the rest.
+
+    Args:
+        x (Tensor): the input.
+        output (Tensor): ``f(x)``.
+        at_zero (float): ``f(0)``; the ratio is bounded where it is not 0.
+    """
+    part = (x == 0).to(output.dtype)
+    if at_zero != 0:
+        part = (1 - x.abs() / torch.finfo(x.dtype).eps).clamp(min=0).to(output.dtype)
+    return torch.where(part == 0, part, output * part)

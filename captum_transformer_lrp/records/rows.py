@@ -74,6 +74,14 @@ OF_EXPLANATIONS = {
     "scores": "table",
     "patch_scores": "table",
     "image": "bytes",
+    "sampling_rate": "whole",
+    "hop": "whole",
+    "seconds": "number",
+    "behind": "text",
+    "spoken_from": "number",
+    "spoken_to": "number",
+    "spectrogram": "flag",
+    "sound": "table",
     "conservation.score": "number",
     "conservation.relevance": "number",
     "conservation.absorbed": "number",
@@ -99,11 +107,40 @@ OF_GENERATIONS = {
     **{f"dtypes.{key}": "text" for key in GENERATION_TENSORS},
     **GENERATION_TENSORS,
 }
+_SIDE = {
+    "token": "texts",
+    "text": "texts",
+    "special": "flags",
+    "space_before": "flags",
+    "word": "wholes",
+    "part": "text",
+    "rows": "whole",
+    "columns": "whole",
+    "height": "whole",
+    "width": "whole",
+    "image": "bytes",
+}
+OF_PAIRS = {
+    "schema": "text",
+    "version": "text",
+    "kind": "text",
+    "model": "text",
+    "method": "text",
+    "measure": "text",
+    "similarity": "number",
+    "projections": "whole",
+    "over": "text",
+    "matrix": "table",
+    "standard_error": "table",
+    **{f"a.{key}": kind for key, kind in _SIDE.items()},
+    **{f"b.{key}": kind for key, kind in _SIDE.items()},
+}
+_OF_KINDS = {"generation": OF_GENERATIONS, "pairs": OF_PAIRS}
 
 
 def columns_of(row: Mapping[str, Any]) -> dict[str, str]:
     """Return what the columns of a row are."""
-    return OF_GENERATIONS if row.get("kind") == "generation" else OF_EXPLANATIONS
+    return _OF_KINDS.get(str(row.get("kind")), OF_EXPLANATIONS)
 
 
 def rows_of(records: Iterable[Record]) -> Iterator[Record]:
@@ -191,7 +228,7 @@ def _record(row: Record) -> Record:
             ) from error
     for column in columns_of(row):  # null is left out of rows
         outer, _, inner = column.partition(".")
-        if outer in ("prediction", "target", "dtypes"):
+        if outer in ("prediction", "target", "dtypes", "a", "b"):
             record.setdefault(outer, {}).setdefault(inner, None)
         elif outer == "label":  # which may be null as a whole
             if record.setdefault(outer, None) is not None:

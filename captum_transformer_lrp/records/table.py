@@ -17,6 +17,7 @@ from .rows import (
     KEY,
     OF_EXPLANATIONS,
     OF_GENERATIONS,
+    OF_PAIRS,
     Record,
     check_digest,
     columns_of,
@@ -110,8 +111,9 @@ def read(path: Path) -> tuple[list[Record], bool]:
 def _rows_of(batch: Any) -> list[Record]:
     """Return the rows of a part of a table; its other columns are not read."""
     rows: list[Record] = [{} for _ in range(batch.num_rows)]
-    generation = "input_tokens" in batch.schema.names
-    columns = OF_GENERATIONS if generation else OF_EXPLANATIONS
+    names = batch.schema.names
+    columns = OF_PAIRS if "matrix" in names else OF_EXPLANATIONS
+    columns = OF_GENERATIONS if "input_tokens" in names else columns
     for name, array in zip(batch.schema.names, batch.columns, strict=True):
         if name not in columns:
             continue

@@ -67,7 +67,7 @@ def read(path: Path) -> tuple[list[Record], bool]:
         rows, several = header["rows"], header["several"]
         for name, tensor in tensors.items():
             number, _, column = name.partition(".")
-            image = column == "image"
+            image = column.rpartition(".")[2] == "image"
             expected = np.uint8 if image else np.float64
             if tensor.dtype != expected:
                 raise TypeError(f"{name!r} is {tensor.dtype}, not {expected.__name__}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..errors import UnknownNameError, suggestion
-from .answers import QuestionAnswering
+from .answers import DocumentQuestionAnswering, QuestionAnswering
 from .asking import Asked, Assembled, Question, Read, Task
 from .boxes import ObjectDetection, ZeroShotObjectDetection
 from .classes import MultipleChoice, TextClassification, ZeroShotClassification
@@ -22,6 +22,9 @@ from .prompts import MaskGeneration
 from .reads import ReadPicture, ReadText
 from .seeing import ImageTextToText, ImageToText, VisualQuestionAnswering
 from .segments import ImageSegmentation
+from .similarity import FeatureExtraction, SentenceSimilarity
+from .sounds import AudioClassification, ReadSound, ZeroShotAudioClassification
+from .speech import SpeechRecognition
 from .videos import VideoClassification
 
 __all__ = [
@@ -31,6 +34,7 @@ __all__ = [
     "Question",
     "Read",
     "ReadPicture",
+    "ReadSound",
     "ReadText",
     "Task",
     "task_named",
@@ -46,6 +50,7 @@ TASKS: dict[str, Task] = {
         FillMask(),
         ZeroShotClassification(),
         QuestionAnswering(),
+        DocumentQuestionAnswering(),
         MultipleChoice(),
         ImageClassification(),
         ZeroShotImageClassification(),
@@ -62,14 +67,38 @@ TASKS: dict[str, Task] = {
         ImageTextToText(),
         ImageToText(),
         VisualQuestionAnswering(),
+        SentenceSimilarity(),
+        FeatureExtraction(),
+        AudioClassification(),
+        ZeroShotAudioClassification(),
+        SpeechRecognition(),
     )
 }
 
 #: other names of tasks
 ALIASES = {"sentiment-analysis": "text-classification", "ner": "token-classification"}
 
+_HEAR = (
+    "Data2VecAudio",
+    "Hubert",
+    "SEW",
+    "SEWD",
+    "UniSpeech",
+    "UniSpeechSat",
+    "Wav2Vec2",
+    "Wav2Vec2Bert",
+    "Wav2Vec2Conformer",
+    "WavLM",
+)
+_WRITE = ("Moonshine", "Speech2Text", "Whisper")
+
 #: how the class of a model ends -> its task
 OF_CLASSES = {
+    **{f"{name}ForSequenceClassification": "audio-classification" for name in _HEAR},
+    **{
+        f"{name}ForConditionalGeneration": "automatic-speech-recognition"
+        for name in _WRITE
+    },
     "ForSequenceClassification": "text-classification",
     "ForTokenClassification": "token-classification",
     "ForMaskedLM": "fill-mask",
@@ -91,6 +120,9 @@ OF_CLASSES = {
     "SamModel": "mask-generation",
     "ForVideoClassification": "video-classification",
     "ForConditionalGeneration": "text2text-generation",
+    "ForAudioClassification": "audio-classification",
+    "ForCTC": "automatic-speech-recognition",
+    "ClapModel": "zero-shot-audio-classification",
 }
 
 

@@ -279,3 +279,96 @@ def _spans_of(
 
 def _read_span(pipe: Any, call: ModelCall, place: _Answer) -> str:
     return words_of(pipe, call.inputs, range(place.start, place.end + 1))
+
+
+class DocumentQuestionAnswering(QuestionAnswering):
+    """An answer in a document: the words with their boxes, read with a question.
+
+    Called with ``image=``, ``question=`` and, where no text recognition is installed,
+    ``word_boxes=``. Boxes are constants; words and question are explained. A model that
+    writes its answer (Donut) is explained token by token as ``image-text-to-text``.
+    """
+
+    name = "document-question-answering"
+    about = "the start and end logit of an answer in a document"
+    takes = "image=..., question=... and word_boxes=[(word, box), ...]"
+    loads = ""
+
+    def inputs(
+        self, text: Any, image: Any, further: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """Return picture, question and words."""
+        found = dict(further)
+        found |= text if isinstance(text, Mapping) else {}
+        if isinstance(image, Mapping):
+            found |= image
+        elif image is not None:
+            found["image"] = image
+        return found
+
+    def one_by_one(self, given: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+        """Return None: one call is one question."""
+        return None
+
+    def run(self, pipe: Any, given: Mapping[str, Any]) -> Any:
+        """Return the pipeline's answers, best first."""
+        if not isinstance(given.get("question"), str):
+            raise InputError(
+                f"expected question= to be a text, got {given.get('question')!r}"
+            )
+        options = dict(given)
+        return pipe(options.pop("image", None), **options)
+
+    def questions(self, asked: Asked, target: Any) -> Iterator[Question]:
+        """Yield why these words, or why their start or end."""
+        if target not in (None, "start", "end"):
+            raise TargetError(
+                f"expected target= to be 'start' or 'end', got {target!r}"
+            )
+        pipe, calls = asked.pipe, asked.calls
+        if calls[0].generated:
+            raise InputError(
+                f"{type(pipe.model).__name__} writes its answer: explain it with "
+                'task="image-text-to-text"'
+            )
+        parts = ("image", "question", "word_boxes")
+        given = {key: asked.given[key] for key in parts if key in asked.given}
+        windows = list(pipe.preprocess(given, **pipe._preprocess_params))
+        listed = asked.answer if isinstance(asked.answer, list) else [asked.answer]
+        predicted = None
+        for said in listed:
+            place = self._place(said, windows, calls)
+            call, which = calls[place.call], target or "both"
+            answer = self._score(pipe, calls, place, which, said["answer"])
+            predicted = predicted or answer
+            mark = Mark(start=place.start, end=place.end + 1, name="answer")
+            yield Question(
+                inputs=call.row(0),
+                target=targets.Span(place.start, place.end, which),  # type: ignore[arg-type]
+                answer=answer,
+                prediction=predicted,
+                reads=(read_text(pipe, call.inputs, marked=[mark]),),
+                output=said,
+                score={"both": "start and end logit"}.get(which, f"{which} logit"),
+            )
+
+    def _place(
+        self,
+        said: Mapping[str, Any],
+        windows: Sequence[Any],
+        calls: Sequence[ModelCall],
+    ) -> _Answer:
+        """Return the tokens of an answer of which the pipeline tells the words."""
+        found = []
+        for number, (window, call) in enumerate(zip(windows, calls, strict=True)):
+            words = window["word_ids"]
+            inside = ~np.array(window["p_mask"], dtype=bool)
+            inside &= np.array([word is not None for word in words])
+            found += [
+                one
+                for one in _spans_of(call.output, inside, number, 15, inside.sum() ** 2)
+                if (words[one.start], words[one.end]) == (said["start"], said["end"])
+            ]
+        if not found:
+            raise InputError(f"the tokens of {said['answer']!r} cannot be found")
+        return max(found, key=lambda one: one.chance)

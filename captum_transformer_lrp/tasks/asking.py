@@ -106,6 +106,7 @@ class Task(ABC):
         name (str): its name, that of ``transformers`` where it has one.
         about (str): what is explained, in a few words, for the list of tasks.
         takes (str): what it is called with, to begin a message.
+        of_files (bool): whether a path is an input, rather than a file of texts.
         several (bool): whether an input has several answers, each explained.
         loads (str): the class of ``transformers`` that loads such a model by name,
             where there is no pipeline for it; ``""`` where there is one.
@@ -116,6 +117,7 @@ class Task(ABC):
     name: ClassVar[str]
     about: ClassVar[str]
     takes: ClassVar[str] = "a text"
+    of_files: ClassVar[bool] = False
     several: ClassVar[bool] = False
     loads: ClassVar[str] = ""
     prepares: ClassVar[tuple[str, str]] = ("tokenizer", "AutoTokenizer")
@@ -158,7 +160,7 @@ class Task(ABC):
         twin, calls = recorded(pipe)
         try:
             answer = self.run(twin, given)
-        except LRPError:
+        except (LRPError, Warning):
             raise
         except Exception as error:
             if calls and isinstance(error, RuntimeError):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -20,10 +21,13 @@ from ..errors import InputError, ModelStateError
 from ..explanation import Explanation
 from ..explanations import Explanations
 from ..joint import JointExplanation
+from ..models.loading import quiet
 from ..models.special_tokens import baseline_id, special_ids
 from . import is_pipeline, task_named
 from .asking import Assembled, Question, Task
 from .reads import ReadPicture
+
+Failed: TypeAlias = Callable[[int, Any, Exception], object]
 
 
 class PipelineExplainer:
@@ -50,7 +54,14 @@ class PipelineExplainer:
         """Return one by another method, of the same pipeline."""
         return PipelineExplainer(self.pipe, method, options)
 
-    def __call__(self, text: Any, image: Any, target: Any, further: Any) -> Any:
+    def __call__(
+        self,
+        text: Any,
+        image: Any,
+        target: Any,
+        further: Mapping[str, Any],
+        failed: Failed | None = None,
+    ) -> Any:
         """Return what explains the answers.
 
         Args:
@@ -58,6 +69,9 @@ class PipelineExplainer:
             image (Any): what was given as ``image=``, None if not given.
             target (Any): what to explain; None for what the pipeline answers.
             further (Mapping): the pipeline's keyword arguments.
+            failed (Callable, optional): told of each input of a list that cannot be
+                explained, by its number from 1, which is left out. Default: None, the
+                first error ends the list
 
         Returns:
             An explanation; where the task has several answers for an input, or several
@@ -74,7 +88,14 @@ class PipelineExplainer:
         listed = self.task.one_by_one(inputs)
         if listed is None:
             return self._one(inputs, target)
-        found = [self._one(one, target) for one in listed]
+        found = []
+        for number, one in enumerate(listed, 1):
+            try:
+                found.append(self._one(one, target))
+            except (InputError, ModelStateError) as error:
+                if failed is None:
+                    raise
+                failed(number, next(iter(one.values())), error)
         alike = all(isinstance(one, Explanation) for one in found)
         return Explanations(found) if alike else found
 
@@ -180,9 +201,9 @@ def pipeline_for(model: Any, task: str | None, **parts: Any) -> Any:
     if known.loads:
         if isinstance(model, nn.Module):
             return Assembled(model=model, task=task, **given)
-        loaded = getattr(transformers, known.loads).from_pretrained(
-            str(model), dtype=torch.float32
-        )
+        load = getattr(transformers, known.loads).from_pretrained
+        with quiet(str(model)):
+            loaded = load(str(model), dtype=torch.float32)
         loaded = loaded.to(device or "cpu").eval()
         if not given:
             part, loader = known.prepares
@@ -193,7 +214,8 @@ def pipeline_for(model: Any, task: str | None, **parts: Any) -> Any:
     else:
         model = str(model)
         given = {"dtype": torch.float32, **given}
-    with warnings.catch_warnings():
+    loading = nullcontext() if isinstance(model, nn.Module) else quiet(str(model))
+    with warnings.catch_warnings(), loading:
         warnings.simplefilter("ignore")
         return transformers.pipeline(
             known.name, model=model, device=device or "cpu", **given

@@ -16,7 +16,7 @@ from ..composites import composite_named
 from ..core.composites import Composite
 from ..errors import InputError
 from ..language import LLMRelevance, LLMTransformerLRP
-from ..language.sequences import is_encoder_decoder
+from ..language.sequences import GENERATION, is_encoder_decoder
 from .asking import Asked, Question, Task, chosen
 from .masks import token_score
 from .reads import ReadText, read_text
@@ -118,7 +118,7 @@ class TextToText(TextGeneration):
             if k != "token_type_ids"
         }
         with torch.no_grad():
-            written = pipe.model.generate(**inputs, **options)
+            written = pipe.model.generate(**inputs, **with_limit(pipe, options))
         texts = pipe.tokenizer.batch_decode(written, skip_special_tokens=True)
         return [{self.key: one} for one in texts]
 
@@ -166,6 +166,15 @@ def written_by(asked: Asked) -> ModelCall:
         if call.generated:
             return call
     raise InputError("the pipeline did not let its model write: generate() ran nowhere")
+
+
+def with_limit(pipe: Any, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options of ``generate``: at most 25 tokens, where nothing is said."""
+    said = pipe.model.generation_config
+    known = said.max_new_tokens is not None or said.max_length not in (None, 20)
+    if known or not {"max_new_tokens", "max_length"}.isdisjoint(options):
+        return dict(options)
+    return {"max_new_tokens": GENERATION["max_new_tokens"], **options}
 
 
 def tokens_written(pipe: Any, call: ModelCall) -> list[Tensor]:
@@ -318,5 +327,6 @@ __all__ = [
     "prompt_of",
     "question_of_token",
     "tokens_written",
+    "with_limit",
     "written_by",
 ]

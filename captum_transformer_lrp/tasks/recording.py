@@ -9,6 +9,7 @@ what is explained is what was computed. Model and pipeline stay as they are.
 from __future__ import annotations
 
 import copy
+import functools
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,11 +28,14 @@ class ModelCall:
         inputs (dict): the keyword arguments, copies.
         output (Any): what came back, without a graph.
         generated (bool): whether it was ``generate`` that was called.
+        begun (tuple of Tensor): the ``decoder_input_ids`` that ``generate`` began to
+            decode with, each time that it did.
     """
 
     inputs: dict[str, Any]
     output: Any = field(repr=False)
     generated: bool = False
+    begun: tuple[Tensor, ...] = field(default=(), repr=False)
 
     def row(self, number: int) -> dict[str, Any]:
         """Return the arguments of one example of the batch, as a batch of one."""
@@ -75,20 +79,42 @@ class Recorded:
         if args:
             names = _parameters(self._model.forward)
             kwargs = {**dict(zip(names, args, strict=False)), **kwargs}
-        return self._noted(self._model, kwargs, generated=False)
+        return self._noted(self._model, kwargs)
 
     def generate(self, *args: Any, **kwargs: Any) -> Any:
         """Let the model generate."""
         if args:
             kwargs = {"inputs": args[0], **kwargs}
-        return self._noted(self._model.generate, kwargs, generated=True)
+        begun: list[Tensor] = []
+        generate = _listened(self._model, begun).generate
+        return self._noted(generate, kwargs, generated=True, begun=begun)
 
-    def _noted(self, function: Any, kwargs: dict[str, Any], *, generated: bool) -> Any:
+    def _noted(self, function: Any, kwargs: dict[str, Any], **how: Any) -> Any:
         noted = copied(kwargs)
         output = function(**kwargs)
         kept = map_tensors(lambda tensor: tensor.detach().clone(), output)
-        self._calls.append(ModelCall(noted, kept, generated))
+        how["begun"] = tuple(how.get("begun", ()))
+        self._calls.append(ModelCall(noted, kept, **how))
         return output
+
+
+def _listened(model: Any, begun: list[Tensor]) -> Any:
+    """Return a copy of a model, with its weights, that notes where decoding begins.
+
+    ``generate`` says what it generated, but not always what it began with.
+    """
+    twin = copy.copy(model)
+
+    @functools.wraps(model.forward)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        ids, past = kwargs.get("decoder_input_ids"), kwargs.get("past_key_values")
+        length = getattr(past, "get_seq_length", None)
+        if isinstance(ids, Tensor) and not (past if length is None else length()):
+            begun.append(ids.detach().clone())
+        return model.forward(*args, **kwargs)
+
+    twin.forward = forward
+    return twin
 
 
 def _parameters(function: Any) -> list[str]:

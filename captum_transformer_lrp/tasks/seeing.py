@@ -14,7 +14,13 @@ from ..errors import InputError
 from ..explanation import ImageExplanation
 from ..models.inputs import open_picture, seen_picture
 from .asking import Asked, Question, Read, Task, chosen, names_of
-from .generation import prompt_of, question_of_token, tokens_written, written_by
+from .generation import (
+    prompt_of,
+    question_of_token,
+    tokens_written,
+    with_limit,
+    written_by,
+)
 from .reads import ReadPicture, read_text
 from .scoring import class_score, logits_of, wanted
 
@@ -161,7 +167,7 @@ class VisualQuestionAnswering(ImageTextToText):
         }
         with torch.no_grad():
             if pipe.model.can_generate():
-                written = pipe.model.generate(**inputs, **options)
+                written = pipe.model.generate(**inputs, **with_limit(pipe, options))
                 texts = tokenizer_of(pipe).batch_decode(
                     written, skip_special_tokens=True
                 )
@@ -223,7 +229,7 @@ class ImageToText(ImageTextToText):
             if isinstance(v, Tensor)
         }
         with torch.no_grad():
-            written = pipe.model.generate(**inputs, **options)
+            written = pipe.model.generate(**inputs, **with_limit(pipe, options))
         texts = tokenizer_of(pipe).batch_decode(written, skip_special_tokens=True)
         return [{"generated_text": one} for one in texts]
 

@@ -37,6 +37,7 @@ from captum_transformer_lrp import (
     LayerTransformerLRP,
     LLMTransformerLRP,
     NeuronTransformerLRP,
+    PairLRP,
     TransformerLRP,
 )
 from tests.helpers import assert_same_state, relative, state_of, tiny
@@ -49,6 +50,7 @@ PUBLIC: list[Any] = [
     and issubclass(value, Attribution)
     and value is not AttentionAttribution  # a base
     and value is not LLMTransformerLRP  # explains prompts: see tests/language
+    and value is not PairLRP  # explains two inputs, no target: see test_pair_lrp.py
 ]
 ATTENTION = [c for c in PUBLIC if issubclass(c, AttentionAttribution)]
 LAYER = [c for c in PUBLIC if issubclass(c, LayerAttribution)]

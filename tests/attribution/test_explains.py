@@ -77,6 +77,7 @@ WAYS: dict[str, Explain] = {
         (mlp := by_modules(m)), mlp[0]
     ).attribute(X, target=1),
     "TransformerLRP": lambda m: package.TransformerLRP(m).trace(IDS, target=1),
+    "PairLRP": lambda m: package.PairLRP(m).attribute(IDS, IDS),
     "AttentionAttribution": lambda m: package.CheferLRP(m).layers(IDS, target=1),
     "LLMTransformerLRP": lambda m: package.LLMTransformerLRP(
         plain(), composite="cp-lrp", positional="absolute"

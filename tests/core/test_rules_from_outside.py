@@ -122,6 +122,21 @@ def test_nothing_but_call_in_a_plain_table(
     assert relative(found, torchs_own(net, X) / 2) < 1e-13
 
 
+def test_elements_of_one_tensor_share_by_a_row_of_the_operator_too():
+    index = torch.tensor([[0, 0, 1, 1, 1]]).expand(2, -1)
+
+    def model(x):
+        ones = torch.ones(2, 2, dtype=x.dtype)
+        return ones.scatter_reduce(1, index, x, "prod", include_self=False)
+
+    x = torch.rand(2, 5, dtype=torch.float64) + 0.5
+    for row in ({}, {"scatter_reduce": rules.UniformProduct()}):
+        for target, share in ((0, 1 / 2), (1, 1 / 3)):
+            relevance = AttnLRP(model, rules=row).attribute(x, target=target)
+            expected = share * model(x)[:, target, None] * (index == target)
+            assert torch.allclose(relevance, expected)
+
+
 def test_nothing_but_call_in_a_table_that_is_converted(place: tuple[Any, Net]) -> None:
     """With the flat rule at the input, every input has a third of what arrives."""
     key, net = place

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import importlib.util
 import os
 import re
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 import torch
 
-from captum_transformer_lrp import methods, registry, rules
+from captum_transformer_lrp import methods, registry, rules, targets, tasks
 from captum_transformer_lrp.attribution import BASELINES, METHODS
 from captum_transformer_lrp.cli import main
 from tests.models.tiny import byte_level_tokenizer
@@ -248,6 +249,23 @@ def test_code_of_contributing_on_methods_runs(capsys, monkeypatch):
     printed = capsys.readouterr().out
     assert "What is “positive” sensitive to?" in printed
     assert "Why “positive”?" in printed
+
+
+def test_code_of_contributing_on_tasks_runs(capsys, monkeypatch):
+    pytest.importorskip("transformers")
+    monkeypatch.setattr(tasks, "TASKS", dict(tasks.TASKS))
+    namespace = run_section_of_contributing("Add a task")
+    assert "Why “the margin”?" in capsys.readouterr().out
+    right = namespace["Margin"].questions
+
+    def of_one(self, asked, target):
+        for question in right(self, asked, target):
+            alone = targets.Label(asked.answer["best"])
+            yield dataclasses.replace(question, target=alone)
+
+    namespace["Margin"].questions = of_one
+    with pytest.raises(AssertionError):
+        namespace["test_margin"]()
 
 
 def test_table_of_methods_says_what_the_methods_say():

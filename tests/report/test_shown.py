@@ -18,6 +18,7 @@ from PIL import Image
 
 import captum_transformer_lrp
 from captum_transformer_lrp.attribution.named import NamedMethods
+from captum_transformer_lrp.attribution.pair_relevance import PairRelevance, PairSide
 from captum_transformer_lrp.checking.report import Check, CheckReport
 from captum_transformer_lrp.comparison import Comparison, Conservation
 from captum_transformer_lrp.core.composites import Composite
@@ -36,6 +37,7 @@ from captum_transformer_lrp.report.blocks import Outline
 from captum_transformer_lrp.report.colors import THEMES, to_hex
 from captum_transformer_lrp.report.shown import Shown, Together
 from captum_transformer_lrp.rules import Identity
+from captum_transformer_lrp.sound import SoundExplanation
 from captum_transformer_lrp.visualization import (
     draw_attention,
     draw_image,
@@ -74,6 +76,36 @@ def explanations(text):
     return words, picture
 
 
+def sound(text):
+    target = ClassScore(index=0, name=text, logit=2.5, probability=0.9)
+    rng = np.random.default_rng(0)
+    return SoundExplanation(
+        model=text,
+        method=text,
+        prediction=target,
+        target=target,
+        notes=(text,),
+        scores=rng.normal(size=(40, 20)),
+        sound=rng.normal(size=(40, 20)),
+        sampling_rate=1000,
+        hop=10,
+        seconds=0.3,
+        behind=text,
+        spoken=(0.1, 0.2),
+    )
+
+
+def joint(words, picture):
+    return JointExplanation(
+        parts_of={"picture": picture, words.text: words},
+        model=words.model,
+        method=words.method,
+        prediction=words.prediction,
+        target=words.target,
+        notes=words.notes,
+    )
+
+
 def outlined(picture, text):
     box = Outline.of_box(text, 2, 2, 9, 7)
     return dataclasses.replace(picture, outlines=(box,))
@@ -92,6 +124,40 @@ def language(text):
         start_attr=torch.zeros(2, 0),
         skipped_attr=torch.zeros(2),
     )
+
+
+def pairs(text):
+    pieces = tuple(
+        Piece(token=t, text=t, special=t == "[CLS]", space_before=True)
+        for t in ("[CLS]", text, "film")
+    )
+    patches = tuple(Piece(token=t, text=t, space_before=True) for t in "1234")
+    picture = PairSide(
+        pieces=patches,
+        grid=(2, 2),
+        image=Image.new("RGB", (8, 8), "teal"),
+        part="patch",
+    )
+    words = PairSide(pieces=pieces)
+    found = []
+    for a, b in ((words, words), (words, picture), (picture, words), (picture,) * 2):
+        matrix = torch.linspace(-1, 2, (len(a) + 1) * (len(b) + 1)).double()
+        matrix = matrix.reshape(len(a) + 1, len(b) + 1)
+        found.append(
+            PairRelevance(
+                matrix=matrix,
+                a=a,
+                b=b,
+                similarity=float(matrix.sum()),
+                measure="cosine similarity",
+                model=text,
+                method=text,
+                standard_error=matrix.abs() / 10,
+                projections=8,
+                over="projections",
+            )
+        )
+    return found
 
 
 def trace(text):
@@ -131,14 +197,8 @@ def samples(text):
     return [
         words,
         picture,
-        JointExplanation(
-            parts_of={text: words, "picture": outlined(picture, text)},
-            model=text,
-            method=text,
-            prediction=words.prediction,
-            target=words.target,
-            notes=(text,),
-        ),
+        sound(text),
+        joint(words, outlined(picture, text)),
         Explanations([words, words], said=text, notes=(text,)),
         Comparison(
             explanations=(words, words),
@@ -173,6 +233,7 @@ def samples(text):
             title=text, question=text, measure=text, rows=tuple(examples)
         ),
         language(text),
+        *pairs(text),
         History(steps=3, stopped=text, report=Report((state,), data=text)),
         Report((state,), data=text),
         Together([words, picture]),

@@ -11,6 +11,7 @@ from transformers import (
     BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
+    BertModel,
     pipeline,
 )
 
@@ -270,12 +271,86 @@ def test_answer_in_a_long_text_is_found_in_its_window():
         assert len(one.pieces) <= 64
 
 
+BOXES = [
+    (word, [100 * i, 10, 100 * i + 90, 40]) for i, word in enumerate(SENTENCE.split())
+]
+
+
+def reader_of_documents():
+    from transformers import LayoutLMConfig, LayoutLMForQuestionAnswering
+
+    torch.manual_seed(3)
+    config = LayoutLMConfig(
+        vocab_size=len(word_pieces()),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=48,
+        max_position_embeddings=64,
+        initializer_range=0.3,
+        pad_token_id=0,
+    )
+    model = LayoutLMForQuestionAnswering(config).double().eval()
+    make = cast(Any, pipeline)
+    return make(
+        "document-question-answering",
+        model=model,
+        tokenizer=word_pieces(),
+        device="cpu",
+    )
+
+
+def test_answer_in_a_document():
+    pipe = reader_of_documents()
+    explainer = Explainer(pipe, "cp-lrp")
+    given = {"question": "Where is Sarah?", "word_boxes": BOXES}
+    found = explainer(**given)
+    (answer,) = pipe(None, **given)
+    assert found.output == answer
+    accounted(found, found.logit)
+    marked = [word.text for word in found.words if word.mark]
+    assert " ".join(marked) == answer["answer"].lower()
+    parts = [explainer(**given, target=which) for which in ("start", "end")]
+    assert parts[0].scores + parts[1].scores == pytest.approx(found.scores)
+    with pytest.raises(InputError, match="expected question= to be a text"):
+        explainer(word_boxes=BOXES)
+
+
 def test_mappings_and_lists_of_questions():
     explainer = Explainer(bert(BertForQuestionAnswering), tokenizer=word_pieces())
     one = explainer({"question": "Where?", "context": CONTEXT})
     both = explainer(question=["Where?", "Who?"], context=CONTEXT)
     assert both[0].scores == pytest.approx(one.scores)
     assert len(both) == 2
+
+
+# --------------------------------------------------------------------------- similarity
+
+
+@pytest.mark.parametrize("task", ["sentence-similarity", "feature-extraction"])
+def test_pairs_of_words_sum_to_the_cosine(task):
+    model = bert(BertModel)
+    if task == "feature-extraction":
+        pipe = pipe_of(task, BertModel)
+        explainer, model = Explainer(pipe, "cp-lrp"), pipe.model
+    else:
+        explainer = Explainer(model, "cp-lrp", task=task, tokenizer=word_pieces())
+    texts = ["Sarah lives in London", "a dog", "A warm film"]
+    found = explainer(source_sentence=texts[0], sentences=texts[1:])
+    states = []
+    for text in texts:
+        inputs = word_pieces()(text, return_tensors="pt")
+        states.append(logits_of(model, "last_hidden_state", **inputs)[0].mean(0))
+    for one, other in zip(found, states[1:], strict=True):
+        cosine = float(torch.nn.functional.cosine_similarity(states[0], other, dim=0))
+        assert one.similarity == pytest.approx(cosine)
+        assert float(one.matrix.sum()) == pytest.approx(cosine, abs=1e-9)
+    assert [piece.text for piece in found[0].a.pieces][1:4] == ["Sarah", "lives", "in"]
+    for wrong in ({}, {"sentences": [" "]}, {"sentences": 3}):
+        with pytest.raises(InputError, match="takes source_sentence="):
+            explainer(source_sentence="a dog", **wrong)
+    with pytest.raises(InputError, match="pass method='cp-lrp'"):
+        explainer.with_method("occlusion")("a dog", sentences="a film")
 
 
 # ------------------------------------------------------------------------------- errors

@@ -64,7 +64,7 @@ SMALL = {
 }
 
 
-def pipe_of(task, model, **parts):
+def pipe_of_writer(task, model, **parts):
     make = cast(Any, pipeline)  # whose overloads name one kind of model for each task
     return make(task, model=model, device="cpu", do_sample=False, **parts)
 
@@ -105,7 +105,7 @@ def accounted(explanation):
 
 
 def test_what_a_pipeline_writes_is_explained_token_by_token():
-    pipe = pipe_of(
+    pipe = pipe_of_writer(
         "text-generation", writer(), tokenizer=word_pieces(), max_new_tokens=5
     )
     found = Explainer(pipe, "cp-lrp")("Sarah lives in")
@@ -125,14 +125,16 @@ def test_a_chat_is_one_input():
     chatty.chat_template = (
         "{% for m in messages %}{{ m['role'] }} {{ m['content'] }} {% endfor %}"
     )
-    pipe = pipe_of("text-generation", writer(), tokenizer=chatty, max_new_tokens=2)
+    pipe = pipe_of_writer(
+        "text-generation", writer(), tokenizer=chatty, max_new_tokens=2
+    )
     chat = [{"role": "user", "content": "a funny film"}]
     found = Explainer(pipe)(chat)
     assert found.output == pipe(chat)[0]
 
 
 def test_other_targets_of_what_is_written():
-    pipe = pipe_of(
+    pipe = pipe_of_writer(
         "text-generation", writer(), tokenizer=word_pieces(), max_new_tokens=4
     )
     explainer = Explainer(pipe, "cp-lrp")
@@ -153,8 +155,7 @@ def test_other_targets_of_what_is_written():
         explainer("Sarah lives in", target=4)
 
 
-@pytest.mark.parametrize("task", ["summarization", "translation_en_to_fr", None])
-def test_an_encoder_decoder_writes_over_what_it_read(task):
+def source_to_target(task):
     torch.manual_seed(0)
     config = cast(Any, T5Config)(
         vocab_size=len(word_pieces()),
@@ -170,7 +171,13 @@ def test_an_encoder_decoder_writes_over_what_it_read(task):
         task_specific_params={"translation_en_to_fr": {"prefix": "a dog "}},
     )
     model = T5ForConditionalGeneration(config).double().eval()
-    explainer = Explainer(model, "cp-lrp", task=task, tokenizer=word_pieces())
+    return Explainer(model, "cp-lrp", task=task, tokenizer=word_pieces())
+
+
+@pytest.mark.parametrize("task", ["summarization", "translation_en_to_fr", None])
+def test_an_encoder_decoder_writes_over_what_it_read(task):
+    explainer = source_to_target(task)
+    model: Any = explainer.model
     found = explainer("a warm film", max_new_tokens=3, do_sample=False)
     text = "a dog a warm film" if task == "translation_en_to_fr" else "a warm film"
     inputs = word_pieces()(text, return_tensors="pt")
@@ -243,7 +250,9 @@ def idefics():
 @pytest.mark.parametrize(("build", "pictures"), [(llava, 1), (idefics, 5)])
 def test_written_tokens_rest_on_words_and_patches(build, pictures):
     model, processor = build()
-    pipe = pipe_of("image-text-to-text", model, processor=processor, max_new_tokens=3)
+    pipe = pipe_of_writer(
+        "image-text-to-text", model, processor=processor, max_new_tokens=3
+    )
     text = "<image> Sarah lives in"
     found = Explainer(pipe, "cp-lrp")(text=text, image=PICTURE)
     assert isinstance(found, Explanations)
@@ -269,7 +278,9 @@ def test_a_chat_with_a_picture():
         "{{ '<image> ' if c['type'] == 'image' else c['text'] }}"
         "{% endfor %}{% endfor %}"
     )
-    pipe = pipe_of("image-text-to-text", model, processor=processor, max_new_tokens=1)
+    pipe = pipe_of_writer(
+        "image-text-to-text", model, processor=processor, max_new_tokens=1
+    )
     parts = [{"type": "image", "image": PICTURE}, {"type": "text", "text": "a dog"}]
     (found,) = Explainer(pipe)(text=[{"role": "user", "content": parts}])
     assert list(found) == ["picture", "text"]
@@ -295,9 +306,11 @@ def test_a_language_model_says_that_a_picture_is_held_constant():
 # ---------------------------------------------------------------------- about a picture
 
 
-def test_a_chosen_answer_rests_on_question_and_picture():
+ANSWERS = ("yes", "no", "two")
+
+
+def chooser():
     torch.manual_seed(0)
-    answers = ("yes", "no", "two")
     config = ViltConfig(
         vocab_size=len(word_pieces()),
         image_size=32,
@@ -305,28 +318,32 @@ def test_a_chosen_answer_rests_on_question_and_picture():
         max_position_embeddings=64,
         initializer_range=0.3,
         **SMALL,
-        **labelled(*answers),
+        **labelled(*ANSWERS),
     )
     model = ViltForQuestionAnswering(config).double().eval()
     prepare = cast(Any, ViltImageProcessor)(size={"shortest_edge": 32}, size_divisor=16)
-    explainer = Explainer(
+    return Explainer(
         model,
         "cp-lrp",
         task="visual-question-answering",
         processor=ViltProcessor(prepare, word_pieces()),
     )
+
+
+def test_a_chosen_answer_rests_on_question_and_picture():
+    explainer = chooser()
     found = explainer(image=PICTURE, question="Where is Sarah?")
     accounted(found)
     assert found.output["answer"] == found.prediction.name
     assert list(found) == ["picture", "question"]
-    every = explainer(image=PICTURE, question="Where is Sarah?", target=list(answers))
+    every = explainer(image=PICTURE, question="Where is Sarah?", target=list(ANSWERS))
     assert max(every, key=lambda one: one.logit).target.name == found.target.name
     message = re.escape("explainer(image=..., question=...)")
     with pytest.raises(InputError, match=message):
         explainer(image=PICTURE)
 
 
-def test_a_caption_rests_on_the_picture():
+def captioner():
     torch.manual_seed(0)
     config = VisionEncoderDecoderConfig.from_encoder_decoder_configs(
         ViTConfig(image_size=32, patch_size=8, **SMALL),
@@ -342,13 +359,17 @@ def test_a_caption_rests_on_the_picture():
     model.config.decoder_start_token_id = 2
     model.generation_config.decoder_start_token_id = 2
     model.generation_config.pad_token_id = 0
-    explainer = Explainer(
+    return Explainer(
         model,
         "cp-lrp",
         task="image-to-text",
         image_processor=ViTImageProcessor(size={"height": 32, "width": 32}),
         tokenizer=word_pieces(),
     )
+
+
+def test_a_caption_rests_on_the_picture():
+    explainer = captioner()
     found = explainer(PICTURE, max_new_tokens=3, do_sample=False)
     assert len(found) == 3
     for one in found:

@@ -1,5 +1,6 @@
 """Tiny random models of each task, and a tokenizer for them."""
 
+import copy
 from functools import cache
 
 import torch
@@ -20,9 +21,16 @@ CORPUS = [
 ]
 
 
-@cache
 def word_pieces() -> PreTrainedTokenizerFast:
-    """A tokenizer as BERT has it, trained on a few sentences."""
+    """A tokenizer as BERT has it, trained on a few sentences.
+
+    One of its own for each caller: pipelines that write set its side of padding.
+    """
+    return copy.deepcopy(_trained())
+
+
+@cache
+def _trained() -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()

@@ -1,4 +1,4 @@
-"""Rules for fused scaled dot product attention; the kernel is left alone."""
+"""Rules for fused attention and for scans, its linear form; kernels stay."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
+from ..._nested import map_tensors
 from ...errors import RuleError
 from ..call import Call, carries_relevance
-from ..gradients import ScaledGradients
+from ..gradients import ScaledGradients, scale_output_gradient
 from .base import Rule
 
 _NAMES = ("query", "key", "value", "attn_mask")
@@ -48,11 +49,7 @@ class UniformAttention(Rule):
     """
 
     def __call__(self, call: Call) -> Any:
-        """Run the kernel with the gradients of its operands scaled.
-
-        Raises:
-            RuleError: if the call is another operator.
-        """
+        """Run the kernel with the gradients of its operands scaled."""
         query, key, value, mask = attention_operands(self, call)
         has_query, has_key = carries_relevance(query), carries_relevance(key)
         pattern = has_query or has_key or carries_relevance(mask)
@@ -79,12 +76,54 @@ class ConstantPattern(Rule):
     """
 
     def __call__(self, call: Call) -> Any:
-        """Run the kernel with everything but the value detached.
-
-        Raises:
-            RuleError: if the call is another operator.
-        """
+        """Run the kernel with everything but the value detached."""
         query, key, value, mask = attention_operands(self, call)
         if isinstance(mask, Tensor):
             mask = mask.detach()
         return _run(call, [query.detach(), key.detach(), value, mask])
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniformScan(Rule):
+    """A scan is one product: each of its n relevant factors receives 1/n.
+
+    The gradients at the output are divided by n, those at the last state by the number
+    of its own factors, so that a sequence in two calls has the relevance of one
+    (AttnLRP, arXiv 2402.05602, Prop. 3.3). Exponents of the decays have the Taylor rule
+    (Prop. 3.1) on top, as those of a softmax. Torch's own gradient is a property of the
+    function: the relevance does not depend on how it is computed. Shapes and operands:
+    :func:`~captum_transformer_lrp.known.scans.linear_scan`. Conserves up to the Taylor
+    rule, where the output is of degree one in each factor (keys of a delta rule are
+    not).
+    """
+
+    def __call__(self, call: Call) -> Any:
+        """Run the scan and divide the gradients at what it returns."""
+        run, factors, decays, state = call.args
+        held = max(sum(map(carries_relevance, factors[:-1])), 1)
+        count = max(sum(map(carries_relevance, factors)), 1)
+        if carries_relevance(state):  # a product itself, of factors of earlier tokens
+            held, count = len(factors) - 1, len(factors)
+            (state,) = ScaledGradients.apply((float(held),), state)
+        output, last = call.run_with((run, factors, decays, state), {})
+        if carries_relevance(output):
+            output = scale_output_gradient(output, 1 / count)
+        if carries_relevance(last):
+            last = scale_output_gradient(last, 1 / held)
+        return output, last
+
+
+@dataclass(frozen=True, kw_only=True)
+class ConstantScan(Rule):
+    """A scan mixes values by constant weights: they receive everything.
+
+    CP-LRP's rule for attention (Ali et al., arXiv 2202.07304, Sec. 3.1), of which a
+    scan is the linear form: queries, keys, step sizes and decays make the pattern, and
+    are detached. A state is the value of the tokens before. Conserves.
+    """
+
+    def __call__(self, call: Call) -> Any:
+        """Run the scan with everything but values and state detached."""
+        run, (value, *others), decays, state = call.args
+        others, decays = map_tensors(Tensor.detach, (others, decays))
+        return call.run_with((run, (value, *others), decays, state), {})

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from ..._nested import tensors_in
 from ...errors import RuleError, UnknownOperatorError
-from ..call import Call, carries_relevance
+from ..call import Call
 from ..gates import Activation, scaled
 from ..gradients import RatioGradient, numbers_at_zero, value_and_slope_at_zero
-from .base import DelegatingRule, ElementwiseRule, Rule, relevant_tensors
+from .base import ElementwiseRule, Rule, relevant_tensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,59 +189,3 @@ class Power(ElementwiseRule):
         call.note = Activation(0.0)
         x = call.argument(0, "input", call.kwargs.get("self"))
         return torch.mul(x, x.detach())
-
-
-@dataclass(frozen=True, kw_only=True)
-class ByExponent(DelegatingRule):
-    """``x ** n`` is a power and ``2 ** x`` an exponential: what carries relevance says.
-
-    Conserves as the two rules do.
-
-    Args:
-        powers (Rule): where the base carries relevance.
-        exponentials (Rule): where the exponent does.
-    """
-
-    powers: Rule
-    exponentials: Rule
-
-    def __call__(self, call: Call) -> Any:
-        """Apply one of the rules.
-
-        Raises:
-            UnknownOperatorError: if base and exponent both carry relevance, a base is
-                negative where the exponent does, or the exponent is complex.
-        """
-        exponent: Any = call.argument(1, "exponent")
-        if isinstance(exponent, complex) or (
-            isinstance(exponent, Tensor) and exponent.is_complex()
-        ):
-            raise _no_rule(
-                call,
-                "the exponent is a complex number",
-                "Write it as exp(exponent * log(base)), or give",
-            )
-        if not carries_relevance(exponent):
-            return self.powers(call)
-        base: Any = call.argument(0, "input", call.kwargs.get("self"))
-        if carries_relevance(base):
-            raise _no_rule(
-                call,
-                "base and exponent both depend on the explained inputs",
-                "Write it as exp(exponent * log(base)), in which they share as factors "
-                "of a product, or give",
-            )
-        if bool((torch.as_tensor(base).real < 0).any()):
-            raise _no_rule(
-                call,
-                "the exponent depends on the explained inputs and the base is negative",
-                "Give",
-            )
-        return self.exponentials(call)
-
-
-def _no_rule(call: Call, what: str, instead: str) -> UnknownOperatorError:
-    return UnknownOperatorError(
-        f"{call.operator}: {what}, for which no rule is known. {instead} the module "
-        "around it a rule."
-    )

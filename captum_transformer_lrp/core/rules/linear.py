@@ -11,9 +11,8 @@ from ..._nested import map_tensors
 from ..call import Call
 from ..gates import Activation, gate_strength, is_sum_of, scaled
 from ..gradients import scale_output_gradient
+from ..plugins import plugins
 from .base import DelegatingRule, Rule, relevant_tensors
-from .factors import multiplies_pairs
-from .reductions import share_of_each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,19 +41,43 @@ class UniformProduct(Rule):
 
     Three factors that are multiplied two by two share by the order: of ``(c b) x`` the
     last receives 1/2, of ``c (b x)`` 1/4. The scans of state space models, which
-    multiply in both orders, are one product (:class:`~.scan.UniformScan`).
+    multiply in both orders, are one product (:class:`~.attention.UniformScan`).
     """
 
     def __call__(self, call: Call) -> Any:
         """Run the call and divide the gradient by the number of relevant factors."""
-        output = call.run()
-        share = share_of_each(call)
+        output, share = call.run(), share_of_each(call)
         if share is None:
             count = len(relevant_tensors(call)) if call.kind == "product" else 1
             if count < 2:
                 return output
             share = 1 / count
         return scale_output_gradient(output, share)
+
+
+def share_of_each(call: Call) -> Tensor | float | None:
+    """Return 1/n for a product of n elements of one tensor, None for other operators.
+
+    Only factors that carry relevance count. The share has a shape that broadcasts to
+    the output.
+    """
+    count = plugins.counts.get(call.operator)
+    number = None if count is None else count(call)
+    if number is None:
+        return None
+    return 1 / (number.clamp(min=1) if isinstance(number, Tensor) else max(number, 1))
+
+
+_PAIRS = frozenset("mul multiply outer ger kron".split())
+
+
+def multiplies_pairs(call: Call) -> bool:
+    """Whether each element of a product is one product of elements: nothing is summed.
+
+    So do ``a * b``, the outer product, and ``einsum("...,...->...", a, b)``.
+    """
+    asked = plugins.pairs.get(call.operator)
+    return call.operator in _PAIRS if asked is None else bool(asked(call))
 
 
 #: of a tensor and itself: its square, element by element
@@ -96,10 +119,7 @@ class GatedProduct(Rule):
 PLAIN_FOR_ONE = (UniformProduct, GatedProduct)
 
 #: where operators other than a division take what they divide by
-_DENOMINATOR = {
-    "linalg_solve": (0, "A"),
-    "linalg_solve_triangular": (0, "A"),
-}
+_DENOMINATOR = {"linalg_solve": (0, "A"), "linalg_solve_triangular": (0, "A")}
 
 
 @dataclass(frozen=True, kw_only=True)
