@@ -700,7 +700,7 @@ def test_several_inputs_at_once(tmp_path):
     for parts, message in (
         ([], "'parts' is empty"),
         ([1], "'parts[0]' is 1"),
-        ([{"name": "a", "explanation": {}}], "parts[0]: "),
+        ([{"name": "a", "explanation": {}}], "'parts[0].explanation.kind' is missing"),
     ):
         with pytest.raises(InputError, match=re.escape(message)):
             from_dict({**record, "parts": parts})

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
 from .. import targets
-from ..errors import TargetError
+from ..errors import InputError, TargetError
 from ..joint import JointExplanation
 from ..models.prediction import ClassScore
 from .asking import Asked, Question, chosen
@@ -30,6 +30,15 @@ class ZeroShotImageClassification(PictureTask):
     name = "zero-shot-image-classification"
     about = "the logit of a label for a picture"
     takes = f"{PICTURE} and candidate_labels=[...], a list of texts"
+
+    def run(self, pipe: Any, given: Mapping[str, Any]) -> Any:
+        """Return the labels with their probabilities, best first."""
+        labels = given.get("candidate_labels", ())
+        if isinstance(labels, str) or ("candidate_labels" in given and not labels):
+            raise InputError(  # of a text the pipeline would take the letters
+                f"expected candidate_labels= to be a list of texts, got {labels!r}"
+            )
+        return super().run(pipe, given)
 
     def results(self, asked: Asked, target: Any, by: Any) -> list[Any]:
         """Return why the labels, or why one rather than another."""

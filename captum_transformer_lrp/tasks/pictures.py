@@ -30,6 +30,7 @@ class PictureTask(Task):
     """What a model says of a picture."""
 
     takes = PICTURE
+    of_files = True
 
     def inputs(
         self, text: Any, image: Any, further: Mapping[str, Any]

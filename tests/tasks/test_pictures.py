@@ -513,6 +513,12 @@ def test_wrong_inputs_are_answered_in_one_sentence(tmp_path):
             "expected an input for the task 'image-classification', got none",
         ),
         (labels, {"image": picture()}, "candidate_labels=[...], a list of texts"),
+        (labels, {"image": picture(), "candidate_labels": "cat"}, "got 'cat'"),
+        (
+            labels,
+            {"image": picture(), "candidate_labels": []},
+            "a list of texts, got []",
+        ),
     ]
     for explainer, given, message in cases:
         with pytest.raises(InputError, match=re.escape(message)):
