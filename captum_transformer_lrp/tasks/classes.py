@@ -32,9 +32,11 @@ class Classification(Task):
 
     def activation(self, asked: Asked) -> str:
         """Return what the pipeline makes probabilities with."""
-        said = asked.option("function_to_apply")
+        said, config = asked.option("function_to_apply"), asked.pipe.model.config
+        if said is None and config.num_labels == 1:
+            return "none" if config.problem_type == "regression" else "sigmoid"
         if said is None:
-            return activation_of(asked.pipe.model.config)
+            return activation_of(config)
         found = str(getattr(said, "value", said)).lower()
         return found if found in ("softmax", "sigmoid") else "none"
 

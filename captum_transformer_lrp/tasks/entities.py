@@ -63,6 +63,8 @@ class TokenClassification(Task):
         self, pipe: Any, given: Mapping[str, Any], calls: Sequence[ModelCall], one: Any
     ) -> tuple[ModelCall, list[int]]:
         """Return the tokens of an entity, and the call that they are in."""
+        if "index" in one and len(calls) == 1:
+            return calls[0], [int(one["index"])]
         if "index" in one:
             for call in calls:
                 ids = call.inputs["input_ids"][0]
@@ -94,23 +96,20 @@ class TokenClassification(Task):
         if not (getattr(pipe.tokenizer, "is_fast", False) and isinstance(text, str)):
             return []
         found = pipe.tokenizer(text, return_offsets_mapping=True, verbose=False)
-        added = found.sequence_ids()
-        inner = [
-            (token, span)
-            for token, span, sequence in zip(
-                found["input_ids"], found["offset_mapping"], added, strict=True
-            )
-            if sequence is not None
-        ]
-        special = set(pipe.tokenizer.all_special_ids)
-        own = [i for i, token in enumerate(ids) if token not in special]
-        listed = [token for token, _ in inner]
-        seen = [ids[i] for i in own]
-        for start in range(len(listed) - len(seen) + 1):
+        which = found.sequence_ids()
+        own = [i for i, sequence in enumerate(which) if sequence is not None]
+        if not own:
+            return []
+        before, behind = own[0], len(which) - 1 - own[-1]
+        _, at = without_padding(call.inputs)
+        places = at[before : len(at) - behind]
+        listed = [found["input_ids"][i] for i in own]
+        seen = [ids[place] for place in places]
+        for start in range(len(listed) - len(seen) + 1):  # a window, or the whole
             if listed[start : start + len(seen)] == seen:
                 spans: list[tuple[int, int] | None] = [None] * len(ids)
-                for offset, place in enumerate(own):
-                    spans[place] = tuple(inner[start + offset][1])
+                for offset, place in enumerate(places):
+                    spans[place] = tuple(found["offset_mapping"][own[start + offset]])
                 return spans
         return []
 

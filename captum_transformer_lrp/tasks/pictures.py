@@ -83,14 +83,6 @@ class ImageClassification(PictureTask, Classification):
         """Return the picture."""
         return (read_picture(pipe, inputs),)
 
-    def activation(self, asked: Asked) -> str:
-        """Return what the pipeline makes probabilities with."""
-        config = asked.pipe.model.config
-        found = super().activation(asked)
-        alone = config.num_labels == 1 and config.problem_type != "regression"
-        said = asked.option("function_to_apply")
-        return "sigmoid" if alone and said is None else found
-
 
 class DepthEstimation(PictureTask):
     """How far things are: the mean depth of a region is explained.

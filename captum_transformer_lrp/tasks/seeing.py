@@ -122,6 +122,7 @@ class VisualQuestionAnswering(ImageTextToText):
     takes = "image=..., a picture, and question=..., a text"
     several = False
     loads = "AutoModelForVisualQuestionAnswering"
+    prepares = ("processor", "AutoProcessor")
 
     def inputs(
         self, text: Any, image: Any, further: Mapping[str, Any]
@@ -214,6 +215,7 @@ class ImageToText(ImageTextToText):
     about = "the logit of each token that was written, over patches"
     takes = "a picture"
     loads = "AutoModelForImageTextToText"
+    prepares = ("processor", "AutoProcessor")
 
     def run(self, pipe: Any, given: Mapping[str, Any]) -> Any:
         """Return what the model writes."""

@@ -29,6 +29,8 @@ from .tiny import bert, word_pieces
 TAGS = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 NLI = ("contradiction", "neutral", "entailment")
 SENTENCE = "Sarah lives in London with a dog"
+#: with words of several pieces, and one that the tokenizer does not know
+PIECES = "Sarah knows the capital of politics, a good example"
 CONTEXT = f"{SENTENCE}, and the capital of France is Paris."
 
 
@@ -75,6 +77,21 @@ def test_class_of_a_pair_of_texts():
     words = [word.text for word in explanation.words]
     assert words == ["[CLS]", "a", "dog", "[SEP]", "Sarah", "lives", "[SEP]"]
     assert explanation.output == pipe(pair)
+
+
+@pytest.mark.parametrize("names", [("one",), ("a", "b"), ("a", "b", "c")])
+@pytest.mark.parametrize("problem", [None, "regression", "multi_label_classification"])
+@pytest.mark.parametrize("function", [None, "sigmoid", "softmax", "none"])
+def test_probabilities_are_the_pipelines(names, problem, function):
+    pipe = pipe_of("text-classification", BertForSequenceClassification, *names)
+    pipe.model.config.problem_type = problem
+    options = {} if function is None else {"function_to_apply": function}
+    found = Explainer(pipe)("A warm film", **options)
+    (answer,) = pipe("A warm film", **options)
+    assert found.output == answer
+    shown = found.prediction.probability
+    shown = found.prediction.logit if shown is None else shown
+    assert shown == pytest.approx(answer["score"])
 
 
 def test_several_texts_are_explained_as_alone():
@@ -171,11 +188,11 @@ def test_entities_are_the_pipelines(how):
         "token-classification",
         BertForTokenClassification,
         *TAGS,
-        seed=7,
+        seed=0,
         aggregation_strategy=how,
     )
-    found = Explainer(pipe, "cp-lrp")(SENTENCE)
-    answers = pipe(SENTENCE)
+    found = Explainer(pipe, "cp-lrp")(PIECES)
+    answers = pipe(PIECES)
     assert len(answers) > 1
     assert [one.output for one in found] == answers
     for one, answer in zip(found, answers, strict=True):
