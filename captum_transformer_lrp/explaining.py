@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, overload
 import torch
 from captum.attr import Attribution
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ._visible import shortened
@@ -260,6 +261,9 @@ class Explainer:
             of_texts = isinstance(text, Path) and not pipeline.task.of_files
             if of_texts or isinstance(text, Texts):
                 text = [row.text for row in _listed(text).rows]
+            elif isinstance(text, (Iterator, Dataset)):
+                given_one_by_one: Any = text
+                text = [one for one in given_one_by_one]
             failed = None
             if on_error is not None:
 
@@ -595,7 +599,10 @@ class Explainer:
 
     def __repr__(self) -> str:
         name = "built-in models" if self.model is None else str(self.model)
-        if isinstance(self.model, (TextModel, ImageModel)):
+        pipe: Any = self.model
+        if is_pipeline(pipe):
+            name = f"{pipe.task} by {type(pipe.model).__name__}"
+        elif isinstance(self.model, (TextModel, ImageModel)):
             name = self.model.name
         elif isinstance(self.model, nn.Module):
             name = type(self.model).__name__

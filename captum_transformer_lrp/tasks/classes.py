@@ -53,6 +53,8 @@ class Classification(Task):
         reads = self.read(pipe, given, inputs)
         answer = asked.answer
         listed = answer if isinstance(answer, list) else [answer]
+        if listed and isinstance(listed[0], list):  # of all classes
+            (listed,) = listed
         labels = {str(one.get("label")): one for one in listed}
         for index, function, name in wanted(target, names, best):
             said = predicted

@@ -23,6 +23,22 @@ class TokenClassification(Task):
     about = "the mean tag logit over the tokens of an entity"
     several = True
 
+    def one_by_one(self, given: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+        """Return texts one by one; with ``is_split_into_words`` a list is one text."""
+        text = given.get("text")
+        cut = given.get("is_split_into_words", False)
+        if cut and isinstance(text, list) and all(isinstance(t, str) for t in text):
+            return None
+        return super().one_by_one(given)
+
+    def run(self, pipe: Any, given: Mapping[str, Any]) -> Any:
+        """Return the entities, also of a text that was cut into words before."""
+        if not isinstance(given.get("text"), list):
+            return super().run(pipe, given)
+        options = {**given, "is_split_into_words": True}
+        (found,) = pipe([options.pop("text")], **options)
+        return found
+
     def questions(self, asked: Asked, target: Any) -> Iterator[Question]:
         """Yield one for each entity, or for those of the kind that is asked for."""
         pipe, given, calls = asked.pipe, asked.given, asked.calls
@@ -78,8 +94,7 @@ class TokenClassification(Task):
                 for i, span in enumerate(spans)
                 if span is not None
                 and one.get("start") is not None
-                and span[0] < one["end"]
-                and span[1] > one["start"]
+                and _meet(span, (one["start"], one["end"]))
             ]
             if tokens:
                 return call, tokens
@@ -147,7 +162,9 @@ class TokenClassification(Task):
         score = float(value_of(target, pipe.model, call.output))
         best = int(logits[list(scored)].mean(0).argmax())
         text = given["text"]
-        words = one["word"] if one else words_of(pipe, call.inputs, tokens)
+        words = words_of(pipe, call.inputs, tokens)
+        if one and "index" not in one:
+            words = one["word"].strip() or words
         runs = _runs(tokens)
         marks = [Mark(start=a, end=b, name=str(kind)) for a, b in runs]
         chance = float(one["score"]) if one else None
@@ -219,6 +236,11 @@ def _scored(
 
 def _token(pipe: Any, token: Any) -> str:
     return str(pipe.tokenizer.convert_ids_to_tokens(int(token)))
+
+
+def _meet(span: tuple[int, int], other: tuple[int, int]) -> bool:
+    """Whether two stretches of a text overlap, or are the same (both may be empty)."""
+    return span == other or (span[0] < other[1] and span[1] > other[0])
 
 
 def _runs(numbers: Sequence[int]) -> list[tuple[int, int]]:

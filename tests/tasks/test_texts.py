@@ -69,6 +69,14 @@ def test_class_of_a_text_is_the_pipelines():
     accounted(explanation, float(logits_of(pipe.model, **inputs)[0, index]))
 
 
+def test_all_classes_of_a_text():
+    pipe = pipe_of("text-classification", BertForSequenceClassification, "bad", "good")
+    found = Explainer(pipe)("A warm film", top_k=None, target=["bad", "good"])
+    (answers,) = [pipe("A warm film", top_k=None)]
+    by_label = {one["label"]: one for one in answers}
+    assert [one.output for one in found] == [by_label["bad"], by_label["good"]]
+
+
 def test_class_of_a_pair_of_texts():
     pipe = pipe_of("text-classification", BertForSequenceClassification, "no", "yes")
     pair = {"text": "a dog", "text_pair": "Sarah lives"}
@@ -200,6 +208,41 @@ def test_entities_are_the_pipelines(how):
         marked = [p for m in one.marks for p in one.pieces[m.start : m.end]]
         letters = "".join(piece.text for piece in marked).lower()
         assert letters == answer["word"].replace("##", "").replace(" ", "")
+
+
+def test_entities_of_words_that_were_cut_before():
+    pipe = pipe_of(
+        "ner",
+        BertForTokenClassification,
+        *TAGS,
+        seed=4,
+        aggregation_strategy="simple",
+    )
+    whole = Explainer(pipe)(SENTENCE)
+    cut = Explainer(pipe)(SENTENCE.split(), is_split_into_words=True)
+    assert len(whole) == len(cut) > 1
+    for one, other in zip(whole, cut, strict=True):
+        assert one.scores == pytest.approx(other.scores)
+        assert one.target.name == other.target.name
+
+
+def test_entities_in_windows_of_a_long_text():
+    pipe = pipe_of(
+        "ner",
+        BertForTokenClassification,
+        *TAGS,
+        seed=4,
+        aggregation_strategy="simple",
+        stride=4,
+    )
+    pipe.tokenizer.model_max_length = 16
+    text = f"{SENTENCE} " * 4
+    found = Explainer(pipe, "cp-lrp")(text)
+    assert [one.output for one in found] == pipe(text)
+    for one in found:
+        accounted(one, one.logit)
+        assert len(one.pieces) <= 16
+        assert one.marks
 
 
 def test_score_of_an_entity_is_its_mean_logit():
