@@ -355,3 +355,41 @@ def test_what_a_prompt_shows_of_layers_fits_on_a_line() -> None:
     layers = CheferLRP(Tiny().double()).layers(IDS, target=1)
     shown = repr(layers[0])
     assert shown == f"<AttentionLayer {layers[0].module!r} 2x2x5x5, with relevance>"
+
+
+def test_maps_of_videos_and_spectrograms_keep_their_axes():
+    """Frames are no channels, and pitch is no time."""
+    transformers = pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    small = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+    }
+    config = transformers.VideoMAEConfig(
+        image_size=32, patch_size=16, num_frames=4, tubelet_size=2, **small
+    )
+    video = transformers.VideoMAEForVideoClassification(config).double().eval()
+    frames = {"pixel_values": torch.randn(1, 4, 3, 32, 32, dtype=torch.float64)}
+    coarse = GenericAttention(video).attribute(frames, target=0)
+    fine = GenericAttention(video, upsample=True).attribute(frames, target=0)
+    assert coarse.shape == (1, 1, 2, 2, 2)
+    assert fine.shape == (1, 1, 4, 32, 32)  # as many frames as there are
+    config = transformers.ASTConfig(
+        max_length=96,
+        num_mel_bins=32,
+        frequency_stride=10,
+        time_stride=10,
+        **small,
+    )
+    sound = transformers.ASTForAudioClassification(config).double().eval()
+
+    def model(spectrogram):
+        return sound(spectrogram[:, 0]).logits
+
+    spectrogram = torch.randn(1, 1, 96, 32, dtype=torch.float64)
+    coarse = GenericAttention(model).attribute(spectrogram, target=0)
+    assert coarse.shape == (1, 1, 2, 9)  # pitch, time
+    with pytest.raises(AttentionError, match="which axis of the patches is which"):
+        GenericAttention(model, upsample=True).attribute(spectrogram, target=0)
