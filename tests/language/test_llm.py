@@ -538,3 +538,12 @@ def test_operator_that_cannot_go_back_in_a_batch() -> None:
     assert "Pass chunk_size=1, which goes back for one at a time." in str(caught.value)
     expected = LLMTransformerLRP(plain()).attribute(PROMPT, TARGET).token_attr
     assert relative(explain(1), expected) <= 1e-12
+
+
+def test_a_token_outside_the_vocabulary_is_named_by_its_number():
+    """Pictures are put in place of such tokens."""
+    from captum_transformer_lrp.language.prompts import column_names
+    from tests.tasks.tiny import word_pieces
+
+    names = column_names(torch.tensor([8, 10**6]), word_pieces())
+    assert names == [word_pieces().convert_ids_to_tokens(8), "<1000000>"]
