@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .. import targets
 from .._forms import KNOWN_KEYS
@@ -245,19 +245,21 @@ def question_of_token(
     with torch.no_grad():
         logits = pipe.model(**inputs).logits[0, place].detach().cpu().double()
     said = token_score(pipe, logits, token)
-    text: list[ReadText] = []
-    if key != "input_ids" and "input_ids" in inputs:  # what the encoder reads
-        text.append(_ReadPrompt.of(pipe, inputs))
-    if key in KNOWN_KEYS:
-        cut = {"input_ids": inputs[key][:, :shown]}
-        mask = inputs.get("attention_mask")
-        if mask is not None and key == "input_ids":
-            cut["attention_mask"] = mask[:, :shown]
-        read = _ReadPrompt.of(pipe, cut)
-        name = "text" if key == "input_ids" else "written before"
-        text.append(replace(read, key=key, name=name))
+    function, name, mask = None, "text", inputs.get("attention_mask")
+    if key == "decoder_input_ids" and "input_ids" not in inputs:
+        function, name, mask = Teacher(pipe.model), "written before", None
+        inputs["input_ids"] = inputs.pop(key)
+        if "attention_mask" in inputs:
+            inputs["heard"] = inputs.pop("attention_mask")
+    elif key == "decoder_input_ids":  # shown is what the encoder reads
+        shown = inputs["input_ids"].shape[1]
+    cut = {"input_ids": inputs["input_ids"][:, :shown]}
+    if mask is not None:
+        cut["attention_mask"] = mask[:, :shown]
+    text = (replace(_ReadPrompt.of(pipe, cut), name=name),)
     return Question(
         inputs=inputs,
+        function=function,
         target=target,
         answer=said,
         prediction=token_score(pipe, logits, int(logits.argmax())),
@@ -296,6 +298,33 @@ def continued(
     return inputs, "input_ids", ids.shape[1] + number
 
 
+class Teacher(nn.Module):
+    """An encoder-decoder that is told what it wrote before, as tokens like any other.
+
+    So what its encoder reads, a sound or a picture, is explained with what its decoder
+    reads.
+
+    Args:
+        model (Module): the model.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.training = False
+        self.model = model
+
+    def forward(self, *, input_ids: Tensor, **inputs: Any) -> Any:
+        """Return what the model says behind each of the tokens.
+
+        Args:
+            input_ids (Tensor): what was written before, ``(1, tokens)``.
+            **inputs (Any): what the encoder reads; ``heard`` is its attention mask.
+        """
+        mask = inputs.pop("heard", None)
+        given = inputs if mask is None else {**inputs, "attention_mask": mask}
+        return self.model(**given, decoder_input_ids=input_ids, use_cache=False)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _ReadPrompt(ReadText):
     """A prompt, without the places that a picture takes in it."""
@@ -319,6 +348,7 @@ class _ReadPrompt(ReadText):
 
 __all__ = [
     "Summarization",
+    "Teacher",
     "TextGeneration",
     "TextToText",
     "Translation",

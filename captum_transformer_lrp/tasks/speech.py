@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import targets
 from .._forms import SOUND_KEYS
@@ -16,6 +16,7 @@ from ..errors import InputError, TargetError
 from ..models.pieces import word_groups, word_text
 from ..models.prediction import ClassScore
 from .asking import Asked, Question, chosen
+from .generation import Teacher
 from .reads import ReadText, pieces_of
 from .recording import ModelCall
 from .scoring import spelled, value_of
@@ -168,29 +169,6 @@ class _Frames:
         )
 
 
-class _Teacher(nn.Module):
-    """A model that reads a sound and the tokens that it wrote before.
-
-    Args:
-        model (Module): the model.
-        key (str): the argument that holds the sound.
-    """
-
-    def __init__(self, model: Any, key: str) -> None:
-        super().__init__()
-        self.training = False
-        self.model = model
-        self.key = key
-
-    def forward(self, *, input_ids: Tensor, **inputs: Any) -> Any:
-        """Return what the model says behind each of the tokens."""
-        rest = {"attention_mask": inputs.pop("heard", None)}
-        rest = {name: value for name, value in rest.items() if value is not None}
-        return self.model(
-            **inputs, **rest, decoder_input_ids=input_ids, use_cache=False
-        )
-
-
 class _Written:
     """What a model wrote token by token.
 
@@ -226,7 +204,7 @@ class _Written:
         mask = call.inputs.get("attention_mask")
         if mask is not None:
             self.inputs["heard"] = mask[:1]
-        self.function = _Teacher(model, key)
+        self.function = Teacher(model)
         with torch.no_grad():
             ids = self._tokens(len(self.ids))
             self.output = self.function(input_ids=ids, **self.inputs)

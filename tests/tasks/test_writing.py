@@ -374,8 +374,10 @@ def test_a_caption_rests_on_the_picture():
     assert len(found) == 3
     for one in found:
         accounted(one)
-        picture = one["picture"] if isinstance(one, JointExplanation) else one
-        assert picture.patch_grid == (4, 4)
+        assert list(one) == ["picture", "written before"]
+        assert one["picture"].patch_grid == (4, 4)
+    assert len(found[2]["written before"].pieces) == 3
+    assert abs(found[2].shares["written before"]) > 0
 
 
 def test_names_of_tasks():
