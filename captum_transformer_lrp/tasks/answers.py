@@ -88,7 +88,8 @@ class QuestionAnswering(Task):
         top = int(given.get("top_k", 1))
         limit = min(tokenizer.model_max_length, int(given.get("max_seq_len", 384)))
         positions = getattr(pipe.model.config, "max_position_embeddings", None)
-        limit = limit if positions is None else min(limit, int(positions))
+        if positions is not None and int(positions) > 0:
+            limit = min(limit, int(positions))
         asked = len(tokenizer(question, verbose=False)["input_ids"])
         if asked >= limit - 1:
             raise InputError(

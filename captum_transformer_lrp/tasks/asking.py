@@ -163,7 +163,7 @@ class Task(ABC):
         except (LRPError, Warning):
             raise
         except Exception as error:
-            if calls and isinstance(error, RuntimeError):
+            if twin.model.entered and isinstance(error, RuntimeError):
                 raise  # the model's own
             reason = " ".join(str(error).split()) or type(error).__name__
             raise InputError(

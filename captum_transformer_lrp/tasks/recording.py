@@ -58,6 +58,7 @@ class Recorded:
 
     def __init__(self, model: Any) -> None:
         self.__dict__["_model"] = model
+        self.__dict__["entered"] = False  # whether it was called
         self.__dict__["_calls"] = []
 
     @property  # type: ignore[misc]
@@ -90,6 +91,7 @@ class Recorded:
         return self._noted(generate, kwargs, generated=True, begun=begun)
 
     def _noted(self, function: Any, kwargs: dict[str, Any], **how: Any) -> Any:
+        self.__dict__["entered"] = True
         noted = copied(kwargs)
         output = function(**kwargs)
         kept = map_tensors(lambda tensor: tensor.detach().clone(), output)

@@ -115,7 +115,11 @@ def _embeds(model: Any) -> bool:
 
 def _read(pipe: Any, text: str) -> tuple[dict[str, Any], Any]:
     """Return what a model takes of a text, and the tokens as a person reads them."""
-    limit = getattr(pipe.model.config, "max_position_embeddings", None)
+    limits = (
+        getattr(pipe.model.config, "max_position_embeddings", None),
+        pipe.tokenizer.model_max_length,
+    )
+    limit = min((n for n in limits if n is not None and 0 < n < 10**9), default=None)
     batch = pipe.tokenizer(
         text,
         return_tensors="pt",
