@@ -20,7 +20,7 @@ def from_captum(rule: PropagationRule) -> CaptumRule:
     """Return a rule that does to a module what Captum's LRP does under ``rule``.
 
     For rows of a composite whose keys are modules, by class, :class:`ModuleName` or
-    :class:`Layers`::
+    ``Layers``::
 
         >>> from captum.attr._utils.lrp_rules import GammaRule
         >>> TransformerLRP(model, rules={nn.Conv2d: from_captum(GammaRule())})

@@ -180,7 +180,7 @@ class Registry:
 
         Args:
             rows (Mapping): key -> kind or rule; keys as in :meth:`register`, kinds,
-                :class:`ModuleName` and :class:`Layers`.
+                :class:`ModuleName` and ``Layers``.
         """
         for key, row in rows.items():
             check_row(key, row)

@@ -274,6 +274,8 @@ def built(key: str) -> tuple[nn.Module, Any, Any, dict[str, Any]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+# of a batch of pairs one text is explained for all pictures
+@pytest.mark.filterwarnings("ignore::captum_transformer_lrp.errors.PairsWarning")
 @pytest.mark.parametrize("key", ARCHITECTURES)
 def test_every_method_on_every_architecture(key: str) -> None:
     torch.manual_seed(0)
