@@ -26,10 +26,9 @@ from torch import Tensor, nn
 from captum_transformer_lrp import PairLRP
 
 
-def pass_of(model: nn.Module, ids: Tensor) -> Callable[[], Any]:
+def pass_of(model: Any, ids: Tensor) -> Callable[[], Any]:
     """Return one pass forward and backward by torch alone."""
-    table: Any = model.get_input_embeddings()  # type: ignore[operator]
-    embeddings = table(ids).detach().requires_grad_()
+    embeddings = model.get_input_embeddings()(ids).detach().requires_grad_()
 
     def once() -> Any:
         embedded = model(inputs_embeds=embeddings).last_hidden_state.mean(1)

@@ -28,7 +28,7 @@ from .attribution import methods
 from .attribution.calling import attribute_pixels, attribute_tokens, make_method
 from .attribution.meaning import finite, meaning_of, notes_on
 from .description import describe
-from .errors import InputError, LRPError, ModelStateError
+from .errors import InputError, ModelStateError
 from .explanation import ImageExplanation, TextExplanation
 from .explanations import Explanations
 from .models.inputs import encode, open_picture, pad, seen_picture
@@ -52,7 +52,7 @@ from .models.prediction import (
 )
 from .models.texts import Label, Text, Texts, read_texts
 from .tasks import is_pipeline, task_named, task_of
-from .tasks.explaining import PipelineExplainer, pipeline_for
+from .tasks.explaining import OF_ONE, PipelineExplainer, is_of_one, pipeline_for
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -87,9 +87,6 @@ class Failure:
 
 
 OnError: TypeAlias = Callable[[Failure], object]
-
-#: what may be wrong with one text or picture of many
-_OF_ONE = (InputError, ModelStateError, OSError, RuntimeError, IndexError)
 
 
 class Explainer:
@@ -225,8 +222,8 @@ class Explainer:
                 language model the next token, by id or as text. Of a pipeline also one
                 of :mod:`captum_transformer_lrp.targets`, any function of the model's
                 output, or a list of them. Default: None, the prediction of each
-            batch_size (int, optional): How many of a list go through the model at once.
-                Default: 8
+            batch_size (int, optional): How many of a list go through the model at once;
+                inputs of a pipeline go one by one. Default: 8
             progress (bool, optional): Whether to show a progress bar on stderr.
                 Default: None, where there are three batches or more
             **further (Any): Further inputs and options of a pipeline, such as
@@ -259,8 +256,10 @@ class Explainer:
         pipeline = self.pipeline
         if pipeline is not None:
             of_texts = isinstance(text, Path) and not pipeline.task.of_files
+            read = Texts(name="", rows=(), said="")
             if of_texts or isinstance(text, Texts):
-                text = [row.text for row in _listed(text).rows]
+                read = _listed(text)
+                text = [row.text for row in read.rows]
             elif isinstance(text, (Iterator, Dataset)):
                 given_one_by_one: Any = text
                 text = [one for one in given_one_by_one]
@@ -268,9 +267,16 @@ class Explainer:
             if on_error is not None:
 
                 def failed(number: int, given: Any, error: Exception) -> None:
+                    traceback.clear_frames(error.__traceback__)  # they hold tensors
                     on_error(Failure(number=number, given=given, error=error))
 
-            return pipeline(text, image, target, further, failed)
+            answers = pipeline(text, image, target, further, failed, progress)
+            if isinstance(answers, Explanations):
+                answers.said = read.said
+                if any(row.label is not None for row in read.rows):
+                    what = f"the task {pipeline.task.name} has none here"
+                    answers.notes = (f"The labels are left aside: {what}.",)
+            return answers
         if further:
             raise InputError(
                 f"{next(iter(further))}= belongs to a task: pass a pipeline of "
@@ -905,9 +911,8 @@ def _alone_if_need_be(
     """
     try:
         return explain_some([given for _, given in rows], False)
-    except _OF_ONE as error:
-        known = isinstance(error, (InputError, ModelStateError))
-        if isinstance(error, LRPError) and not known:
+    except OF_ONE as error:
+        if not is_of_one(error):
             raise
         if len(rows) == 1:
             traceback.clear_frames(error.__traceback__)  # they hold tensors

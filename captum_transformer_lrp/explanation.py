@@ -793,7 +793,7 @@ class ImageExplanation(Explanation):
             "scores": self.scores.tolist() if self.has_pixels else None,
             "patch_scores": None if patches is None else patches.tolist(),
             "image": records.png_text(self.image),
-            "outlines": [asdict(outline) for outline in self.outlines],
+            "outlines": [{"name": one.name, "path": one.path} for one in self.outlines],
         }
 
 

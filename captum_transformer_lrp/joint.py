@@ -134,25 +134,25 @@ class JointExplanation(Explanation):
 
     def _numbers(self) -> Table:
         write = self.scale.write
-        rows = []
-        for name, part in self.parts_of.items():
-            for what, score in part.top_parts(10**6):
-                rows.append((name, what, write(score)))
         return Table(
             heads=("Input", "Part", self.quantity.capitalize()),
-            rows=tuple(rows),
+            rows=tuple((name, what, write(score)) for name, what, score in self._rows),
             texts=2,
             folded=True,
         )
 
+    @property
+    def _rows(self) -> list[tuple[str, str, float]]:
+        """Input, name and score of all that :meth:`top_parts` would list."""
+        return [
+            (name, what, score)
+            for name, part in self.parts_of.items()
+            for what, score in part.top_parts(part.scores.size)
+        ]
+
     def _columns(self) -> dict[str, Any]:
-        columns: dict[str, list[Any]] = {"input": [], "part": [], "score": []}
-        for name, part in self.parts_of.items():
-            for what, score in part.top_parts(10**6):
-                columns["input"].append(name)
-                columns["part"].append(what)
-                columns["score"].append(score)
-        return columns
+        names = ("input", "part", "score")
+        return {name: [row[i] for row in self._rows] for i, name in enumerate(names)}
 
     def to_dict(self) -> dict[str, Any]:
         """Return what :meth:`to_json` writes, as Python objects."""

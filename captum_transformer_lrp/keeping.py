@@ -341,13 +341,12 @@ def _outlines(keys: Keys) -> tuple[Outline, ...]:
         if not isinstance(one, Mapping):
             raise damaged(f"{place!r} is {short(one)}", "an object")
         inner = Keys(one, f"{place}.", keys.old)
-        outline = Outline(name=inner.text("name"), path=inner.text("path"))
+        name, path = inner.text("name"), inner.text("path")
         try:
-            outline.loops  # noqa: B018
+            found.append(Outline(name=name, path=path))
         except ValueError as error:
             what = "closed loops such as 'M0 0L8 0L8 5Z'"
-            raise damaged(f"'{place}.path' is {short(outline.path)}", what) from error
-        found.append(outline)
+            raise damaged(f"'{place}.path' is {short(path)}", what) from error
     return tuple(found)
 
 

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from .attribution.scores import output_tensor
 from .errors import OutputError, TargetError, suggestion
+from .models.prediction import places_of
 
 __all__ = [
     "KL",
@@ -51,6 +52,7 @@ __all__ = [
 Class: TypeAlias = "int | str"
 
 
+@dataclass(frozen=True)
 class Target:
     """A function of a model's output to one score per example."""
 
@@ -76,13 +78,13 @@ class Target:
             TargetError: the model has no class of that name, or knows no names.
         """
         changed: dict[str, Any] = {}
-        for one in fields(self):  # type: ignore[arg-type]
+        for one in fields(self):
             value = getattr(self, one.name)
             if one.metadata.get("classes") and isinstance(value, str):
                 changed[one.name] = _index(value, model)
             elif isinstance(value, Target):
                 changed[one.name] = value.for_model(model)
-        return replace(self, **changed) if changed else self  # type: ignore[type-var]
+        return replace(self, **changed) if changed else self
 
 
 #: of a field that holds the index or the name of a class
@@ -216,6 +218,10 @@ class Entity(Target):
         return (logits * weight).sum(dim=(1, 2))
 
 
+#: the first token of an answer, its last one, or both
+Which: TypeAlias = Literal["both", "start", "end"]
+
+
 @dataclass(frozen=True)
 class Span(Target):
     """An answer in a text: the logit of its first token and that of its last.
@@ -231,7 +237,7 @@ class Span(Target):
 
     start: int
     end: int
-    which: Literal["both", "start", "end"] = "both"
+    which: Which = "both"
 
     def __call__(self, output: Any) -> Tensor:
         """Return the sum of the two logits."""
@@ -613,9 +619,7 @@ def _names(model: Any) -> dict[str, int]:
 
 def _index(name: str, model: Any) -> int:
     names = _names(model)
-    matches = [i for n, i in names.items() if n == name] or [
-        i for n, i in names.items() if n.lower() == name.lower()
-    ]
+    matches = [list(names.values())[i] for i in places_of(name, list(names))]
     if not names:
         raise _unnamed(name)
     if len(matches) != 1:

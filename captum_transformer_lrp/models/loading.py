@@ -227,7 +227,7 @@ def text_model(name: str, module: nn.Module, tokenizer: Any) -> TextModel:
         module=module,
         tokenizer=tokenizer,
         task=task,
-        class_names=_config_names(config) if classifies else (),
+        class_names=config_names(config) if classifies else (),
         activation=activation_of(config) if classifies else "softmax",
         max_tokens=min(known, default=None),
     )
@@ -271,7 +271,7 @@ def image_model(
         transform = _processor_transform(processor)
     else:
         mean, std = _normalisation(transform)
-    class_names = () if config is None else _config_names(config)
+    class_names = () if config is None else config_names(config)
     if not class_names and isinstance(cfg, Mapping):
         class_names = _timm_names(module, cfg)
     return ImageModel(
@@ -411,7 +411,7 @@ def _text_task(name: str, config: Any, architectures: list[str] | None = None) -
     )
 
 
-def _config_names(config: Any) -> tuple[str, ...]:
+def config_names(config: Any) -> tuple[str, ...]:
     """Return the class names of a Hugging Face config, in the order of the logits."""
     names = {
         int(i): str(n) for i, n in (getattr(config, "id2label", None) or {}).items()
@@ -504,8 +504,8 @@ def patch_grid_of(config: Any, height: int, width: int) -> tuple[int, int] | Non
         None where patches are unknown, do not divide the picture, or are too many to be
         told apart.
     """
-    inner = (getattr(config, f"{name}_config", None) for name in ("vision", "backbone"))
-    for one in (config, *inner):
+    parts = ("vision_config", "backbone_config", "encoder")
+    for one in (config, *(getattr(config, name, None) for name in parts)):
         patch = getattr(one, "patch_size", None) or getattr(one, "tubelet_size", None)
         if isinstance(patch, int):
             patch = patch, patch

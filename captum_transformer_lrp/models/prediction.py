@@ -32,6 +32,9 @@ class ClassScore:
     logit: float
     probability: float | None = None
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", visible(self.name))
+
     def __str__(self) -> str:
         if self.probability is None:
             return f"{self.name} ({self.logit:+.3f})"
@@ -77,9 +80,7 @@ def class_target(
                 f"the model has classes 0 to {count - 1}, got target={target}"
             )
         return target
-    matches = [i for i, n in enumerate(names) if n == target] or [
-        i for i, n in enumerate(names) if n.lower() == target.lower()
-    ]
+    matches = places_of(target, names)
     if len(matches) != 1:
         several = f"{len(matches)} classes" if matches else "no class"
         raise TargetError(
@@ -91,6 +92,13 @@ def class_target(
             )
         )
     return matches[0]
+
+
+def places_of(name: str, names: Sequence[str]) -> list[int]:
+    """Return where a name stands in a list: as it is, or else in another case."""
+    return [i for i, n in enumerate(names) if n == name] or [
+        i for i, n in enumerate(names) if n.lower() == name.lower()
+    ]
 
 
 def token_target(
@@ -147,30 +155,42 @@ def note_on_spelling(
 def text_score(source: TextModel, logits: Tensor, index: int) -> ClassScore:
     """Describe one class or next token; ``logits`` have shape ``(classes,)``."""
     if source.task == "causal-language-model":
-        (piece,) = read_pieces(source.tokenizer, [index])
-        return _class_score(piece.label, logits, index, source.activation)
-    return _class_score(
-        _class_name(source.class_names, index), logits, index, source.activation
-    )
+        return token_score(source.tokenizer, logits, index)
+    return class_score(source.class_names, logits, index, source.activation)
 
 
 def image_score(source: ImageModel, logits: Tensor, index: int) -> ClassScore:
     """Describe one class of a picture; ``logits`` have shape ``(classes,)``."""
-    name = _class_name(source.class_names, index)
-    return _class_score(name, logits, index, source.activation)
+    return class_score(source.class_names, logits, index, source.activation)
 
 
-def _class_name(names: Sequence[str], index: int) -> str:
+def token_score(tokenizer: Any, logits: Tensor, token: int) -> ClassScore:
+    """Describe one token; ``logits`` have shape ``(vocabulary,)``."""
+    (piece,) = read_pieces(tokenizer, [token])
+    return _described(piece.label, logits, token, "softmax")
+
+
+def class_score(
+    names: Sequence[str], logits: Tensor, index: int, activation: str
+) -> ClassScore:
+    """Describe one class of one example.
+
+    Args:
+        names (sequence of str): of the classes; those behind them have a number.
+        logits (Tensor): shape ``(classes,)``.
+        index (int): the class.
+        activation (str): ``"softmax"``, ``"sigmoid"`` or ``"none"``, as for
+            :class:`~.loading.TextModel`.
+    """
+    return _described(class_name(names, index), logits, index, activation)
+
+
+def class_name(names: Sequence[str], index: int) -> str:
+    """Return the name of a class; one without has its number."""
     return names[index] if index < len(names) else f"class {index}"
 
 
-def _class_score(
-    name: str,
-    logits: Tensor,
-    index: int,
-    activation: str,
-) -> ClassScore:
-    """Describe one class of one example; ``logits`` have shape ``(classes,)``."""
+def _described(name: str, logits: Tensor, index: int, activation: str) -> ClassScore:
     values = logits.detach().cpu().double()
     probability = None
     if activation == "softmax":
@@ -178,8 +198,5 @@ def _class_score(
     elif activation == "sigmoid":
         probability = float(values[index].sigmoid())
     return ClassScore(
-        index=index,
-        name=visible(name),
-        logit=float(values[index]),
-        probability=probability,
+        index=index, name=name, logit=float(values[index]), probability=probability
     )

@@ -226,10 +226,26 @@ class Outline:
         name (str): What it is around, such as ``"cat"``.
         path (str): The line in pixels of the picture, as in SVG: closed loops of the
             form ``"M0 0L8 0L8 5L0 5Z"``.
+
+    Raises:
+        ValueError: The path is of another form.
     """
 
     name: str
     path: str
+    loops: list[list[tuple[float, float]]] = field(
+        init=False, repr=False, compare=False
+    )
+
+    def __post_init__(self) -> None:
+        """Read the corners of each closed loop, ``(x, y)``."""
+        found = []
+        for loop in filter(None, self.path.split("Z")):
+            if not loop.startswith("M"):
+                raise ValueError(f"expected M0 0L8 0Z, got {loop[:40]!r}")
+            corners = [corner.split(" ") for corner in loop[1:].split("L")]
+            found.append([(float(x), float(y)) for x, y in corners])
+        object.__setattr__(self, "loops", found)
 
     @classmethod
     def of_box(
@@ -243,21 +259,6 @@ class Outline:
     def of_region(cls, name: str, inside: np.ndarray) -> Outline:
         """Return the line around a region, booleans ``(height, width)``."""
         return cls(name=name, path=_path(loops_around(inside)))
-
-    @property
-    def loops(self) -> list[list[tuple[float, float]]]:
-        """The corners of each closed loop, ``(x, y)``.
-
-        Raises:
-            ValueError: The path is of another form.
-        """
-        found = []
-        for loop in filter(None, self.path.split("Z")):
-            if not loop.startswith("M"):
-                raise ValueError(f"expected M0 0L8 0Z, got {loop[:40]!r}")
-            corners = [corner.split(" ") for corner in loop[1:].split("L")]
-            found.append([(float(x), float(y)) for x, y in corners])
-        return found
 
 
 def _path(loops: Sequence[Sequence[tuple[float, float]]]) -> str:

@@ -145,13 +145,13 @@ class QuestionAnswering(Task):
         listed = [dict(one) for one in asked.answer]
         places = [one.pop("_place") for one in listed]
         best = places[0]
-        which = "both"
-        picked: list[tuple[_Answer, Any, str]] = []
+        which: targets.Which = "both"
+        picked: list[tuple[_Answer, Any, targets.Which]] = []
         if isinstance(target, targets.Span):
             which = target.which
             one = _Answer(best.call, target.start, target.end, float("nan"))
             picked.append((one, None, which))
-        elif isinstance(target, str) and target in ("start", "end"):
+        elif target == "start" or target == "end":
             picked.append((best, listed[0], target))
         elif isinstance(target, str):
             picked.append((*self._of_text(pipe, texts, calls, target, first), which))
@@ -168,7 +168,7 @@ class QuestionAnswering(Task):
         for place, said, which in picked:
             call = calls[place.call]
             text = said["answer"] if said else _read_span(pipe, call, place)
-            function = targets.Span(place.start, place.end, which)  # type: ignore[arg-type]
+            function = targets.Span(place.start, place.end, which)
             mark = Mark(start=place.start, end=place.end + 1, name="answer")
             yield Question(
                 inputs=call.row(0),
@@ -185,10 +185,10 @@ class QuestionAnswering(Task):
         pipe: Any,
         calls: Sequence[ModelCall],
         place: _Answer,
-        which: str,
+        which: targets.Which,
         text: str,
     ) -> ClassScore:
-        function = targets.Span(place.start, place.end, which)  # type: ignore[arg-type]
+        function = targets.Span(place.start, place.end, which)
         output = calls[place.call].output
         chance = None if np.isnan(place.chance) else place.chance
         return ClassScore(
@@ -287,7 +287,7 @@ class DocumentQuestionAnswering(QuestionAnswering):
 
     Called with ``image=``, ``question=`` and, where no text recognition is installed,
     ``word_boxes=``. Boxes are constants; words and question are explained. A model that
-    writes its answer (Donut) is explained token by token as ``image-text-to-text``.
+    writes its answer (Donut) is refused.
     """
 
     name = "document-question-answering"
@@ -322,15 +322,18 @@ class DocumentQuestionAnswering(QuestionAnswering):
 
     def questions(self, asked: Asked, target: Any) -> Iterator[Question]:
         """Yield why these words, or why their start or end."""
-        if target not in (None, "start", "end"):
+        which: targets.Which = "both"
+        if target == "start" or target == "end":
+            which = target
+        elif target is not None:
             raise TargetError(
                 f"expected target= to be 'start' or 'end', got {target!r}"
             )
         pipe, calls = asked.pipe, asked.calls
         if calls[0].generated:
             raise InputError(
-                f"{type(pipe.model).__name__} writes its answer: explain it with "
-                'task="image-text-to-text"'
+                f"{type(pipe.model).__name__} writes its answer; expected a model that "
+                "points at its words in the document"
             )
         parts = ("image", "question", "word_boxes")
         given = {key: asked.given[key] for key in parts if key in asked.given}
@@ -339,13 +342,13 @@ class DocumentQuestionAnswering(QuestionAnswering):
         predicted = None
         for said in listed:
             place = self._place(said, windows, calls)
-            call, which = calls[place.call], target or "both"
+            call = calls[place.call]
             answer = self._score(pipe, calls, place, which, said["answer"])
             predicted = predicted or answer
             mark = Mark(start=place.start, end=place.end + 1, name="answer")
             yield Question(
                 inputs=call.row(0),
-                target=targets.Span(place.start, place.end, which),  # type: ignore[arg-type]
+                target=targets.Span(place.start, place.end, which),
                 answer=answer,
                 prediction=predicted,
                 reads=(read_text(pipe, call.inputs, marked=[mark]),),

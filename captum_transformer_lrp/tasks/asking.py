@@ -19,7 +19,7 @@ from torch import Tensor
 from .._visible import shortened
 from ..errors import InputError, LRPError, TargetError, suggestion
 from ..explanation import Explanation
-from ..models.prediction import ClassScore
+from ..models.prediction import ClassScore, places_of
 from .recording import ModelCall, recorded
 
 
@@ -162,7 +162,7 @@ class Task(ABC):
             answer = self.run(twin, given)
         except (LRPError, Warning):
             raise
-        except Exception as error:
+        except Exception as error:  # a pipeline raises what it likes
             if twin.model.entered and isinstance(error, RuntimeError):
                 raise  # the model's own
             reason = " ".join(str(error).split()) or type(error).__name__
@@ -248,10 +248,14 @@ def is_chat(given: Any) -> bool:
     return bool(given) and isinstance(given[0], Mapping) and "role" in given[0]
 
 
-def names_of(model: Any) -> tuple[str, ...]:
-    """Return the names of a model's classes, in the order of the logits."""
-    labels = getattr(model.config, "id2label", None) or {}
-    return tuple(str(labels[i]) for i in sorted(labels))
+def on_device(pipe: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a processor made, where and as precise as a pipeline's model is."""
+    dtype = next(pipe.model.parameters()).dtype
+    return {
+        key: value.to(pipe.device, dtype if value.is_floating_point() else None)
+        for key, value in batch.items()
+        if isinstance(value, Tensor)
+    }
 
 
 def chosen(target: Any, names: Sequence[str], what: str) -> list[int] | None:
@@ -284,9 +288,7 @@ def chosen(target: Any, names: Sequence[str], what: str) -> list[int] | None:
                 )
             found.append(one)
             continue
-        matches = [i for i, name in enumerate(names) if name == one] or [
-            i for i, name in enumerate(names) if name.lower() == one.lower()
-        ]
+        matches = places_of(one, names)
         if not matches:
             raise TargetError(
                 f"there is no {what} named {one!r}.{suggestion(one, names)}"

@@ -13,10 +13,10 @@ from ..errors import InputError
 from ..models.prediction import ClassScore
 from ..report.blocks import Outline
 from .asking import Asked, Question
-from .pictures import PICTURE, PictureTask, of_function, picked
+from .pictures import PICTURE, PictureTask, picked
 from .reads import ReadPicture, ReadText, read_picture, read_text
 from .recording import ModelCall
-from .scoring import value_of
+from .scoring import of_function, value_of
 
 SIDES = ("left", "top", "right", "bottom")
 
@@ -46,7 +46,7 @@ class ObjectDetection(PictureTask):
             if place is None:
                 inputs = asked.calls[0].row(0)
                 reads = self.reads(asked, 0, inputs, ())
-                yield of_function(asked, inputs, what, reads)
+                yield of_function(asked, asked.calls[0], inputs, what, reads)
                 continue
             number, query, label = found[place]
             entry, call = asked.answer[place], asked.calls[number]

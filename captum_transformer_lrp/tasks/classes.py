@@ -2,39 +2,49 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from .. import targets
 from ..errors import InputError
-from ..models.loading import activation_of
-from ..models.prediction import ClassScore
-from .asking import Asked, Question, Task, chosen, names_of
+from ..models.loading import activation_of, config_names
+from ..models.prediction import ClassScore, class_score
+from .asking import Asked, Question, Task, chosen, on_device
 from .reads import ReadText, pieces_of, read_text, without_padding
-from .scoring import class_score, logits_of, value_of, wanted
+from .scoring import logits_of, of_function, value_of, wanted
 
 
 class Classification(Task):
     """One class for one input: its logit is explained.
 
     What kind of input it is, its subclasses say.
+
+    Attributes:
+        alone (str): what the pipeline makes the probability of an only class with.
     """
 
+    alone: ClassVar[str] = "sigmoid"
+
+    @abstractmethod
     def read(
         self, pipe: Any, given: Mapping[str, Any], inputs: Mapping[str, Any]
     ) -> tuple[Any, ...]:
         """Return the inputs as a person reads them."""
-        raise NotImplementedError
 
-    def activation(self, asked: Asked) -> str:
-        """Return what the pipeline makes probabilities with."""
-        said, config = asked.option("function_to_apply"), asked.pipe.model.config
+    def activation(self, said: Any, config: Any) -> str:
+        """Return what the pipeline makes probabilities with.
+
+        Args:
+            said (Any): its ``function_to_apply``; None for what the config says.
+            config (Any): of the model.
+        """
         if said is None and config.num_labels == 1:
-            return "none" if config.problem_type == "regression" else "sigmoid"
+            return "none" if config.problem_type == "regression" else self.alone
         if said is None:
             return activation_of(config)
         found = str(getattr(said, "value", said)).lower()
@@ -45,8 +55,9 @@ class Classification(Task):
         pipe, given, calls = asked.pipe, asked.given, asked.calls
         call = calls[-1]
         logits = logits_of(call.output)
-        names = names_of(pipe.model)
-        activation = self.activation(asked)
+        names = config_names(pipe.model.config)
+        said = asked.option("function_to_apply")
+        activation = self.activation(said, pipe.model.config)
         best = int(logits.argmax(-1))
         predicted = class_score(names, logits, best, activation)
         inputs = call.row(0)
@@ -57,23 +68,16 @@ class Classification(Task):
             (listed,) = listed
         labels = {str(one.get("label")): one for one in listed}
         for index, function, name in wanted(target, names, best):
-            said = predicted
-            if index is not None:
-                said = class_score(names, logits, index, activation)
-            else:
-                said = ClassScore(
-                    index=best,
-                    name=name,
-                    logit=float(value_of(function, pipe.model, call.output)),
-                )
+            if index is None:
+                yield of_function(asked, call, inputs, function, reads)
+                continue
             yield Question(
                 inputs=inputs,
                 target=function,
-                answer=said,
+                answer=class_score(names, logits, index, activation),
                 prediction=predicted,
                 reads=reads,
-                output=labels.get(said.name),
-                score="logit" if index is not None else "score",
+                output=labels.get(name),
             )
 
 
@@ -170,9 +174,10 @@ class MultipleChoice(Task):
             truncation=True,
             return_tensors="pt",
         )
-        batch = {k: v[None].to(pipe.device) for k, v in batch.items()}
         with torch.no_grad():
-            output = pipe.model(**batch)
+            output = pipe.model(
+                **on_device(pipe, {k: v[None] for k, v in batch.items()})
+            )
         chances = logits_of(output).softmax(-1)
         order = chances.argsort(descending=True).tolist()
         return [{"label": choices[i], "score": float(chances[i])} for i in order]

@@ -8,12 +8,13 @@ from typing import Any
 from .. import targets
 from ..errors import InputError, TargetError
 from ..explanation import Mark
+from ..models.loading import config_names
 from ..models.pieces import word_groups
 from ..models.prediction import ClassScore
-from .asking import Asked, Question, Task, chosen, names_of
+from .asking import Asked, Question, Task, chosen
 from .reads import pieces_of, read_text, without_padding, words_of
 from .recording import ModelCall
-from .scoring import logits_of, spelled, value_of
+from .scoring import logits_of, of_function, value_of
 
 
 class TokenClassification(Task):
@@ -42,9 +43,11 @@ class TokenClassification(Task):
     def questions(self, asked: Asked, target: Any) -> Iterator[Question]:
         """Yield one for each entity, or for those of the kind that is asked for."""
         pipe, given, calls = asked.pipe, asked.given, asked.calls
-        names = names_of(pipe.model)
+        names = config_names(pipe.model.config)
         if callable(target) and not isinstance(target, targets.Entity):
-            yield from self._of_function(pipe, given, calls, target)
+            reads = (read_text(pipe, calls[0].inputs, given["text"]),)
+            inputs = calls[0].row(0)
+            yield of_function(asked, calls[0], inputs, target, reads)
             return
         kind, only = target, None
         if isinstance(target, targets.Entity):
@@ -79,14 +82,8 @@ class TokenClassification(Task):
         self, pipe: Any, given: Mapping[str, Any], calls: Sequence[ModelCall], one: Any
     ) -> tuple[ModelCall, list[int]]:
         """Return the tokens of an entity, and the call that they are in."""
-        if "index" in one and len(calls) == 1:
+        if "index" in one:  # of a text in one piece: windows are aggregated
             return calls[0], [int(one["index"])]
-        if "index" in one:
-            for call in calls:
-                ids = call.inputs["input_ids"][0]
-                index = int(one["index"])
-                if index < len(ids) and one["word"] == _token(pipe, ids[index]):
-                    return call, [index]
         for call in calls:
             spans = self._spans(pipe, given, call)
             tokens = [
@@ -152,7 +149,7 @@ class TokenClassification(Task):
         one: Any,
         scored: Sequence[int] = (),
     ) -> Question:
-        names = names_of(pipe.model)
+        names = config_names(pipe.model.config)
         logits = logits_of(call.output)
         if kind is None:
             kind = one.get("entity_group") or one["entity"]
@@ -191,22 +188,6 @@ class TokenClassification(Task):
             score="mean logit" if len(scored) > 1 else "logit",
         )
 
-    def _of_function(
-        self,
-        pipe: Any,
-        given: Mapping[str, Any],
-        calls: Sequence[ModelCall],
-        target: Any,
-    ) -> Iterator[Question]:
-        score = float(value_of(target, pipe.model, calls[0].output))
-        yield Question(
-            inputs=calls[0].row(0),
-            target=target,
-            answer=ClassScore(index=0, name=spelled(target), logit=score),
-            reads=(read_text(pipe, calls[0].inputs, given["text"]),),
-            score="score",
-        )
-
 
 def _scored(
     pipe: Any,
@@ -232,10 +213,6 @@ def _scored(
             surest = max(inside, key=lambda i: float(chances[i]))
             found.append(inside[0] if how == "first" else surest)
     return found
-
-
-def _token(pipe: Any, token: Any) -> str:
-    return str(pipe.tokenizer.convert_ids_to_tokens(int(token)))
 
 
 def _meet(span: tuple[int, int], other: tuple[int, int]) -> bool:

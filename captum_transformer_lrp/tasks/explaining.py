@@ -5,19 +5,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 import torch
 from captum.attr import Attribution
-from torch import nn
+from torch import Tensor, nn
+from tqdm import tqdm
 
 from .._packages import require
 from ..attribution import methods
 from ..attribution.calling import attribute_inputs, make_method
 from ..attribution.meaning import finite, meaning_of, notes_on
 from ..description import describe
-from ..errors import InputError, ModelStateError
+from ..errors import InputError, LRPError, ModelStateError
 from ..explanation import Explanation
 from ..explanations import Explanations
 from ..joint import JointExplanation
@@ -27,7 +29,19 @@ from . import is_pipeline, task_named
 from .asking import Assembled, Question, Task
 from .reads import ReadPicture
 
+#: what may be wrong with one input of many
+OF_ONE = (InputError, ModelStateError, OSError, RuntimeError, IndexError)
 Failed: TypeAlias = Callable[[int, Any, Exception], object]
+
+
+def is_of_one(error: Exception) -> bool:
+    """Whether an error of :data:`OF_ONE` says nothing of the other inputs.
+
+    What this package raises otherwise, such as for an operator without a rule, does.
+    """
+    return isinstance(error, (InputError, ModelStateError)) or not isinstance(
+        error, LRPError
+    )
 
 
 class PipelineExplainer:
@@ -61,6 +75,7 @@ class PipelineExplainer:
         target: Any,
         further: Mapping[str, Any],
         failed: Failed | None = None,
+        progress: bool | None = None,
     ) -> Any:
         """Return what explains the answers.
 
@@ -72,6 +87,8 @@ class PipelineExplainer:
             failed (Callable, optional): told of each input of a list that cannot be
                 explained, by its number from 1, which is left out. Default: None, the
                 first error ends the list
+            progress (bool, optional): whether to show a progress bar on stderr.
+                Default: None, where a list has three inputs or more
 
         Returns:
             An explanation; where the task has several answers for an input, or several
@@ -89,11 +106,13 @@ class PipelineExplainer:
         if listed is None:
             return self._one(inputs, target)
         found = []
-        for number, one in enumerate(listed, 1):
+        hidden = len(listed) < 3 if progress is None else not progress
+        shown = tqdm(listed, desc="explaining", disable=hidden, leave=False)
+        for number, one in enumerate(shown, 1):
             try:
                 found.append(self._one(one, target))
-            except (InputError, ModelStateError) as error:
-                if failed is None:
+            except OF_ONE as error:
+                if failed is None or not is_of_one(error):
                     raise
                 failed(number, next(iter(one.values())), error)
         alike = all(isinstance(one, Explanation) for one in found)
@@ -129,7 +148,7 @@ class PipelineExplainer:
             patch_size=(16, 16) if seen is None else seen.patch_size,
             options=self.options,
         )
-        said = {
+        said: dict[str, Any] = {
             "model": _name(self.pipe.model),
             "prediction": question.prediction or question.answer,
             "target": question.answer,
@@ -137,9 +156,9 @@ class PipelineExplainer:
             "score_name": question.score,
             "task": self.task.name,
             "output": question.output,
-            "notes": question.notes,
             **meaning_of(attributor, function),
         }
+        said["notes"] = question.notes + _unread(question, scores)
         parts: dict[str, Explanation] = {}
         for read in question.reads:
             if read.key not in scores:
@@ -148,7 +167,7 @@ class PipelineExplainer:
                     f"explained {', '.join(scores)}"
                 )
             values = finite(scores[read.key].numpy(), attributor)
-            notes = question.notes + notes_on(attributor, values, delta)
+            notes = said["notes"] + notes_on(attributor, values, delta)
             parts[read.name] = read.explanation(
                 torch.from_numpy(np.asarray(values)), {**said, "notes": notes}
             )
@@ -168,6 +187,16 @@ class PipelineExplainer:
         return made
 
 
+def _unread(question: Question, scores: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Return what was explained and is not shown, in words."""
+    shown = {read.key for read in question.reads}
+    return tuple(
+        f"{key} has {float(values.sum()):+.3g} in all, which is not shown."
+        for key, values in scores.items()
+        if key not in shown
+    )
+
+
 def pipeline_for(model: Any, task: str | None, **parts: Any) -> Any:
     """Return a pipeline, or what stands for one where transformers has none.
 
@@ -183,6 +212,8 @@ def pipeline_for(model: Any, task: str | None, **parts: Any) -> Any:
         MissingPackageError: transformers is not installed.
     """
     device = parts.pop("device", None)
+    if device is not None and not isinstance(model, (str, Path)):
+        raise InputError("device= belongs to a model loaded by name: move this one")
     given = {name: part for name, part in parts.items() if part is not None}
     if is_pipeline(model):
         if task is not None and task_named(task).name != task_named(model.task).name:
@@ -209,12 +240,12 @@ def pipeline_for(model: Any, task: str | None, **parts: Any) -> Any:
             part, loader = known.prepares
             given = {part: getattr(transformers, loader).from_pretrained(str(model))}
         return Assembled(model=loaded, task=task, **given)
+    loading: Any = nullcontext()
     if isinstance(model, nn.Module):
         device = next(model.parameters()).device
     else:
-        model = str(model)
+        model, loading = str(model), quiet(str(model))
         given = {"dtype": torch.float32, **given}
-    loading = nullcontext() if isinstance(model, nn.Module) else quiet(str(model))
     with warnings.catch_warnings(), loading:
         warnings.simplefilter("ignore")
         return transformers.pipeline(

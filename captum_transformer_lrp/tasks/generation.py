@@ -15,10 +15,11 @@ from ..attribution import methods
 from ..composites import composite_named
 from ..core.composites import Composite
 from ..errors import InputError
+from ..explanation import TextExplanation
 from ..language import LLMRelevance, LLMTransformerLRP
 from ..language.sequences import GENERATION, is_encoder_decoder
-from .asking import Asked, Question, Task, chosen
-from .masks import token_score
+from ..models.prediction import token_score
+from .asking import Asked, Question, Task, chosen, on_device
 from .reads import ReadText, read_text
 from .recording import ModelCall
 
@@ -112,11 +113,10 @@ class TextToText(TextGeneration):
             )
         else:
             batch = pipe.tokenizer(text, return_tensors="pt", truncation=True)
-        inputs = {
-            k: v.to(pipe.device) if isinstance(v, Tensor) else v
-            for k, v in dict(batch).items()
-            if k != "token_type_ids"
-        }
+        inputs = on_device(pipe, batch)
+        inputs.pop("token_type_ids", None)
+        if "forced_bos_token_id" in batch:  # of the language that is written
+            inputs["forced_bos_token_id"] = batch["forced_bos_token_id"]
         with torch.no_grad():
             written = pipe.model.generate(**inputs, **with_limit(pipe, options))
         texts = pipe.tokenizer.batch_decode(written, skip_special_tokens=True)
@@ -244,7 +244,7 @@ def question_of_token(
     target = targets.Token(token, place)
     with torch.no_grad():
         logits = pipe.model(**inputs).logits[0, place].detach().cpu().double()
-    said = token_score(pipe, logits, token)
+    said = token_score(pipe.tokenizer, logits, token)
     function, name, mask = None, "text", inputs.get("attention_mask")
     if key == "decoder_input_ids" and "input_ids" not in inputs:
         function, name, mask = Teacher(pipe.model), "written before", None
@@ -262,7 +262,7 @@ def question_of_token(
         function=function,
         target=target,
         answer=said,
-        prediction=token_score(pipe, logits, int(logits.argmax())),
+        prediction=token_score(pipe.tokenizer, logits, int(logits.argmax())),
         reads=(*reads, *text),
         output=output,
     )
@@ -327,7 +327,14 @@ class Teacher(nn.Module):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _ReadPrompt(ReadText):
-    """A prompt, without the places that a picture takes in it."""
+    """A prompt, without the places that a picture takes in it.
+
+    Args:
+        places (frozenset of int): Numbers of the pieces that stand for pictures, which
+            are left out where they have no relevance of their own.
+    """
+
+    places: frozenset[int]
 
     @classmethod
     def of(cls, pipe: Any, inputs: Mapping[str, Any]) -> _ReadPrompt:
@@ -335,15 +342,22 @@ class _ReadPrompt(ReadText):
         read = read_text(pipe, inputs)
         config = pipe.model.config
         names = ("image_token_id", "image_token_index", "video_token_id")
-        places = {getattr(config, name, None) for name in names} - {None}
+        tokens = {getattr(config, name, None) for name in names} - {None}
         ids = inputs["input_ids"][0].tolist()
         at = list(read.at or range(len(read.pieces)))
-        kept = [i for i, place in enumerate(at) if ids[place] not in places]
-        return cls(
-            text=read.text,
-            pieces=tuple(read.pieces[i] for i in kept),
-            at=[at[i] for i in kept],
-        )
+        places = frozenset(i for i, place in enumerate(at) if ids[place] in tokens)
+        return cls(text=read.text, pieces=read.pieces, at=at, places=places)
+
+    def explanation(self, scores: Tensor, said: Mapping[str, Any]) -> TextExplanation:
+        """Return the text with the scores of its tokens."""
+        found = super().explanation(scores, said)
+        kept = [
+            i
+            for i, score in enumerate(found.scores)
+            if i not in self.places or score != 0
+        ]
+        pieces = tuple(found.pieces[i] for i in kept)
+        return replace(found, pieces=pieces, scores=found.scores[kept])
 
 
 __all__ = [

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from torch import Tensor
-
 from .. import targets
 from ..errors import TargetError
 from ..explanation import Mark
-from ..models.pieces import read_pieces
-from ..models.prediction import ClassScore
+from ..models.prediction import token_score
 from .asking import Asked, Question, Task
 from .reads import read_text
 from .scoring import logits_of
@@ -37,28 +34,16 @@ class FillMask(Task):
             best = int(logits.argmax())
             marks = [Mark(start=place, end=place + 1, name="mask")]
             read = read_text(pipe, call.inputs, given["text"], marked=marks)
-            predicted = token_score(pipe, logits, best)
+            predicted = token_score(pipe.tokenizer, logits, best)
             for token in _tokens_wanted(pipe, target) or [int(listed[0]["token"])]:
                 yield Question(
                     inputs=call.row(0),
                     target=targets.Token(token, place),
-                    answer=token_score(pipe, logits, token),
+                    answer=token_score(pipe.tokenizer, logits, token),
                     prediction=predicted,
                     reads=(read,),
                     output=next((o for o in listed if o["token"] == token), None),
                 )
-
-
-def token_score(pipe: Any, logits: Tensor, token: int) -> ClassScore:
-    """Return what a model says of a token; ``logits`` have shape ``(vocabulary,)``."""
-    (piece,) = read_pieces(pipe.tokenizer, [token])
-    chances = logits.softmax(-1)
-    return ClassScore(
-        index=token,
-        name=piece.label,
-        logit=float(logits[token]),
-        probability=float(chances[token]),
-    )
 
 
 def _tokens_wanted(pipe: Any, target: Any) -> list[int]:

@@ -11,11 +11,10 @@ from torch import Tensor
 from .. import targets
 from ..errors import InputError, TargetError
 from ..joint import JointExplanation
-from ..models.prediction import ClassScore
+from ..models.prediction import ClassScore, class_score
 from .asking import Asked, Question, chosen
 from .pictures import PICTURE, PictureTask
 from .reads import read_picture, read_text
-from .scoring import class_score
 
 
 class ZeroShotImageClassification(PictureTask):

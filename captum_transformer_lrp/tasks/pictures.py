@@ -178,18 +178,3 @@ def picked(
         places = range(len(answer)) if of_all else chosen(one, labels, what) or ()
         for place in places:
             yield place, one if of_all and one is not None else ""
-
-
-def of_function(
-    asked: Asked, inputs: Mapping[str, Any], function: Any, reads: Any
-) -> Question:
-    """Return the question for a function of the output that a user gave."""
-    pipe, call = asked.pipe, asked.calls[0]
-    score = float(value_of(function, pipe.model, call.output))
-    return Question(
-        inputs=inputs,
-        target=function,
-        answer=ClassScore(index=0, name=spelled(function), logit=score),
-        reads=reads,
-        score="score",
-    )

@@ -13,10 +13,10 @@ from .. import targets
 from ..errors import InputError
 from ..models.prediction import ClassScore
 from ..report.blocks import Outline
-from .asking import Asked, Question
-from .pictures import PICTURE, PictureTask, as_picture, of_function, picked, region_line
+from .asking import Asked, Question, on_device
+from .pictures import PICTURE, PictureTask, as_picture, picked, region_line
 from .reads import read_picture
-from .scoring import value_of
+from .scoring import of_function, value_of
 
 PROMPTS = ("input_points", "input_labels", "input_boxes")
 
@@ -52,11 +52,7 @@ class MaskGeneration(PictureTask):
 
         image = load_image(as_picture(given["image"]))
         made = pipe.processor(images=image, return_tensors="pt", **prompts)
-        dtype = next(pipe.model.parameters()).dtype
-        batch = {
-            key: value.to(pipe.device, dtype if value.is_floating_point() else None)
-            for key, value in made.items()
-        }
+        batch = on_device(pipe, made)
         sizes = [
             batch.pop(name)
             for name in ("original_sizes", "reshaped_input_sizes")
@@ -96,7 +92,7 @@ class MaskGeneration(PictureTask):
                 lines = self._prompts(inputs, prompt)
                 if place is None:
                     reads = (replace(seen, outlines=tuple(lines)),)
-                    yield of_function(asked, inputs, what, reads)
+                    yield of_function(asked, asked.calls[0], inputs, what, reads)
                     continue
                 if what == "iou" and place != best:
                     continue

@@ -65,8 +65,9 @@ class ReadPicture(Read):
         patch_grid (tuple of int, optional): Rows and columns of the model's patches.
             Default: None
         outlines (tuple of Outline, optional): What to point out. Default: ()
-        frame (int, optional): Which of the frames of a video it is.
-            Default: None, there are none
+        frame (int, optional): Which of several pictures in the argument it is, such as
+            the frames of a video or the tiles of a large one. Default: None, the only
+            one
         black (Tensor, optional): A black picture as the model takes it, ``(1, channels,
             1, 1)``. Default: None, that is not known
         notes (tuple of str, optional): What a reader should know. Default: ()
@@ -85,8 +86,8 @@ class ReadPicture(Read):
 
     def explanation(self, scores: Tensor, said: Mapping[str, Any]) -> ImageExplanation:
         """Return the picture with the scores of its pixels, or patches."""
-        if self.frame is not None and scores.dim() == 5:
-            scores = scores[:, self.frame]
+        if self.frame is not None:
+            scores = scores.reshape(-1, *scores.shape[-3:])[self.frame][None]
         if scores.dim() != 4:
             raise OutputError(
                 f"got scores of shape {tuple(scores.shape)} for a picture; expected "
@@ -132,13 +133,13 @@ def read_picture(
         pipe (Any): the pipeline.
         inputs (Mapping): what the model was called with.
         outlines (sequence of Outline, optional): what to point out. Default: ()
-        frame (int, optional): which of the frames of a video. Default: None
+        frame (int, optional): which of several pictures in the argument, such as the
+            frames of a video. Default: None, the only one
         key (str, optional): the argument that holds it. Default: ``"pixel_values"``
         name (str, optional): what it is called. Default: ``"picture"``
     """
-    pixels = inputs[key][0]
-    if frame is not None:
-        pixels = pixels[frame]
+    pixels = inputs[key]
+    pixels = pixels.reshape(-1, *pixels.shape[-3:])[frame or 0]
     mean, std = _normalisation(pipe)
     image, notes = seen_picture(pixels, mean, std)
     black = None

@@ -10,28 +10,9 @@ from torch import Tensor
 
 from .. import targets
 from ..errors import ModelStateError
-from ..models.prediction import ClassScore
-from .asking import chosen
-
-
-def class_score(
-    names: Sequence[str], logits: Tensor, index: int, activation: str
-) -> ClassScore:
-    """Return what a model says of one class; ``logits`` have shape ``(classes,)``."""
-    chances = _probabilities(logits, activation)
-    return ClassScore(
-        index=index,
-        name=names[index] if index < len(names) else f"class {index}",
-        logit=float(logits[index]),
-        probability=None if chances is None else float(chances[index]),
-    )
-
-
-def _probabilities(logits: Tensor, activation: str) -> Tensor | None:
-    values = logits.double()
-    if activation == "none":
-        return None
-    return values.sigmoid() if activation == "sigmoid" else values.softmax(-1)
+from ..models.prediction import ClassScore, class_name, select_logits
+from .asking import Asked, Question, chosen
+from .recording import ModelCall
 
 
 def wanted(
@@ -51,15 +32,12 @@ def wanted(
     several = target if isinstance(target, (list, tuple)) else [target]
     for one in several:
         if callable(one):
-            label = getattr(one, "label", None)
-            if type(one) is targets.Label and isinstance(label, (int, str)):
-                one = label
-            else:
+            if not isinstance(one, targets.Label):
                 yield None, one, spelled(one)
                 continue
+            one = one.label
         for index in chosen(one, names, "class") or [best]:
-            name = names[index] if index < len(names) else f"class {index}"
-            yield index, targets.Label(index), name
+            yield index, targets.Label(index), class_name(names, index)
 
 
 def spelled(target: Any) -> str:
@@ -77,8 +55,29 @@ def value_of(function: Any, model: Any, output: Any) -> Tensor:
 
 def logits_of(output: Any, row: int = 0) -> Tensor:
     """Return the logits of one example, ``(classes,)``."""
-    logits: Tensor = output["logits"] if isinstance(output, Mapping) else output.logits
-    found = logits[row].detach().cpu().double()
+    found = select_logits(output)[row].detach().cpu().double()
     if not bool(torch.isfinite(found).all()):
         raise ModelStateError("the model's logits are NaN or infinite")
     return found
+
+
+def of_function(
+    asked: Asked, call: ModelCall, inputs: Mapping[str, Any], function: Any, reads: Any
+) -> Question:
+    """Return the question for a function of the output that a user gave.
+
+    Args:
+        asked (Asked): what was asked and answered.
+        call (ModelCall): whose output the function reads.
+        inputs (Mapping): of the call, a batch of one.
+        function (Callable): the target.
+        reads (tuple of Read): the inputs as a person reads them.
+    """
+    score = float(value_of(function, asked.pipe.model, call.output))
+    return Question(
+        inputs=inputs,
+        target=function,
+        answer=ClassScore(index=0, name=spelled(function), logit=score),
+        reads=reads,
+        score="score",
+    )

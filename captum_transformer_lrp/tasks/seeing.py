@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .._forms import KNOWN_KEYS
 from ..errors import InputError
 from ..explanation import ImageExplanation
-from ..models.inputs import open_picture, seen_picture
-from .asking import Asked, Question, Read, Task, chosen, names_of
+from ..models.inputs import open_picture
+from ..models.loading import config_names
+from ..models.prediction import class_score
+from .asking import Asked, Question, Read, Task, chosen, on_device
 from .generation import (
     prompt_of,
     question_of_token,
@@ -21,8 +22,8 @@ from .generation import (
     with_limit,
     written_by,
 )
-from .reads import ReadPicture, read_text
-from .scoring import class_score, logits_of, wanted
+from .reads import read_picture, read_text
+from .scoring import logits_of, wanted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -100,7 +101,7 @@ class ImageTextToText(Task):
         call = written_by(asked)
         prompt = prompt_of(asked.pipe, call)
         tokens = tokens_written(asked.pipe, call)[0]
-        names = [tokenizer_of(asked.pipe).decode([int(t)]).strip() for t in tokens]
+        names = [asked.pipe.tokenizer.decode([int(t)]).strip() for t in tokens]
         pictures = read_pictures(asked.pipe, prompt, self.pictures(asked.given))
         answer = asked.answer
         output = answer[0] if isinstance(answer, list) else answer
@@ -113,8 +114,9 @@ class ImageTextToText(Task):
 class VisualQuestionAnswering(ImageTextToText):
     """The answer to a question about a picture, chosen or written.
 
-    A model with a list of answers (ViLT) is explained by the logit of the best one; one
-    that writes (BLIP) token by token. Called with ``image=`` and ``question=``.
+    A model with a list of answers (ViLT) is explained by the logit of the best one, one
+    that writes after its prompt token by token. One that writes with a decoder of its
+    own (BLIP) is refused. Called with ``image=`` and ``question=``.
     """
 
     name = "visual-question-answering"
@@ -161,20 +163,14 @@ class VisualQuestionAnswering(ImageTextToText):
         else:
             batch = pipe.tokenizer(question, return_tensors="pt")
             batch.update(pipe.image_processor(picture, return_tensors="pt"))
-        dtype = next(pipe.model.parameters()).dtype
-        inputs = {
-            k: v.to(pipe.device, dtype if v.is_floating_point() else None)
-            for k, v in dict(batch).items()
-        }
+        inputs = on_device(pipe, batch)
         with torch.no_grad():
             if pipe.model.can_generate():
                 written = pipe.model.generate(**inputs, **with_limit(pipe, options))
-                texts = tokenizer_of(pipe).batch_decode(
-                    written, skip_special_tokens=True
-                )
+                texts = pipe.tokenizer.batch_decode(written, skip_special_tokens=True)
                 return [{"answer": one} for one in texts]
             logits = logits_of(pipe.model(**inputs))
-        names = names_of(pipe.model)
+        names = config_names(pipe.model.config)
         chances = logits.sigmoid()
         order = chances.argsort(descending=True).tolist()[:top]
         return [{"score": float(chances[i]), "answer": names[i]} for i in order]
@@ -185,7 +181,7 @@ class VisualQuestionAnswering(ImageTextToText):
             yield from super().questions(asked, target)
             return
         pipe, call = asked.pipe, asked.calls[0]
-        logits, names = logits_of(call.output), names_of(pipe.model)
+        logits, names = logits_of(call.output), config_names(pipe.model.config)
         best = int(logits.argmax())
         inputs = call.row(0)
         reads = (
@@ -224,15 +220,10 @@ class ImageToText(ImageTextToText):
         picture = open_picture(images)
         prepare = pipe.image_processor or pipe.processor
         batch = prepare(images=picture, return_tensors="pt")
-        dtype = next(pipe.model.parameters()).dtype
-        inputs = {
-            k: v.to(pipe.device, dtype if v.is_floating_point() else None)
-            for k, v in dict(batch).items()
-            if isinstance(v, Tensor)
-        }
+        inputs = on_device(pipe, batch)
         with torch.no_grad():
             written = pipe.model.generate(**inputs, **with_limit(pipe, options))
-        texts = tokenizer_of(pipe).batch_decode(written, skip_special_tokens=True)
+        texts = pipe.tokenizer.batch_decode(written, skip_special_tokens=True)
         return [{"generated_text": one} for one in texts]
 
     def inputs(
@@ -248,12 +239,6 @@ class ImageToText(ImageTextToText):
         if isinstance(images, (list, tuple)):
             return [{**given, "images": one} for one in images]
         return None
-
-
-def tokenizer_of(pipe: Any) -> Any:
-    """Return a pipeline's tokenizer, its own or its processor's."""
-    found = getattr(pipe, "tokenizer", None)
-    return found or getattr(getattr(pipe, "processor", None), "tokenizer", None)
 
 
 # ------------------------------------------------------------------------ pictures read
@@ -293,23 +278,6 @@ class ReadPatches(Read):
         )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class ReadTile(ReadPicture):
-    """One of several pictures, or parts of one, that stand beside each other.
-
-    Args:
-        number (int): Which of them, of pixels ``(1, pictures, channels, height,
-            width)`` or ``(pictures, channels, height, width)``.
-    """
-
-    number: int
-
-    def explanation(self, scores: Tensor, said: Mapping[str, Any]) -> ImageExplanation:
-        """Return the picture with the scores of its pixels."""
-        listed = scores.reshape(-1, *scores.shape[-3:])
-        return super().explanation(listed[self.number : self.number + 1], said)
-
-
 def read_pictures(
     pipe: Any, inputs: Mapping[str, Any], images: Sequence[Any]
 ) -> tuple[Read, ...]:
@@ -324,44 +292,32 @@ def read_pictures(
         InputError: the pixels are of a form that is not known.
     """
     pixels = inputs.get("pixel_values")
-    if pixels is None or "pixel_values" not in KNOWN_KEYS:
+    if pixels is None:
         return ()
-    prepare = getattr(pipe, "image_processor", None) or getattr(
-        getattr(pipe, "processor", None), "image_processor", None
-    )
     grids = inputs.get("image_grid_thw")
     if grids is not None and pixels.dim() == 2:
-        return _packed(pipe, prepare, grids, images)
+        return _packed(pipe, grids, images)
     if pixels.dim() < 4:
         raise InputError(
             f"pixel_values of shape {tuple(pixels.shape)} are of a form that is not "
             "known here; explain the model with AttnLRP(model).attribute(inputs, "
             "target=...) and fold the patches yourself"
         )
-    listed = pixels.reshape(-1, *pixels.shape[-3:])
-    found = []
-    for number, one in enumerate(listed):
-        image, notes = _seen(one, prepare)
-        name = "picture" if len(listed) == 1 else f"picture {number + 1}"
-        found.append(
-            ReadTile(
-                image=image,
-                number=number,
-                notes=notes,
-                patch_grid=_grid(pipe.model, one),
-                name=name,
-            )
-        )
-    return tuple(found)
+    count = pixels.shape[:-3].numel()
+    if count == 1:
+        return (read_picture(pipe, inputs, frame=0),)
+    return tuple(
+        read_picture(pipe, inputs, frame=number, name=f"picture {number + 1}")
+        for number in range(count)
+    )
 
 
-def _packed(
-    pipe: Any, prepare: Any, grids: Tensor, images: Sequence[Any]
-) -> tuple[Read, ...]:
+def _packed(pipe: Any, grids: Tensor, images: Sequence[Any]) -> tuple[Read, ...]:
     if len(images) != len(grids):
         raise InputError(
             f"the model reads {len(grids)} pictures, and {len(images)} were given"
         )
+    prepare = pipe.image_processor
     size, merge = int(prepare.patch_size), int(prepare.merge_size)
     found, start = [], 0
     for number, (grid, image) in enumerate(zip(grids.tolist(), images, strict=True)):
@@ -379,26 +335,3 @@ def _packed(
         )
         start += frames * rows * columns
     return tuple(found)
-
-
-def _seen(pixels: Tensor, prepare: Any) -> tuple[Image, tuple[str, ...]]:
-    """Return a picture as the model saw it, with the normalisation undone."""
-    normal = bool(getattr(prepare, "do_normalize", False))
-    mean, std = (
-        getattr(prepare, f"image_{name}", None) if normal else None
-        for name in ("mean", "std")
-    )
-    return seen_picture(pixels, mean, std)
-
-
-def _grid(model: Any, pixels: Tensor) -> tuple[int, int] | None:
-    """Return rows and columns of the patches of a vision tower."""
-    config = model.config
-    vision = getattr(config, "vision_config", None) or getattr(config, "encoder", None)
-    size = getattr(vision or config, "patch_size", None)
-    if not isinstance(size, int):
-        return None
-    height, width = pixels.shape[-2:]
-    if height % size or width % size:
-        return None
-    return height // size, width // size

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from .. import targets
 from ..errors import InputError
+from ..models.loading import config_names
 from ..models.prediction import ClassScore
-from .asking import Asked, Question, names_of
-from .pictures import PictureTask, of_function, picked, region_line
+from .asking import Asked, Question
+from .pictures import PictureTask, picked, region_line
 from .reads import read_picture
 from .recording import ModelCall
-from .scoring import value_of
+from .scoring import of_function, value_of
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class ImageSegmentation(PictureTask):
         sides = ("mask",) if by_query else ()
         for place, what in picked(target, asked.answer, "segment", sides):
             if place is None:
-                yield of_function(asked, inputs, what, (seen,))
+                yield of_function(asked, asked.calls[0], inputs, what, (seen,))
                 continue
             entry, one = asked.answer[place], found[place]
             function, score = one.function, one.score
@@ -85,7 +86,7 @@ def _masks_of(call: ModelCall) -> Tensor | None:
 
 
 def _by_class(asked: Asked) -> list[_Found]:
-    names = names_of(asked.pipe.model)
+    names = config_names(asked.pipe.model.config)
     found = []
     for entry in asked.answer:
         label = names.index(entry["label"])
@@ -139,7 +140,7 @@ def _by_query(asked: Asked) -> list[_Found]:
     left = [
         (int(one["label_id"]), float(one["score"])) for one in again["segments_info"]
     ]
-    names = names_of(pipe.model)
+    names = config_names(pipe.model.config)
     found = []
     for entry in asked.answer:
         same = [

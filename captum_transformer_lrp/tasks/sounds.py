@@ -259,16 +259,9 @@ def read_sound(
 class AudioClassification(OfSounds, Classification):
     """The class of a sound."""
 
+    alone = "softmax"
     name = "audio-classification"
     about = "the logit of a class of a sound"
-
-    def activation(self, asked: Asked) -> str:
-        """Return what the pipeline makes probabilities with."""
-        said = asked.option("function_to_apply")
-        if said is None:
-            kinds = {"regression": "none", "multi_label_classification": "sigmoid"}
-            return kinds.get(asked.pipe.model.config.problem_type, "softmax")
-        return str(said)
 
     def read(
         self, pipe: Any, given: Mapping[str, Any], inputs: Mapping[str, Any]

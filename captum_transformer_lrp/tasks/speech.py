@@ -19,7 +19,7 @@ from .asking import Asked, Question, chosen
 from .generation import Teacher
 from .reads import ReadText, pieces_of
 from .recording import ModelCall
-from .scoring import spelled, value_of
+from .scoring import of_function, spelled, value_of
 from .sounds import OfSounds, read_sound
 
 _TIME = re.compile(r"<\|\d+\.\d+\|>")  # a token of Whisper that is no word
@@ -147,26 +147,25 @@ class _Frames:
         word = self.words[number]
         score = float(value_of(word.target, self.asked.pipe.model, self.call.output))
         said = ClassScore(index=number, name=word.text, logit=score)
-        return self._question(word.target, said, word.spoken)
+        inputs = self._inputs
+        return Question(
+            inputs=inputs,
+            target=word.target,
+            answer=said,
+            reads=(read_sound(self.asked.pipe, inputs, spoken=word.spoken),),
+            output=self.asked.answer,
+            score="summed logit",
+        )
 
     def of_function(self, target: Any) -> Question:
         """Return what speaks for a function of the model's output."""
-        score = float(value_of(target, self.asked.pipe.model, self.call.output))
-        said = ClassScore(index=0, name=spelled(target), logit=score)
-        return self._question(target, said, None)
+        inputs = self._inputs
+        reads = (read_sound(self.asked.pipe, inputs),)
+        return of_function(self.asked, self.call, inputs, target, reads)
 
-    def _question(
-        self, target: Any, said: ClassScore, spoken: tuple[float, float] | None
-    ) -> Question:
-        inputs = {k: v for k, v in self.call.row(0).items() if v is not None}
-        return Question(
-            inputs=inputs,
-            target=target,
-            answer=said,
-            reads=(read_sound(self.asked.pipe, inputs, spoken=spoken),),
-            output=self.asked.answer,
-            score="score" if spoken is None else "summed logit",
-        )
+    @property
+    def _inputs(self) -> dict[str, Any]:
+        return {k: v for k, v in self.call.row(0).items() if v is not None}
 
 
 class _Written:

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .asking import Asked
+from ..models.loading import config_names
+from ..models.prediction import class_score
+from .asking import on_device
 from .classes import Classification
 from .pictures import PictureTask, as_picture
 from .reads import ReadPicture, read_picture
-from .scoring import class_score, logits_of
+from .scoring import logits_of
 
 
 class VideoClassification(PictureTask, Classification):
@@ -25,6 +27,7 @@ class VideoClassification(PictureTask, Classification):
     too, which it reads with the package av.
     """
 
+    alone = "softmax"
     name = "video-classification"
     about = "the logit of a class of a video"
     takes = "the frames of a video: a list of pictures, or an array of bytes"
@@ -67,14 +70,10 @@ class VideoClassification(PictureTask, Classification):
             if (found := getattr(pipe, name, None)) is not None
         )
         made = prepare(frames, return_tensors="pt")
-        dtype = next(pipe.model.parameters()).dtype
         with torch.no_grad():
-            output = pipe.model(
-                **{key: value.to(pipe.device, dtype) for key, value in made.items()}
-            )
-        logits = logits_of(output)
-        names = [str(config.id2label[i]) for i in range(len(logits))]
-        activation = self._activation(given.get("function_to_apply"), config)
+            logits = logits_of(pipe.model(**on_device(pipe, made)))
+        names = config_names(config)
+        activation = self.activation(given.get("function_to_apply"), config)
         top = min(int(given.get("top_k", 5)), len(logits))
         listed = [
             class_score(names, logits, i, activation)
@@ -87,17 +86,6 @@ class VideoClassification(PictureTask, Classification):
             }
             for one in listed
         ]
-
-    def activation(self, asked: Asked) -> str:
-        """Return what the pipeline makes probabilities with."""
-        said = asked.option("function_to_apply")
-        return self._activation(said, asked.pipe.model.config)
-
-    def _activation(self, said: Any, config: Any) -> str:
-        if said is not None:
-            return str(said)
-        kinds = {"regression": "none", "multi_label_classification": "sigmoid"}
-        return kinds.get(config.problem_type, "softmax")
 
     def read(
         self, pipe: Any, given: Mapping[str, Any], inputs: Mapping[str, Any]

@@ -126,4 +126,4 @@ def test_outline_is_drawn_and_the_picture_left_as_it_is():
 
 def test_path_of_another_form():
     with pytest.raises(ValueError, match="expected M0 0L8 0Z, got '5 5'"):
-        Outline(name="", path="5 5").loops  # noqa: B018
+        Outline(name="", path="5 5")
