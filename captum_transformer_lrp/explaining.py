@@ -274,8 +274,10 @@ class Explainer:
             if isinstance(answers, Explanations):
                 answers.said = read.said
                 if any(row.label is not None for row in read.rows):
-                    what = f"the task {pipeline.task.name} has none here"
-                    answers.notes = (f"The labels are left aside: {what}.",)
+                    answers.notes = (
+                        "The labels are left aside: what a pipeline answers is not "
+                        "compared with them.",
+                    )
             return answers
         if further:
             raise InputError(

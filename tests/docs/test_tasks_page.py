@@ -20,8 +20,9 @@ from transformers import (
     BertModel,
 )
 
-from captum_transformer_lrp import Explainer
+from captum_transformer_lrp import CPLRP, Explainer
 from captum_transformer_lrp.tasks import TASKS
+from captum_transformer_lrp.tasks.explaining import PipelineExplainer
 from tests.tasks.test_pictures import pipe_of as pipe_of_picture
 from tests.tasks.test_texts import BOXES, NLI, TAGS, pipe_of, reader_of_documents
 from tests.tasks.test_writing import (
@@ -120,6 +121,40 @@ def test_the_call_of_a_row_runs(task):
     found = eval(CALLS[task], {"explainer": explainer, **given})
     for one in found if isinstance(found, list) else [found]:
         assert str(one)
+
+
+#: explained by pairs, or all tokens at once
+_NOT_BY_QUESTIONS = {
+    "feature-extraction",
+    "sentence-similarity",
+    "summarization",
+    "text-generation",
+    "text2text-generation",
+    "translation",
+}
+
+
+@pytest.mark.parametrize("task", sorted(set(CALLS) - _NOT_BY_QUESTIONS))
+def test_relevance_and_constants_make_up_the_score_of_every_answer(task, monkeypatch):
+    """Asked of the trace: the convergence delta is the rest by definition."""
+    explained, asked = PipelineExplainer.explain, []
+
+    def noting(self: Any, question: Any) -> Any:
+        found = explained(self, question)
+        asked.append((question, found, question.function or self.pipe.model))
+        return found
+
+    monkeypatch.setattr(PipelineExplainer, "explain", noting)
+    explainer = MADE[task](task).with_method("cp-lrp")
+    given = {"picture": PICTURE, "boxes": BOXES, "sound": noise(0.05)}
+    given["frames"] = [PICTURE] * 4
+    eval(CALLS[task], {"explainer": explainer, **given})
+    assert asked
+    for question, found, function in asked[:3]:
+        trace = CPLRP(function).trace(dict(question.inputs), target=question.target)
+        assert trace.score == pytest.approx(found.logit, rel=1e-6, abs=1e-9)
+        assert trace.relevance == pytest.approx(found.relevance_sum, rel=1e-6, abs=1e-9)
+        assert trace.conservation_error < 1e-6
 
 
 def test_the_readme_counts_the_tasks():

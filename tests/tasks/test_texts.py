@@ -452,6 +452,34 @@ def test_what_does_not_belong_together_is_refused():
         Explainer(training)("a [MASK]")
 
 
+def test_a_list_is_explained_as_far_as_it_can_be(tmp_path, capsys):
+    pipe = pipe_of("fill-mask", BertForMaskedLM)
+    explainer = Explainer(pipe)
+    failures: list[Any] = []
+    texts = ["a [MASK]", "no mask", "[MASK] dog"]
+    found = explainer(texts, on_error=failures.append, progress=True)
+    assert [one.text for one in found] == ["a [MASK]", "[MASK] dog"]
+    assert [(one.number, one.given) for one in failures] == [(2, "no mask")]
+    assert "explaining" in capsys.readouterr().err
+    assert len(explainer(text for text in texts[:1])) == 1
+    table = tmp_path / "texts.csv"
+    table.write_text("text,label\na [MASK],1\n[MASK] dog,0\n")
+    read = explainer(table)
+    assert len(read) == 2
+    assert "texts.csv" in read.said
+    assert "labels are left aside" in read.notes[0]
+
+
+def test_a_device_belongs_to_a_name():
+    for model, parts in (
+        (pipe_of("fill-mask", BertForMaskedLM), {}),
+        (bert(BertForMaskedLM), {"task": "fill-mask", "tokenizer": word_pieces()}),
+        (bert(BertForQuestionAnswering), {"tokenizer": word_pieces()}),
+    ):
+        with pytest.raises(InputError, match="device= belongs to a model loaded by"):
+            Explainer(model, device="cpu", **parts)("a [MASK]")
+
+
 def test_pipeline_and_model_stay_as_they_were():
     pipe = pipe_of("fill-mask", BertForMaskedLM)
     before = dict(vars(pipe)), dict(vars(pipe.model)), torch.get_rng_state()

@@ -1,6 +1,7 @@
 """Tasks that write: every token of what a pipeline wrote is explained."""
 
 import copy
+import dataclasses
 import re
 from functools import cache
 from typing import Any, cast
@@ -268,6 +269,26 @@ def test_written_tokens_rest_on_words_and_patches(build, pictures):
     assert {"sarah", "lives", "in"} <= set(words)
     second = Explainer(pipe, "cp-lrp")(text=text, image=PICTURE, target=[1])
     assert second[0].scores == pytest.approx(found[1].scores)
+
+
+def test_what_is_explained_and_not_shown_is_told():
+    model, processor = llava()
+    options = {"processor": processor, "max_new_tokens": 1}
+    pipe = pipe_of_writer("image-text-to-text", model, **options)
+    explainer = Explainer(pipe, "cp-lrp").pipeline
+    assert explainer is not None
+    asked = explainer.task.ask(pipe, {"images": PICTURE, "text": "<image> a dog"})
+    (question,) = explainer.task.questions(asked, None)
+    whole: Any = explainer.explain(question)
+    assert not whole.notes
+    text = dataclasses.replace(question, reads=question.reads[1:])
+    found = explainer.explain(text)
+    share = f"{whole.shares['picture']:+.3g}"
+    assert found.notes == (f"pixel_values has {share} in all, which is not shown.",)
+    assert found.relevance_sum == pytest.approx(whole.shares["text"])
+    wrong: Any = dataclasses.replace(question.reads[1], key="input_values")
+    with pytest.raises(InputError, match="says nothing of input_values"):
+        explainer.explain(dataclasses.replace(question, reads=(wrong,)))
 
 
 def test_a_chat_with_a_picture():
