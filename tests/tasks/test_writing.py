@@ -286,7 +286,8 @@ def test_what_is_explained_and_not_shown_is_told():
     share = f"{whole.shares['picture']:+.3g}"
     assert found.notes == (f"pixel_values has {share} in all, which is not shown.",)
     assert found.relevance_sum == pytest.approx(whole.shares["text"])
-    wrong: Any = dataclasses.replace(question.reads[1], key="input_values")
+    read: Any = question.reads[1]
+    wrong = dataclasses.replace(read, key="input_values")
     with pytest.raises(InputError, match="says nothing of input_values"):
         explainer.explain(dataclasses.replace(question, reads=(wrong,)))
 
