@@ -80,13 +80,13 @@ class Asked:
         given (Mapping): what it was asked, by name; the first input of most pipelines
             is ``text`` or ``image``.
         answer (Any): what it answered.
-        calls (sequence of ModelCall): how it called its model.
+        calls (list of ModelCall): how it called its model.
     """
 
     pipe: Any
     given: Mapping[str, Any]
     answer: Any
-    calls: Sequence[ModelCall]
+    calls: list[ModelCall]
 
     def option(self, name: str, default: Any = None) -> Any:
         """Return an option of the pipeline: of this call, or as it was made."""

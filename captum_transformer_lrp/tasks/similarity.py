@@ -22,8 +22,8 @@ class SentenceSimilarity(Task):
     Called with ``source_sentence=`` and ``sentences=``, a text or several; the result
     is a :class:`~captum_transformer_lrp.PairRelevance` for each. The embedding of a
     text is the mean of its tokens' states unless ``pooling=`` says otherwise, or that
-    of a model of Sentence Transformers. Take ``method="cp-lrp"``: constants keep a
-    larger share of the similarity under other rules.
+    of a model of Sentence Transformers. Take ``method="cp-lrp"``: under rules that do
+    not conserve, constants also hold what these lose.
     """
 
     name = "sentence-similarity"
@@ -57,7 +57,7 @@ class SentenceSimilarity(Task):
                 f"the task {self.name!r} takes {self.takes}, got "
                 f"source_sentence={first!r} and sentences={others!r}"
             )
-        return Asked(pipe, {**given, "sentences": listed}, None, ())
+        return Asked(pipe, {**given, "sentences": listed}, None, [])
 
     def results(self, asked: Asked, target: Any, by: Any) -> list[PairRelevance]:
         """Return the pairs of the first text and each of the others."""

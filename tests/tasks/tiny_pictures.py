@@ -261,9 +261,9 @@ def grounding_dino(seed: int = 0) -> tuple[Any, Any, Any]:
     return model, t.GroundingDinoImageProcessor(size=size), tokenizer
 
 
-def mask2former(seed: int = 0) -> tuple[Any, Any]:
-    """A Mask2Former of tiny parts."""
-    backbone = t.SwinConfig(
+def swin() -> Any:
+    """The config of a backbone with four stages."""
+    return t.SwinConfig(
         image_size=32,
         patch_size=4,
         embed_dim=16,
@@ -273,8 +273,12 @@ def mask2former(seed: int = 0) -> tuple[Any, Any]:
         initializer_range=0.3,
         out_features=["stage1", "stage2", "stage3", "stage4"],
     )
+
+
+def mask2former(seed: int = 0) -> tuple[Any, Any]:
+    """A Mask2Former of tiny parts."""
     config = t.Mask2FormerConfig(
-        backbone_config=backbone,
+        backbone_config=swin(),
         use_pretrained_backbone=False,
         feature_size=32,
         mask_feature_size=32,
@@ -295,21 +299,11 @@ def mask2former(seed: int = 0) -> tuple[Any, Any]:
 
 def maskformer(seed: int = 0) -> tuple[Any, Any]:
     """A MaskFormer of tiny parts."""
-    backbone = t.SwinConfig(
-        image_size=32,
-        patch_size=4,
-        embed_dim=16,
-        depths=[1, 1, 1, 1],
-        num_heads=[2, 2, 2, 2],
-        window_size=4,
-        initializer_range=0.3,
-        out_features=["stage1", "stage2", "stage3", "stage4"],
-    )
     decoder = t.DetrConfig(
         use_timm_backbone=False, backbone=None, backbone_config=resnet(), **_DETR
     )
     config = t.MaskFormerConfig(
-        backbone_config=backbone,
+        backbone_config=swin(),
         decoder_config=decoder,
         use_pretrained_backbone=False,
         fpn_feature_size=32,
