@@ -4,8 +4,8 @@ A target takes what a model returns and gives one score per example, ``(examples
 Relevance starts at what it reads, each number times the target's gradient there: of a
 sum, a mean or a difference of logits these are their shares, and relevance is that of
 the logits, added up; of what is not linear (a probability, an entropy) it is how the
-score moves with each logit, and its sum need not be the score. Every
-``attribute(target=...)`` takes a target, and so does
+score moves with each logit, and its sum need not be the score. ``attribute(target=
+...)`` of every method takes a target, and so does
 :class:`~captum_transformer_lrp.Explainer`::
 
     AttnLRP(model).attribute(inputs, target=Contrast("good", "bad"))
