@@ -14,6 +14,7 @@ _EXTRA = {
     "timm": "timm",
     "rich": "cli",
     "jinja2": "cli",
+    "kronfluence": "influence",
     "panel": "insights",
     "pandas": "pandas",
     "pyarrow": "data",

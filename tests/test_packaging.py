@@ -75,6 +75,7 @@ BESIDE_THE_ENGINE = (
 OF_EXTRAS = (
     "accelerate",
     "jinja2",
+    "kronfluence",
     "panel",
     "quantus",
     "rich",

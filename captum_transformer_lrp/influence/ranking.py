@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .._packages import require
 from .._visible import printed
@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..models.loading import ImageModel, TextModel
 from ..report.blocks import Block, Heading, Heat, Paragraph, Pictures, Table
 from ..report.shown import Shown
-from .reading import Reader, collect, run
+from .reading import OpenedExamples, collect, run
 
 if TYPE_CHECKING:
     import pandas
@@ -165,17 +165,11 @@ class TrainingInfluence(ABC):
     #: what a score is, in one line
     measure: str
 
-    def __init__(
-        self,
-        reader: Reader,
-        module: nn.Module,
-        examples: Sequence[Any],
-        labels: Tensor,
-    ) -> None:
-        self._reader = reader
-        self._module = module
+    def __init__(self, opened: OpenedExamples, examples: Sequence[Any]) -> None:
+        self._reader = opened.reader
+        self._module = opened.module
         self.examples = list(examples)
-        self.labels: list[int] = labels.tolist()
+        self.labels: list[int] = opened.labels.tolist()
 
     @property
     def source(self) -> TextModel | ImageModel:
@@ -303,3 +297,34 @@ class TrainingInfluence(ABC):
     def _class_name(self, index: int) -> str:
         names = self.class_names
         return names[index] if index < len(names) else f"class {index}"
+
+
+class GradientInfluence(TrainingInfluence):
+    """Influence by the gradients of the loss, which every example also has on itself.
+
+    See the functions that make it.
+    """
+
+    @abstractmethod
+    def _self_influence(self) -> Tensor:
+        """Return the score of each training example for itself, ``(examples,)``."""
+
+    def self_influence(self, k: int | None = None) -> InfluentialExamples:
+        """Return the training examples that did most for their own prediction.
+
+        The model learned them by heart rather than from others: rare ones, and those
+        with a wrong label (Pruthi et al. 2020, arXiv:2002.08484, section 4.1).
+
+        Args:
+            k (int, optional): How many. Default: None, all
+
+        Raises:
+            InputError: ``k`` is below 1.
+        """
+        return self._top(
+            self._self_influence(),
+            k,
+            sign=1,
+            title="Training examples with the largest self-influence",
+            question="rare or wrongly labelled ones stand first",
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,6 +177,77 @@ def open_model(
             "others build captum.influence.TracInCP with a loss of your own"
         )
     return source
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenedExamples:
+    """What the arguments of every function of this package come to.
+
+    Args:
+        reader (Reader): Reads examples.
+        module (nn.Module): A private copy of the model in evaluation mode, none of
+            whose parameters asks for gradients.
+        batch (Mapping or Tensor): The first training example, as the model reads it.
+        labels (Tensor): The classes of the training examples, ``(examples,)``.
+        classes (int): How many classes there are.
+    """
+
+    reader: Reader
+    module: nn.Module
+    batch: Batch
+    labels: Tensor
+    classes: int
+
+
+def open_examples(
+    model: str | Path | nn.Module | TextModel | ImageModel | None,
+    processor: Any,
+    examples: Sequence[Any],
+    labels: Sequence[int | str],
+    batch_size: int,
+) -> OpenedExamples:
+    """Check and open what is given of a model and its training examples.
+
+    Raises:
+        InputError: Numbers of examples and labels do not agree, ``batch_size`` is
+            below 1, or what :func:`open_model` says.
+        TargetError: The model has no class of a label.
+        LoadingError: As for :func:`open_model`.
+    """
+    if batch_size < 1:
+        raise InputError(f"expected batch_size of at least 1, got {batch_size}")
+    if len(examples) != len(labels):
+        raise InputError(
+            f"expected a label for each of the {len(examples)} examples, got "
+            f"{len(labels)}"
+        )
+    source = open_model(model, processor, examples)
+    reader = Reader(source=source, batch_size=batch_size)
+    module = copy.deepcopy(source.module).eval().requires_grad_(False)
+    _, batch = next(reader.batches(examples[:1], module))
+    with torch.no_grad():
+        classes = run(module, batch).shape[-1]
+    indices = reader.indices_of(labels, classes)
+    return OpenedExamples(
+        reader=reader, module=module, batch=batch, labels=indices, classes=classes
+    )
+
+
+def in_batches(
+    reader: Reader, module: nn.Module, examples: Sequence[Any], labels: Tensor
+) -> tuple[list[tuple[Batch, Tensor]], list[int]]:
+    """Return batches with their labels, and which example stands where in them."""
+    device = next(module.parameters()).device
+    batches, order = [], []
+    for positions, batch in reader.batches(examples, module):
+        batches.append((batch, labels[positions].to(device)))
+        order += positions
+    return batches, order
+
+
+def inverse(order: Sequence[int]) -> Tensor:
+    """Return where each example stands."""
+    return torch.tensor(order).argsort()
 
 
 def collect(

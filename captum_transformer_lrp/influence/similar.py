@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ from ..errors import InputError, OutputError, UnitError, suggestion
 from ..models.loading import ImageModel, TextModel
 from .final_layer import find_final_layer
 from .ranking import TrainingInfluence
-from .reading import Batch, Reader, collect, open_model, run
+from .reading import Batch, OpenedExamples, collect, open_examples, run
 
 Metric = Literal["cosine", "euclidean"]
 
@@ -66,23 +65,10 @@ def similarity(
         UnitError: The model has no such layer, or no final one.
         OutputError: The layer's output is not one vector for each example or token.
     """
-    if batch_size < 1:
-        raise InputError(f"expected batch_size of at least 1, got {batch_size}")
     if metric not in _METRICS:
         raise InputError(f"expected metric= 'cosine' or 'euclidean', got {metric!r}")
-    if len(examples) != len(labels):
-        raise InputError(
-            f"expected a label for each of the {len(examples)} examples, got "
-            f"{len(labels)}"
-        )
-    source = open_model(model, processor, examples)
-    reader = Reader(source=source, batch_size=batch_size)
-    module = copy.deepcopy(source.module).eval().requires_grad_(False)
-    _, batch = next(reader.batches(examples[:1], module))
-    with torch.no_grad():
-        classes = run(module, batch).shape[-1]
-    indices = reader.indices_of(labels, classes)
-    return SimilarExamples(reader, module, examples, indices, layer, metric, batch)
+    opened = open_examples(model, processor, examples, labels, batch_size)
+    return SimilarExamples(opened, examples, layer, metric)
 
 
 class SimilarExamples(TrainingInfluence):
@@ -90,15 +76,13 @@ class SimilarExamples(TrainingInfluence):
 
     def __init__(
         self,
-        reader: Reader,
-        module: nn.Module,
+        opened: OpenedExamples,
         examples: Sequence[Any],
-        labels: Tensor,
         layer: str | None,
         metric: Metric,
-        batch: Batch,
     ) -> None:
-        super().__init__(reader, module, examples, labels)
+        super().__init__(opened, examples)
+        module, batch = opened.module, opened.batch
         self._final = find_final_layer(module, batch) if layer is None else None
         if layer is not None and layer not in dict(module.named_modules()):
             raise UnitError(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import functools
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -18,10 +19,20 @@ from ..errors import InputError, UnitError, suggestion
 from ..models.loading import ImageModel, TextModel
 from .checkpoints import Checkpoint, load_checkpoint, rates_of
 from .final_layer import find_final_layer
-from .ranking import InfluentialExamples, TrainingInfluence
-from .reading import Batch, Reader, collect, open_model, run
+from .ranking import GradientInfluence
+from .reading import (
+    Batch,
+    OpenedExamples,
+    Reader,
+    collect,
+    in_batches,
+    inverse,
+    open_examples,
+    run,
+)
 
 _ROWS = 4096  # feature vectors that Captum multiplies at once
+_FLOATS = 2**28  # of the gradients of questions that are held at once, 1 GiB in float32
 
 
 def tracin(
@@ -33,6 +44,7 @@ def tracin(
     checkpoints: Sequence[Checkpoint] | None = None,
     learning_rates: float | Sequence[float] | None = None,
     layers: Literal["final", "all"] | Sequence[str] = "final",
+    metric: Literal["dot", "cosine"] = "dot",
     batch_size: int = 32,
 ) -> TracIn:
     r"""Trace predictions back to training examples, by Captum's TracIn.
@@ -66,9 +78,15 @@ def tracin(
             of. ``"final"``: the weight of the last linear layer, without its bias
             (``TracInCPFast``); training examples go through the model once for each
             checkpoint, now, and questions are then cheap. ``"all"``, or names of
-            modules: all their parameters (``TracInCP``); every question takes a
-            backward pass for each training example and checkpoint, and memory for
-            ``batch_size`` gradients. Default: ``"final"``
+            modules: all their parameters (``TracInCP``); every call takes a backward
+            pass for each training example and checkpoint, and memory for the gradients
+            of its questions: up to 1 GiB, or ``batch_size`` of them. Default:
+            ``"final"``
+        metric (str, optional): ``"dot"``, the product of the paper, or ``"cosine"``,
+            the product of gradients divided by their lengths at each checkpoint
+            (Hammoudeh and Lowd 2022, arXiv:2201.10055): an example with a large loss
+            does not lead every list. A gradient of zero has no direction, and score 0.
+            Default: ``"dot"``
         batch_size (int, optional): How many examples go through the model at once.
             Default: 32
 
@@ -91,86 +109,99 @@ def tracin(
         ...                           learning_rates=[2e-5, 1e-5])
         >>> tracin.proponents("A warm and funny film.", k=3)
     """
-    if batch_size < 1:
-        raise InputError(f"expected batch_size of at least 1, got {batch_size}")
-    if len(examples) != len(labels):
-        raise InputError(
-            f"expected a label for each of the {len(examples)} examples, got "
-            f"{len(labels)}"
-        )
+    if metric not in ("dot", "cosine"):
+        raise InputError(f"expected metric= 'dot' or 'cosine', got {metric!r}")
     if checkpoints is not None and (
         isinstance(checkpoints, (str, Path)) or not len(checkpoints)
     ):
         raise InputError(
             f"expected checkpoints= to be a list of at least one, got {checkpoints!r}"
         )
-    source = open_model(model, processor, examples)
-    reader = Reader(source=source, batch_size=batch_size)
-    module = copy.deepcopy(source.module).eval().requires_grad_(False)
-    _, batch = next(reader.batches(examples[:1], module))
-    with torch.no_grad():
-        classes = run(module, batch).shape[-1]
-    indices = reader.indices_of(labels, classes)
-    count = 1 if checkpoints is None else len(checkpoints)
-    states = _States(
-        module=module if checkpoints is None else copy.deepcopy(module),
-        checkpoints=checkpoints,
-        rates=rates_of(learning_rates, count),
-    )
-    gradients: _Gradients = (
-        _OfFinalLayer(reader, states, batch)
-        if layers == "final"
-        else _OfParameters(reader, states, batch, layers)
-    )
-    with torch.random.fork_rng(devices=[]):  # a data loader draws a seed
-        gradients.learn(examples, indices)
-    return TracIn(reader, module, examples, indices, gradients)
+    rates = rates_of(learning_rates, 1 if checkpoints is None else len(checkpoints))
+    opened = open_examples(model, processor, examples, labels, batch_size)
+    gradients = gradients_of(opened, examples, layers, checkpoints)
+    return TracIn(opened, examples, gradients, rates, metric)
 
 
-class TracIn(TrainingInfluence):
+class TracIn(GradientInfluence):
     """Influence by the products of loss gradients; made by :func:`tracin`."""
-
-    measure = (
-        "TracIn: learning rate x product of the loss gradients, summed over the "
-        "checkpoints; positive lowered the loss of this prediction"
-    )
 
     def __init__(
         self,
-        reader: Reader,
-        module: nn.Module,
+        opened: OpenedExamples,
         examples: Sequence[Any],
-        labels: Tensor,
-        gradients: _Gradients,
+        gradients: Gradients,
+        rates: tuple[float, ...],
+        metric: Literal["dot", "cosine"],
     ) -> None:
-        super().__init__(reader, module, examples, labels)
+        super().__init__(opened, examples)
         self._gradients = gradients
+        self._rates = rates
+        self._metric = metric
+        product = "product" if metric == "dot" else "cosine"
+        self.measure = (
+            f"TracIn: learning rate x {product} of the loss gradients, summed over the "
+            "checkpoints; positive lowered the loss of this prediction"
+        )
 
     def _scores(self, examples: Sequence[Any], targets: Tensor) -> Tensor:
-        with torch.random.fork_rng(devices=[]):
-            return self._gradients.influence(examples, targets)
+        products = self._gradients.products(examples, targets)
+        if self._metric == "cosine":
+            asked = self._gradients.squares(examples, targets).sqrt()
+            sizes = asked[:, :, None] * self._squares.sqrt()[:, None, :]
+            products = torch.where(sizes > 0, products / sizes, 0)
+        return self._summed(products)
 
-    def self_influence(self, k: int | None = None) -> InfluentialExamples:
-        """Return the training examples that did most for their own prediction.
+    def _self_influence(self) -> Tensor:
+        if self._metric == "cosine":
+            raise InputError(
+                "the cosine of a gradient with itself is 1 for every example: take "
+                "self_influence() of tracin(..., metric='dot')"
+            )
+        return self._summed(self._squares)
 
-        The model learned them by heart rather than from others: rare ones, and those
-        with a wrong label (section 4.1 of the paper).
+    @functools.cached_property
+    def _squares(self) -> Tensor:
+        return self._gradients.squares()
 
-        Args:
-            k (int, optional): How many. Default: None, all
+    def _summed(self, scores: Tensor) -> Tensor:
+        """Return the sum over the checkpoints, weighted by the learning rates."""
+        rates = torch.tensor(self._rates, dtype=scores.dtype)
+        return torch.einsum("c,c...->...", rates, scores)
 
-        Raises:
-            InputError: ``k`` is below 1.
-        """
-        with torch.random.fork_rng(devices=[]):
-            scores = self._gradients.self_influence()
-        return self._top(
-            scores,
-            k,
-            sign=1,
-            title="Training examples with the largest self-influence",
-            question="rare or wrongly labelled ones stand first",
-        )
+
+def gradients_of(
+    opened: OpenedExamples,
+    examples: Sequence[Any],
+    layers: Literal["final", "all"] | Sequence[str],
+    checkpoints: Sequence[Checkpoint] | None = None,
+) -> Gradients:
+    """Return what asks Captum for products of the training examples' loss gradients.
+
+    Args:
+        opened (OpenedExamples): The model and what it reads.
+        examples (Sequence): The training examples.
+        layers (str or Sequence of str): As for :func:`tracin`.
+        checkpoints (Sequence, optional): States of the model. Default: None, as it is
+
+    Raises:
+        LoadingError: A checkpoint is not there or does not fit the model.
+        OutputError: The final layer is not what makes the logits.
+        UnitError: There is no final layer, or no module of a given name.
+    """
+    module = opened.module
+    states = _States(
+        module=module if checkpoints is None else copy.deepcopy(module),
+        checkpoints=checkpoints,
+    )
+    gradients: Gradients = (
+        _OfFinalLayer(opened.reader, states, opened.batch)
+        if layers == "final"
+        else _OfParameters(opened.reader, states, opened.batch, layers)
+    )
+    with torch.random.fork_rng(devices=[]):  # a data loader draws a seed
+        gradients.learn(examples, opened.labels)
+    return gradients
 
 
 @dataclass(kw_only=True)
@@ -180,27 +211,28 @@ class _States:
     Args:
         module (nn.Module): The copy.
         checkpoints (Sequence, optional): The states; None is the copy as it is.
-        rates (tuple of float): The learning rate at each.
     """
 
     module: nn.Module
     checkpoints: Sequence[Checkpoint] | None
-    rates: tuple[float, ...]
     _loaded: int | None = None
 
     def __len__(self) -> int:
-        return len(self.rates)
+        return 1 if self.checkpoints is None else len(self.checkpoints)
 
     def load(self, number: int) -> float:
-        """Bring the copy into one state and return the learning rate there."""
+        """Bring the copy into one state.
+
+        Captum takes what this returns for the learning rate.
+        """
         if self.checkpoints is not None and self._loaded != number:
             self._loaded = None
             load_checkpoint(self.module, self.checkpoints[number])
             self._loaded = number
-        return self.rates[number]
+        return 1.0
 
 
-class _Gradients(ABC):
+class Gradients(ABC):
     """Asks Captum for the products of loss gradients, one checkpoint after another."""
 
     @abstractmethod
@@ -208,15 +240,20 @@ class _Gradients(ABC):
         """Read the training examples."""
 
     @abstractmethod
-    def influence(self, examples: Sequence[Any], targets: Tensor) -> Tensor:
-        """Return ``(examples, training examples)``."""
+    def products(self, examples: Sequence[Any], targets: Tensor) -> Tensor:
+        """Return ``(checkpoints, examples, training examples)``."""
 
     @abstractmethod
-    def self_influence(self) -> Tensor:
-        """Return ``(training examples,)``."""
+    def squares(
+        self, examples: Sequence[Any] | None = None, targets: Tensor | None = None
+    ) -> Tensor:
+        """Return each gradient's product with itself, ``(checkpoints, examples)``.
+
+        Of the training examples, where none are given.
+        """
 
 
-class _OfFinalLayer(_Gradients):
+class _OfFinalLayer(Gradients):
     """``TracInCPFast`` on what the final layer reads, kept for the training examples.
 
     The model that Captum sees is the layer alone, and its inputs are vectors of
@@ -231,7 +268,7 @@ class _OfFinalLayer(_Gradients):
 
     def learn(self, examples: Sequence[Any], labels: Tensor) -> None:
         for number in range(len(self._states)):
-            rate = self._states.load(number)
+            self._states.load(number)
             features = self._features(examples)
             layer = copy.deepcopy(self._final.layer).cpu().to(features.dtype)
             loader = DataLoader(TensorDataset(features, labels), batch_size=_ROWS)
@@ -241,21 +278,32 @@ class _OfFinalLayer(_Gradients):
                     layer,
                     loader,
                     [number],
-                    # Captum takes what this returns for the learning rate.
-                    checkpoints_load_func=lambda *_, rate=rate: rate,
+                    checkpoints_load_func=lambda *_: 1.0,  # for a learning rate
                     loss_fn=nn.CrossEntropyLoss(reduction="sum"),
                 )
             )
 
-    def influence(self, examples: Sequence[Any], targets: Tensor) -> Tensor:
-        scores = []
-        for number, captum in enumerate(self._captum):
-            self._states.load(number)
-            scores.append(captum.influence((self._features(examples), targets)))
-        return torch.stack(scores).sum(0)
+    def products(self, examples: Sequence[Any], targets: Tensor) -> Tensor:
+        return self._asked(TracInCPFast.influence, examples, targets)
 
-    def self_influence(self) -> Tensor:
-        return torch.stack([c.self_influence() for c in self._captum]).sum(0)
+    def squares(
+        self, examples: Sequence[Any] | None = None, targets: Tensor | None = None
+    ) -> Tensor:
+        return self._asked(TracInCPFast.self_influence, examples, targets)
+
+    def _asked(
+        self,
+        ask: Callable[..., Tensor],
+        examples: Sequence[Any] | None,
+        targets: Tensor | None,
+    ) -> Tensor:
+        found = []
+        with torch.random.fork_rng(devices=[]):
+            for number, captum in enumerate(self._captum):
+                self._states.load(number)
+                given = examples and (self._features(examples), targets)
+                found.append(ask(captum, given))
+        return torch.stack(found)
 
     def _features(self, examples: Sequence[Any]) -> Tensor:
         """Return what the final layer reads, ``(examples, features)``, on the CPU."""
@@ -267,7 +315,7 @@ class _OfFinalLayer(_Gradients):
         )
 
 
-class _OfParameters(_Gradients):
+class _OfParameters(Gradients):
     """``TracInCP`` on the parameters themselves, one backward pass per example.
 
     Captum's way to do a whole batch at once knows linear and convolutional layers and
@@ -309,27 +357,37 @@ class _OfParameters(_Gradients):
             for number in range(len(self._states))
         ]
 
-    def influence(self, examples: Sequence[Any], targets: Tensor) -> Tensor:
-        queries, order = self._loader(examples, targets)
-        total = torch.stack([c.influence(queries).cpu() for c in self._captum]).sum(0)
-        return total[_inverse(order)][:, _inverse(self._order)]
+    def products(self, examples: Sequence[Any], targets: Tensor) -> Tensor:
+        # Captum keeps the gradients of all questions at once.
+        each = sum(parameter.numel() for parameter in self._scored.parameters())
+        size = max(self._reader.batch_size, _FLOATS // each)
+        found = []
+        for start in range(0, len(examples), size):
+            stretch = slice(start, start + size)
+            queries, order = self._loader(examples[stretch], targets[stretch])
+            with torch.random.fork_rng(devices=[]):
+                parts = [c.influence(queries).cpu() for c in self._captum]
+            found.append(torch.stack(parts)[:, inverse(order)])
+        return torch.cat(found, 1)[:, :, inverse(self._order)]
 
-    def self_influence(self) -> Tensor:
-        scores = [
-            c.self_influence(outer_loop_by_checkpoints=True).cpu() for c in self._captum
-        ]
-        return torch.stack(scores).sum(0)[_inverse(self._order)]
+    def squares(
+        self, examples: Sequence[Any] | None = None, targets: Tensor | None = None
+    ) -> Tensor:
+        loader, order = None, self._order
+        if examples is not None and targets is not None:
+            loader, order = self._loader(examples, targets)
+        with torch.random.fork_rng(devices=[]):
+            found = [
+                c.self_influence(loader, outer_loop_by_checkpoints=True).cpu()
+                for c in self._captum
+            ]
+        return torch.stack(found)[:, inverse(order)]
 
     def _loader(
         self, examples: Sequence[Any], labels: Tensor
     ) -> tuple[DataLoader[Any], list[int]]:
         """Return Captum's batches, and which example stands where in them."""
-        module = self._states.module
-        device = next(module.parameters()).device
-        batches, order = [], []
-        for positions, batch in self._reader.batches(examples, module):
-            batches.append((batch, labels[positions].to(device)))
-            order += positions
+        batches, order = in_batches(self._reader, self._states.module, examples, labels)
         return DataLoader(cast(Any, batches), batch_size=None), order
 
 
@@ -378,8 +436,3 @@ def _parameters_of(
     if not found:
         raise UnitError(f"the modules of layers={list(layers)!r} have no parameters")
     return list(found.values())
-
-
-def _inverse(order: Sequence[int]) -> Tensor:
-    """Return where each example stands."""
-    return torch.tensor(order).argsort()

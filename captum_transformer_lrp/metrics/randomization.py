@@ -8,6 +8,7 @@ explain the model.
 from __future__ import annotations
 
 import copy
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,17 +25,23 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 
+#: says of a module or tensor of Hugging Face that an initialiser shall leave it alone
+_LOADED = "_is_hf_initialized"
+
+
 def randomize_cascade(
     model: nn.Module, *, seed: int = 0, layers: Sequence[str] | None = None
 ) -> Iterator[tuple[str, nn.Module]]:
     r"""Yield a copy of the model that forgets one layer more each time.
 
     The layers are all modules with parameters of their own, the last registered first.
-    A module's ``reset_parameters`` is called where it has one; parameters of other
-    modules (class tokens, position embeddings, the RMSNorm of Hugging Face, the
-    projections of ``nn.MultiheadAttention``) are drawn from a normal distribution of
-    their own mean and standard deviation. Parameters that several layers share are
-    forgotten once, with the first of them.
+    Each takes the weights that the model had before its training, drawn anew: by the
+    model's own initialiser (``init_weights()``, which models of Hugging Face and timm
+    have, or ``_init_weights(module)``), and by a module's ``reset_parameters`` where
+    that draws nothing. Parameters that none of them draws (class tokens or position
+    embeddings of some models) come from a normal distribution of their own mean and
+    standard deviation. Parameters that several layers share are forgotten once, with
+    the first of them.
 
     Args:
         model (nn.Module): never changed; neither is torch's random state, which is put
@@ -73,29 +80,82 @@ def _forget(
     layers: Sequence[str],
     seed: int,
 ) -> Iterator[tuple[str, nn.Module]]:
+    fresh = _untrained(forgetful, seed)
     done: set[int] = set()
-    for number, name in enumerate(layers):
+    for name in layers:
         module = modules[name]
         new = [p for p in module.parameters(recurse=False) if id(p) not in done]
         done |= {id(p) for p in new}
-        devices = sorted({p.device.index or 0 for p in new if p.is_cuda})
-        with torch.random.fork_rng(devices), torch.no_grad():
-            torch.manual_seed(seed + number)
-            reset = getattr(module, "reset_parameters", None)
-            if new and callable(reset):
-                reset()
-            else:
-                for parameter in new:
-                    _draw_again(parameter)
+        with torch.no_grad():
+            for parameter in new:
+                parameter.copy_(fresh[id(parameter)])
         yield name or "(model)", forgetful
 
 
-def _draw_again(parameter: Tensor) -> None:
-    """Fill a parameter with normal values of its own mean and standard deviation."""
-    values = parameter.float()
+def _untrained(model: nn.Module, seed: int) -> dict[int, Tensor]:
+    """Return what each parameter, by its ``id``, might have been before training."""
+    untrained = copy.deepcopy(model)
+    trained = dict(model.named_parameters())
+    devices = sorted({p.device.index or 0 for p in trained.values() if p.is_cuda})
+    with torch.random.fork_rng(devices), torch.no_grad():
+        torch.manual_seed(seed)
+        # What is still not a number in the end was drawn by nobody.
+        for parameter in untrained.parameters():
+            if parameter.is_floating_point():
+                parameter.fill_(torch.nan)
+        for module in untrained.modules():
+            module.__dict__.pop(_LOADED, None)
+            for tensor in (*module.parameters(False), *module.buffers(False)):
+                tensor.__dict__.pop(_LOADED, None)
+            if any(True for _ in module.parameters(recurse=False)):
+                _call(module, "reset_parameters")
+        _initialize(untrained)
+        drawn = dict(untrained.named_parameters(remove_duplicate=False))
+        return {
+            id(parameter): drawn[name].detach()
+            if drawn[name].is_floating_point() and bool(drawn[name].isfinite().all())
+            else _drawn_again(parameter)
+            for name, parameter in trained.items()
+        }
+
+
+def _initialize(module: nn.Module) -> None:
+    """Let the outermost modules with an initialiser of their own use it."""
+    if _call(module, "init_weights") or _call(module, "_init_weights"):
+        return
+    if _takes(module, "_init_weights") == 1:
+        module.apply(module._init_weights)  # type: ignore[arg-type]
+        return
+    for child in module.children():
+        _initialize(child)
+
+
+def _call(module: nn.Module, name: str) -> bool:
+    """Call a method, if there is one that needs no arguments; return whether."""
+    if _takes(module, name) != 0:
+        return False
+    getattr(module, name)()
+    return True
+
+
+def _takes(module: nn.Module, name: str) -> int | None:
+    """Return how many arguments a method needs; None where there is no such method."""
+    method = getattr(module, name, None)
+    if not inspect.ismethod(method):
+        return None
+    empty = inspect.Parameter.empty
+    return sum(
+        one.default is empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+        for one in inspect.signature(method).parameters.values()
+    )
+
+
+def _drawn_again(parameter: Tensor) -> Tensor:
+    """Return normal values of a parameter's own mean and standard deviation."""
+    values = parameter.detach().float()
     spread = values.std(correction=0)
-    fresh = torch.randn_like(values) * spread + values.mean()
-    parameter.copy_(fresh.to(parameter.dtype))
+    drawn = torch.randn_like(values) * spread + values.mean()
+    return drawn.to(parameter.dtype)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,12 +13,16 @@ from .ranking import checked_valid, ranks, units_of
 def average_precision(
     attributions: Tensor, rationales: Tensor, *, valid: Tensor | None = None
 ) -> Measurement:
-    r"""Return the average precision of the scores (ERASER's AUPRC; higher is better).
+    r"""Return the average precision of the scores (higher is better).
 
     :math:`\sum_t (R_t - R_{t-1}) P_t` over the thresholds t, with precision P and
     recall R: no interpolation, and units of equal score enter together, as in
     scikit-learn's ``average_precision_score``. A random order has about the share of
     units that are marked.
+
+    It is not the AUPRC of ERASER (DeYoung et al. 2020), which joins the points of the
+    same curve by straight lines (scikit-learn's ``auc`` of ``precision_recall_curve``)
+    and is lower where few units are marked: do not compare one with the other.
 
     Args:
         attributions (Tensor): one score per unit, ``(examples, tokens)`` or

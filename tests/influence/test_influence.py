@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from captum_transformer_lrp import errors, influence
+from captum_transformer_lrp.influence import tracing
 from captum_transformer_lrp.models import (
     LoadingError,
     load_image_model,
@@ -124,7 +125,9 @@ def test_final_layer_equals_explicit_gradients(cls, tokenizer):
     )
 
 
-def test_all_parameters_equal_explicit_gradients(tokenizer):
+@pytest.mark.parametrize("held", [2**28, 1])  # questions: all at once, or in turn
+def test_all_parameters_equal_explicit_gradients(held, tokenizer, monkeypatch):
+    monkeypatch.setattr(tracing, "_FLOATS", held)
     states = [classifier(seed=seed) for seed in (1, 2)]
     rates = [0.5, 2.0]
     found = influence.tracin(
@@ -141,13 +144,99 @@ def test_all_parameters_equal_explicit_gradients(tokenizer):
     def everything(model):
         return list(model.parameters())
 
-    expected = explicit(states, tokenizer, QUERIES, [0, 1], everything, rates)
+    asked, targets = [*QUERIES, TEXTS[0]], [0, 1, 2]
+    expected = explicit(states, tokenizer, asked, targets, everything, rates)
     largest = np.abs(expected).max()
-    assert np.abs(found.scores(QUERIES, [0, 1]) - expected).max() <= 1e-12 * largest
+    assert np.abs(found.scores(asked, targets) - expected).max() <= 1e-12 * largest
     own = explicit(states, tokenizer, TEXTS, LABELS, everything, rates).diagonal()
     ranked = found.self_influence()
     assert ranked.indices == np.argsort(-own).tolist()
     assert np.allclose(ranked.scores, own[ranked.indices], rtol=1e-12)
+
+
+@pytest.mark.parametrize("layers", ["final", "all"])
+def test_cosine_equals_explicit_gradients(layers, tokenizer):
+    states, rates = [classifier(seed=seed) for seed in (1, 2)], [0.5, 2.0]
+    found = influence.tracin(
+        states[0],
+        tokenizer,
+        TEXTS,
+        LABELS,
+        checkpoints=states,
+        learning_rates=rates,
+        layers=layers,
+        metric="cosine",
+        batch_size=2,
+    )
+    expected = np.zeros((2, len(TEXTS)))
+    for model, rate in zip(states, rates, strict=True):
+        chosen = final_weight(model) if layers == "final" else list(model.parameters())
+        asked, own = (
+            [loss_gradient(model, tokenizer, *one, chosen) for one in pairs]
+            for pairs in (
+                list(zip(QUERIES, [2, 0], strict=True)),
+                list(zip(TEXTS, LABELS, strict=True)),
+            )
+        )
+        for i, a in enumerate(asked):
+            for j, b in enumerate(own):
+                expected[i, j] += rate * float(a @ b / (a.norm() * b.norm()))
+    assert np.abs(found.scores(QUERIES, [2, 0]) - expected).max() <= 1e-12
+    assert "cosine of the loss gradients" in found.measure
+    with pytest.raises(errors.InputError, match="is 1 for every example"):
+        found.self_influence()
+
+
+def test_a_gradient_of_zero_has_no_direction():
+    model = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False)).eval()
+    model[1].weight.data = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    pixels = [torch.tensor([x, 1.0])[:, None, None] for x in (1.0, 1e4)]
+    found = influence.tracin(
+        model, lambda image: image, pixels, [0, 0], metric="cosine"
+    )
+    assert found.scores(pixels, [0, 0]).round(6).tolist() == [[1, 0], [0, 0]]
+    with pytest.raises(errors.InputError, match="certain of every label"):
+        influence.empirical_fisher(model, lambda image: image, pixels[1:], [0])
+    with pytest.raises(errors.InputError, match="damping=1e-300 is too small"):
+        influence.empirical_fisher(
+            model, lambda image: image, pixels[:1] * 3, [1, 1, 1], damping=1e-300
+        )
+    model[1].weight.data[0, 0] = torch.nan
+    with pytest.raises(errors.InputError, match="is not finite"):
+        influence.empirical_fisher(model, lambda image: image, pixels, [0, 0])
+
+
+@pytest.mark.parametrize("damping", [0.3, None])
+def test_the_empirical_fisher_equals_the_inverse_over_parameters(damping, tokenizer):
+    model = classifier()
+    names = ["bert.encoder.layer.1.output.LayerNorm", "classifier"]
+    found = influence.empirical_fisher(
+        model, tokenizer, TEXTS, LABELS, layers=names, damping=damping, batch_size=2
+    )
+    chosen = [p for name in names for p in model.get_submodule(name).parameters()]
+    own = torch.stack(
+        [
+            loss_gradient(model, tokenizer, text, label, chosen)
+            for text, label in zip(TEXTS, LABELS, strict=True)
+        ]
+    ).numpy()
+    asked = np.stack(
+        [loss_gradient(model, tokenizer, t, 1, chosen).numpy() for t in QUERIES]
+    )
+    fisher = own.T @ own / len(own)
+    if damping is None:
+        damping = 1e-3 * np.trace(fisher) / len(own)
+    inverse = np.linalg.inv(fisher + damping * np.eye(len(fisher)))
+    expected = asked @ inverse @ own.T
+    largest = np.abs(expected).max()
+    assert np.abs(found.scores(QUERIES, [1, 1]) - expected).max() <= 1e-9 * largest
+    ranked = found.self_influence()
+    diagonal = np.einsum("if,fg,ig->i", own, inverse, own)
+    assert ranked.indices == np.argsort(-diagonal).tolist()
+    assert np.allclose(ranked.scores, diagonal[ranked.indices], rtol=1e-9)
+    assert "Fisher" in str(found.proponents(QUERIES[0]))
+    with pytest.raises(errors.InputError, match="damping= above 0, got 0"):
+        influence.empirical_fisher(model, tokenizer, TEXTS, LABELS, damping=0)
 
 
 def test_named_layers_equal_explicit_gradients(tokenizer):
@@ -237,6 +326,12 @@ def test_the_model_and_the_random_state_are_untouched(layers, training, tokenize
     found.proponents(QUERIES[0])
     found.self_influence()
     influence.similarity(model, tokenizer, TEXTS, LABELS).proponents(QUERIES[0])
+    influence.tracin(
+        model, tokenizer, TEXTS, LABELS, layers=layers, metric="cosine"
+    ).proponents(QUERIES[0])
+    fisher = influence.empirical_fisher(model, tokenizer, TEXTS, LABELS, layers=layers)
+    fisher.proponents(QUERIES[0])
+    fisher.self_influence()
     assert_same_state(before, state_of(model))
     with pytest.raises(LoadingError):
         influence.tracin(
@@ -370,6 +465,7 @@ def test_result_prints_shows_and_tabulates(tokenizer):
         ({"layers": "head"}, errors.UnitError, "write layers=['head']"),
         ({"layers": ["clasifier"]}, errors.UnitError, "Did you mean 'classifier'"),
         ({"layers": ["dropout"]}, errors.UnitError, "have no parameters"),
+        ({"metric": "euclidean"}, errors.InputError, "'dot' or 'cosine', got 'eucl"),
         ({"batch_size": 0}, errors.InputError, "batch_size of at least 1"),
         ({"examples": []}, errors.InputError, "got none"),
         ({"examples": ["a", "b", "c", "d", ""]}, errors.InputError, "with words"),

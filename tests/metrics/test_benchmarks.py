@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -32,6 +33,7 @@ def benchmark(monkeypatch):
         "faithfulness_image",
         "_faithfulness",
         "_methods",
+        "influence",
         "invariance",
     ):
         sys.modules.pop(name, None)
@@ -101,6 +103,29 @@ def test_other_methods_of_the_table_score_padded_batches(benchmark, method):
     torch.testing.assert_close(
         found[:1, :length].double(), single.double(), rtol=1e-3, atol=1e-4
     )
+
+
+def test_influences_are_measured(benchmark, monkeypatch, tmp_path, capsys):
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    script = benchmark("influence")
+    small = {"TRAINING": 24, "QUESTIONS": 4, "FLIPPED": 3, "EPOCHS": (5,)}
+    for name, value in small.items():
+        monkeypatch.setattr(script, name, value)
+    kept = tmp_path / "figures.json"
+    run(monkeypatch, script, "--draws", "1", "--halves", "3", "--output", kept)
+    lines = capsys.readouterr().out.splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    cells = {tuple(row[:3]): row[3:] for row in rows if len(row) == 5}
+    for name in ("TracIn", "TracIn, cosine"):
+        for layers in ("final", "all"):
+            for number in ("1", "5"):
+                lds, flipped = cells[name, layers, number]
+                assert -1 <= float(lds) <= 1
+                assert (flipped == "") == (name == "TracIn, cosine")
+    lds, flipped = cells["empirical Fisher", "all", "1"]
+    (draw,) = json.loads(kept.read_text())["draws_by_epochs"]["5"]
+    assert f"{draw['empirical Fisher | all | 1']['lds']:.2f}" == lds
+    assert 0 <= float(flipped) <= 1
 
 
 def test_pieces_are_summed_to_words(benchmark):

@@ -72,6 +72,27 @@ def test_average_precision_is_that_of_scikit_learn():
     assert_same(average_precision(scores, marked).values, expected)
 
 
+def test_average_precision_is_not_the_area_under_straight_lines():
+    # The marked unit comes second: precision 0, then 1/2 at recall 1.
+    scores, marked = torch.tensor([[2.0, 1.0]]), torch.tensor([[False, True]])
+    assert average_precision(scores, marked).mean == 0.5
+    assert oracle.trapezoid_auprc([2.0, 1.0], [False, True]) == 0.25
+    scores, marked = scores_with_ties(), marks()
+    lines = [
+        oracle.trapezoid_auprc(s.tolist(), m.tolist())
+        for s, m in zip(scores, marked, strict=True)
+    ]
+    with pytest.raises(AssertionError):
+        assert_same(average_precision(scores, marked).values, lines)
+    sklearn = pytest.importorskip("sklearn.metrics")
+    curves = [
+        sklearn.precision_recall_curve(m.numpy(), s.numpy())
+        for s, m in zip(scores, marked, strict=True)
+    ]
+    areas = [sklearn.auc(recall, precision) for precision, recall, _ in curves]
+    assert lines == pytest.approx(areas, abs=1e-12)
+
+
 @pytest.mark.parametrize("k", [1, 3])
 def test_token_f1_is_that_of_the_loops(k):
     scores, marked = scores_with_ties(), marks()

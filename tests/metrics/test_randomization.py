@@ -96,6 +96,92 @@ def test_bare_parameters_keep_their_mean_and_spread():
     assert float(values.std()) == pytest.approx(2, abs=0.2)
 
 
+def forgotten(model: nn.Module) -> nn.Module:
+    """The model once all its layers are forgotten."""
+    *_, (_, forgetful) = randomize_cascade(model)
+    return forgetful
+
+
+def moved(model):
+    """The model with weights as no initialiser draws them."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(3)
+    return model.eval()
+
+
+def test_a_model_of_hugging_face_is_drawn_by_its_own_initialiser(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=500,
+        hidden_size=64,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=64,
+        initializer_range=0.07,
+        pad_token_id=0,
+    )
+    cls = transformers.BertForSequenceClassification
+    moved(cls(config)).save_pretrained(tmp_path)
+    # What was loaded is marked so that the initialiser passes it over; and the model
+    # may be a part of another.
+    wrapped = nn.ModuleDict({"inner": cls.from_pretrained(tmp_path), "own": RMSNorm(9)})
+    own = wrapped["own"].weight.detach().clone()
+    before = {k: v.clone() for k, v in wrapped.state_dict().items()}
+    state = forgotten(wrapped).state_dict()
+    words = state["inner.bert.embeddings.word_embeddings.weight"]
+    assert float(words[1:].std()) == pytest.approx(0.07, rel=0.05)  # torch's is 1
+    assert float(words[0].abs().max()) == 0  # padding
+    query = state["inner.bert.encoder.layer.0.attention.self.query.weight"]
+    assert float(query.std()) == pytest.approx(0.07, rel=0.05)  # torch's is .072 too
+    assert float(query.abs().max()) > 0.2  # and uniform, below .125
+    assert float(state["inner.classifier.bias"].abs().max()) == 0
+    norm = state["inner.bert.embeddings.LayerNorm.weight"]
+    assert torch.equal(norm, torch.ones(64))
+    drawn = state["own.weight"]
+    assert not torch.equal(drawn, own) and 0 < float(drawn.std()) < 1
+    assert all(torch.equal(v, before[k]) for k, v in wrapped.state_dict().items())
+
+
+def test_a_model_of_timm_is_drawn_by_its_own_initialiser():
+    timm = pytest.importorskip("timm")
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 48, "depth": 1}
+    model = timm.models.vision_transformer.VisionTransformer(
+        **sizes, num_heads=2, num_classes=5
+    )
+    state = forgotten(moved(model)).state_dict()
+    assert float(state["blocks.0.mlp.fc1.weight"].std()) == pytest.approx(0.02, rel=0.1)
+    assert float(state["pos_embed"].std()) == pytest.approx(0.02, rel=0.1)
+    assert float(state["cls_token"].abs().max()) < 1e-4
+    assert float(state["head.bias"].abs().max()) == 0
+
+
+class Own(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(400, 8)
+        self.head = nn.Linear(8, 3)
+
+
+class OwnForEachModule(Own):
+    def _init_weights(self, module) -> None:
+        if isinstance(module, nn.Embedding):
+            module.weight.data.normal_(std=0.5)
+
+
+class OwnForAll(Own):
+    def _init_weights(self) -> None:
+        self.table.weight.data.normal_(std=0.5)
+
+
+@pytest.mark.parametrize("cls", [OwnForEachModule, OwnForAll])
+def test_an_initialiser_of_ones_own_is_used(cls):
+    state = forgotten(moved(cls())).state_dict()
+    assert float(state["table.weight"].std()) == pytest.approx(0.5, rel=0.05)
+    # The rest is drawn as torch does: uniform below the inverse root of 8.
+    assert float(state["head.weight"].abs().max()) <= 8**-0.5
+
+
 def explain_with(model: nn.Module):
     x = torch.randn(8, 6, generator=torch.Generator().manual_seed(1))
     return AttnLRP(model).attribute(x, target=1)

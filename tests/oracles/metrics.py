@@ -173,6 +173,18 @@ def average_precision(scores: Numbers, marked: Sequence[bool]) -> float:
     return total
 
 
+def trapezoid_auprc(scores: Numbers, marked: Sequence[bool]) -> float:
+    """Straight lines between the points of the curve, from precision 1 at recall 0."""
+    total, recall, precision = 0.0, 0.0, 1.0
+    for threshold in sorted(set(scores), reverse=True):
+        picked = [m for s, m in zip(scores, marked, strict=True) if s >= threshold]
+        now = sum(picked) / len(picked)
+        reached = sum(picked) / sum(marked)
+        total += (reached - recall) * (precision + now) / 2
+        recall, precision = reached, now
+    return total
+
+
 def token_f1(scores: Numbers, marked: Sequence[bool], k: int) -> float:
     picked = order(scores, [True] * len(scores), descending=True)[:k]
     both = sum(marked[i] for i in picked)
