@@ -19,6 +19,7 @@ from ..explanation import TextExplanation
 from ..language import LLMRelevance, LLMTransformerLRP
 from ..language.sequences import GENERATION, is_encoder_decoder
 from ..models.prediction import token_score
+from ..models.special_tokens import placeholder_ids
 from .asking import Asked, Question, Task, chosen, on_device
 from .reads import ReadText, read_text
 from .recording import ModelCall
@@ -340,9 +341,7 @@ class _ReadPrompt(ReadText):
     def of(cls, pipe: Any, inputs: Mapping[str, Any]) -> _ReadPrompt:
         """Return the tokens of a batch of one."""
         read = read_text(pipe, inputs)
-        config = pipe.model.config
-        names = ("image_token_id", "image_token_index", "video_token_id")
-        tokens = {getattr(config, name, None) for name in names} - {None}
+        tokens = placeholder_ids(pipe.model)
         ids = inputs["input_ids"][0].tolist()
         at = list(read.at or range(len(read.pieces)))
         places = frozenset(i for i, place in enumerate(at) if ids[place] in tokens)
