@@ -150,6 +150,10 @@ class Task(ABC):
                 return [{**given, name: one} for one in value]
         return None
 
+    def are_several(self, target: Any) -> bool:
+        """Whether a target of the user's is several, each explained."""
+        return isinstance(target, (list, tuple))
+
     def ask(self, pipe: Any, given: Mapping[str, Any]) -> Asked:
         """Run a pipeline on one input.
 

@@ -120,7 +120,7 @@ class PipelineExplainer:
 
     def _one(self, given: Mapping[str, Any], target: Any) -> Any:
         asked = self.task.ask(self.pipe, given)
-        several = self.task.several or isinstance(target, (list, tuple))
+        several = self.task.several or self.task.are_several(target)
         found = self.task.results(asked, target, self)
         if several or len(found) != 1:
             alike = all(isinstance(one, Explanation) for one in found)
