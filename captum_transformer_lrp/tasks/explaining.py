@@ -124,6 +124,10 @@ class PipelineExplainer:
         found = self.task.results(asked, target, self)
         if several or len(found) != 1:
             alike = all(isinstance(one, Explanation) for one in found)
+            if not found:
+                nothing = f"There is nothing to explain: {self.task.name} found none"
+                asked_for = "" if target is None else f" of {target!r}"
+                return Explanations(notes=(f"{nothing}{asked_for}.",))
             return Explanations(found) if alike else found
         return found[0]
 

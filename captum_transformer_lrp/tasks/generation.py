@@ -241,30 +241,30 @@ def question_of_token(
     """
     token = int(tokens[number])
     place = number - len(tokens)  # from the end: prompts may be longer for the model
-    inputs, key, shown = continued(pipe, prompt, tokens, number)
+    inputs, key, before = continued(pipe, prompt, tokens, number)
     target = targets.Token(token, place)
     with torch.no_grad():
         logits = pipe.model(**inputs).logits[0, place].detach().cpu().double()
     said = token_score(pipe.tokenizer, logits, token)
-    function, name, mask = None, "text", inputs.get("attention_mask")
-    if key == "decoder_input_ids" and "input_ids" not in inputs:
-        function, name, mask = Teacher(pipe.model), "written before", None
-        inputs["input_ids"] = inputs.pop(key)
-        if "attention_mask" in inputs:
-            inputs["heard"] = inputs.pop("attention_mask")
-    elif key == "decoder_input_ids":  # shown is what the encoder reads
-        shown = inputs["input_ids"].shape[1]
-    cut = {"input_ids": inputs["input_ids"][:, :shown]}
-    if mask is not None:
-        cut["attention_mask"] = mask[:, :shown]
-    text = (replace(_ReadPrompt.of(pipe, cut), name=name),)
+    function, texts = None, list[ReadText]()
+    read: int | None = before
+    if key == "decoder_input_ids":
+        function = Teacher(pipe.model)
+        inputs["written_ids"] = written = inputs.pop(key)
+        earlier = _ReadPrompt.of(pipe, {"input_ids": written[:, :before]})
+        texts.append(replace(earlier, name="written before", key="written_ids"))
+        read = None  # the encoder reads all at once
+    if "input_ids" in inputs:
+        names = ("input_ids", "attention_mask")
+        cut = {k: inputs[k][:, :read] for k in names if k in inputs}
+        texts.insert(0, _ReadPrompt.of(pipe, cut))
     return Question(
         inputs=inputs,
         function=function,
         target=target,
         answer=said,
         prediction=token_score(pipe.tokenizer, logits, int(logits.argmax())),
-        reads=(*reads, *text),
+        reads=(*reads, *texts),
         output=output,
     )
 
@@ -302,8 +302,8 @@ def continued(
 class Teacher(nn.Module):
     """An encoder-decoder that is told what it wrote before, as tokens like any other.
 
-    So what its encoder reads, a sound or a picture, is explained with what its decoder
-    reads.
+    So what its encoder reads, a text, a sound or a picture, is explained with what its
+    decoder reads.
 
     Args:
         model (Module): the model.
@@ -314,16 +314,14 @@ class Teacher(nn.Module):
         self.training = False
         self.model = model
 
-    def forward(self, *, input_ids: Tensor, **inputs: Any) -> Any:
+    def forward(self, *, written_ids: Tensor, **inputs: Any) -> Any:
         """Return what the model says behind each of the tokens.
 
         Args:
-            input_ids (Tensor): what was written before, ``(1, tokens)``.
-            **inputs (Any): what the encoder reads; ``heard`` is its attention mask.
+            written_ids (Tensor): what was written before, ``(1, tokens)``.
+            **inputs (Any): what the encoder reads.
         """
-        mask = inputs.pop("heard", None)
-        given = inputs if mask is None else {**inputs, "attention_mask": mask}
-        return self.model(**given, decoder_input_ids=input_ids, use_cache=False)
+        return self.model(**inputs, decoder_input_ids=written_ids, use_cache=False)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
