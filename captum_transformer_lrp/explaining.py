@@ -272,14 +272,11 @@ class Explainer:
                     traceback.clear_frames(error.__traceback__)  # they hold tensors
                     on_error(Failure(number=number, given=given, error=error))
 
-            answers = pipeline(text, image, target, further, failed, progress)
+            classes, notes = _labels_of(pipeline, read)
+            answers = pipeline(text, image, target, further, failed, progress, classes)
             if isinstance(answers, Explanations):
                 answers.said = read.said
-                if any(row.label is not None for row in read.rows):
-                    answers.notes = (
-                        "The labels are left aside: what a pipeline answers is not "
-                        "compared with them.",
-                    )
+                answers.notes += notes
             return answers
         if further:
             raise InputError(
@@ -292,7 +289,7 @@ class Explainer:
         if batch_size < 1:
             raise InputError(f"expected batch_size of at least 1, got {batch_size}")
         rows: list[Any]
-        said, notes = "", tuple[str, ...]()
+        said, notes = "", ()
         if text is None:
             one = not isinstance(image, (list, tuple))
             rows = [image] if one else list(image)
@@ -889,6 +886,23 @@ def _listed(texts: Any) -> Texts:
         rows = tuple(Text(number=i, text=text) for i, text in enumerate(texts, 1))
         return Texts(name="texts", rows=rows, said="")
     return read_texts(texts)
+
+
+def _labels_of(
+    pipeline: PipelineExplainer, read: Texts
+) -> tuple[tuple[int | None, ...], tuple[str, ...]]:
+    """Return the true classes of texts of a table, and what a reader should know."""
+    labels = [row.label for row in read.rows]
+    if all(label is None for label in labels):
+        return (), ()
+    names = pipeline.task.label_names(pipeline.pipe)
+    if names is None:
+        return (), (
+            "The labels are left aside: what a pipeline answers is not compared with "
+            "them.",
+        )
+    found = match_labels(labels, names)
+    return found.indices, found.notes
 
 
 def _check_text(text: Any) -> None:

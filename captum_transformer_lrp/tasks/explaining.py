@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -76,6 +77,7 @@ class PipelineExplainer:
         further: Mapping[str, Any],
         failed: Failed | None = None,
         progress: bool | None = None,
+        labels: Sequence[int | None] = (),
     ) -> Any:
         """Return what explains the answers.
 
@@ -89,6 +91,8 @@ class PipelineExplainer:
                 first error ends the list
             progress (bool, optional): whether to show a progress bar on stderr.
                 Default: None, where a list has three inputs or more
+            labels (sequence of int or None, optional): the true class of each input of
+                a list, as the model numbers them. Default: (), they are not known
 
         Returns:
             An explanation; where the task has several answers for an input, or several
@@ -110,7 +114,8 @@ class PipelineExplainer:
         shown = tqdm(listed, desc="explaining", disable=hidden, leave=False)
         for number, one in enumerate(shown, 1):
             try:
-                found.append(self._one(one, target))
+                label = labels[number - 1] if labels else None
+                found.append(self._one(one, target, label))
             except OF_ONE as error:
                 if failed is None or not is_of_one(error):
                     raise
@@ -118,10 +123,15 @@ class PipelineExplainer:
         alike = all(isinstance(one, Explanation) for one in found)
         return Explanations(found) if alike else found
 
-    def _one(self, given: Mapping[str, Any], target: Any) -> Any:
+    def _one(
+        self, given: Mapping[str, Any], target: Any, label: int | None = None
+    ) -> Any:
         asked = self.task.ask(self.pipe, given)
         several = self.task.several or self.task.are_several(target)
         found = self.task.results(asked, target, self)
+        true = None if label is None else self.task.label(asked, label)
+        if true is not None:
+            found = [replace(one, label=true) for one in found]
         if several or len(found) != 1:
             alike = all(isinstance(one, Explanation) for one in found)
             if not found:

@@ -517,6 +517,27 @@ def test_a_list_is_explained_as_far_as_it_can_be(tmp_path, capsys):
     assert "labels are left aside" in read.notes[0]
 
 
+def test_labels_of_a_table_are_compared_with_the_classes(tmp_path):
+    pipe = pipe_of(
+        "text-classification", BertForSequenceClassification, "bad", "good", seed=3
+    )
+    texts = ["a warm film", "a dog", "Sarah lives in Paris"]
+    said = [pipe(text)[0]["label"] for text in texts]
+    other = {"bad": "good", "good": "bad"}
+    table = tmp_path / "texts.csv"
+    rows = [(texts[0], said[0]), (texts[1], other[said[1]]), (texts[2], "unknown")]
+    table.write_text("text,label\n" + "".join(f"{t},{label}\n" for t, label in rows))
+    found = Explainer(pipe)(table)
+    assert [one.right for one in found] == [True, False, None]
+    assert found.accuracy == 0.5
+    wrong = found[1].label
+    assert wrong is not None and wrong.name == other[said[1]]
+    (mine,) = Explainer(pipe)([texts[1]], target=wrong.name)
+    assert wrong.logit == pytest.approx(mine.logit)
+    (note,) = found.notes
+    assert "unknown" in note
+
+
 def test_a_device_belongs_to_a_name():
     for model, parts in (
         (pipe_of("fill-mask", BertForMaskedLM), {}),
