@@ -487,11 +487,23 @@ class Prepared:
         return tuple(x.detach().clone().requires_grad_() for x in self.features)
 
     def in_one_call(self) -> InputFunction:
-        """Return the function for a method that compares rows of one call."""
-        if any(slot.alone for slot in self.function.slots):
+        """Return the function for a method that compares rows of one call, DeepLift.
+
+        Raises:
+            InputError: rows do not have the scores side by side that they have alone.
+        """
+        if self.function.rows is None:
             return self.function
         made = copy.copy(self.function)
         made.rows = None
+        one_call = replace(self, function=made)
+        alone = any(slot.alone for slot in made.slots)
+        if alone or not _side_by_side(one_call):
+            raise InputError(
+                "DeepLift reads the input and its baseline as two examples of one "
+                "batch, and the model or the target relates the examples of a batch to "
+                "each other: take Integrated Gradients"
+            )
         return made
 
     def example(self, number: int) -> Prepared:
@@ -507,7 +519,7 @@ class Prepared:
             target = target[at]
         function = self.function
         if function.rows is not None:
-            function = self.in_one_call()
+            function = copy.copy(function)
             function.rows = 1
         return replace(
             self,
@@ -673,9 +685,9 @@ def _side_by_side(prepared: Prepared) -> bool:
         return found
 
     count = prepared.examples
-    alone = [scores(x, 1) for x in (prepared.features, prepared.baselines)]
     pairs = zip(prepared.features, prepared.baselines, strict=True)
     try:
+        alone = [scores(x, 1) for x in (prepared.features, prepared.baselines)]
         together = scores([torch.cat(pair) for pair in pairs], 2)
     except (LRPError, RuntimeError, IndexError, ValueError):
         return False

@@ -398,6 +398,23 @@ def test_captums_own_classes_on_two_inputs(kind):
         assert relative(found[key], expected[key]) < 1e-6
 
 
+def test_deep_lift_refuses_rows_that_a_model_relates():
+    inner = TwoInputs()
+
+    class Clip(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def forward(self, input_ids: Tensor, pixel_values: Tensor) -> Any:
+            words = inner.embedding(input_ids).sum(1)
+            return {"logits_per_image": inner.look(pixel_values.flatten(1)) @ words.T}
+
+    for made in (InputDeepLift(Clip(), **OPTIONS), InputDeepLift(Clip())):
+        with pytest.raises(InputError, match="relates the examples of a batch"):
+            made.attribute(two_inputs(), targets.Similarity())
+
+
 def test_deep_lift_reads_both_rows_at_once():
     model, given = TwoInputs(), two_inputs()
     found, delta = InputDeepLift(model, **OPTIONS).attribute(
