@@ -228,8 +228,8 @@ def question_of_token(
 ) -> Question:
     """Return why a token was written.
 
-    The model reads the prompt and all that was written before the last token; what was
-    written after this one has no relevance for it, and is not shown.
+    The model reads the prompt and what was written before this token, as when it wrote
+    it.
 
     Args:
         pipe (Any): the pipeline.
@@ -240,8 +240,8 @@ def question_of_token(
         output (Any): what the pipeline answered.
     """
     token = int(tokens[number])
-    place = number - len(tokens)  # from the end: prompts may be longer for the model
-    inputs, key, before = continued(pipe, prompt, tokens, number)
+    place = -1  # from the end: prompts may be longer for the model
+    inputs, key, before = continued(pipe, prompt, tokens[: number + 1], number)
     target = targets.Token(token, place)
     with torch.no_grad():
         logits = pipe.model(**inputs).logits[0, place].detach().cpu().double()
