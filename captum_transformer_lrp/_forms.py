@@ -23,6 +23,7 @@ KNOWN_KEYS = (
     "input_features",
     "input_values",
     "visual_feats",
+    "written_ids",  # what a decoder wrote before, of tasks
 )
 
 #: those of them that hold a sound, as a waveform or a spectrogram

@@ -159,6 +159,25 @@ LISTED: dict[str, Listed] = {
         of_each="part",
         needs=("tokenizer", "baseline", "patch_size"),
     ),
+    "kernel-shap": Listed(
+        "KernelSHAP: Shapley values by a regression over sets of parts.",
+        of_each="part",
+        sums_to="difference",
+        cost=85,
+        needs=("tokenizer", "baseline", "patch_size"),
+    ),
+    "lime": Listed(
+        "LIME: the slopes of a linear fit around the input, over sets of parts.",
+        of_each="part",
+        cost=85,
+        needs=("tokenizer", "baseline", "patch_size"),
+    ),
+    "shapley-sampling": Listed(
+        "Shapley values by random orders: what a part adds to those before it.",
+        of_each="part",
+        sums_to="difference",
+        needs=("tokenizer", "baseline", "patch_size"),
+    ),
     "smoothgrad": Listed(
         "SmoothGrad times input: the input times the mean gradient around it.", cost=20
     ),

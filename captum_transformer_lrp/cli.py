@@ -218,6 +218,15 @@ def _parser() -> argparse.ArgumentParser:
         help="a further input or option of the task, such as question='Who?', "
         "context=@FILE or candidate_labels='sport, music'; may be repeated",
     )
+    explain.add_argument(
+        "--option",
+        dest="of_method",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the method, such as n_samples=500 or seed=1 of kernel-shap; "
+        "may be repeated",
+    )
     _add_common(explain)
 
     _add_compare(commands)
@@ -665,6 +674,7 @@ def _explain(options: argparse.Namespace) -> int:
             method=options.method,
             target=_target(options.target),
             device=options.device,
+            options=_named(options.of_method, "--option"),
             on_error=failures.append if count > 1 else None,
         )
         found = found if isinstance(found, Explanations) else _flat(found)
@@ -696,9 +706,13 @@ def _answers(options: argparse.Namespace, failures: list[Failure]) -> tuple[Any,
     from .explaining import Explainer, Failure
 
     explainer = Explainer(
-        options.model, options.method, task=options.task, device=options.device
+        options.model,
+        options.method,
+        task=options.task,
+        device=options.device,
+        options=_named(options.of_method, "--option"),
     )
-    further = dict(_further(given) for given in options.further)
+    further = _named(options.further, "--with")
     inputs: list[dict[str, Any]] = [{}]
     if options.given or options.text or options.image:
         texts, images = _inputs(options)
@@ -714,6 +728,8 @@ def _answers(options: argparse.Namespace, failures: list[Failure]) -> tuple[Any,
             what = next(iter(given.values()))
             failures.append(Failure(number=number, given=what, error=error))
             continue
+        for note in getattr(answer, "notes", ()) if answer == [] else ():
+            print(note)
         found += _flat(answer)
     return found, len(inputs)
 
@@ -725,11 +741,15 @@ def _flat(found: Any) -> list[Any]:
     return [found]
 
 
-def _further(given: str) -> tuple[str, Any]:
-    """Return name and value of what ``--with`` names."""
+def _named(given: Sequence[str], flag: str) -> dict[str, Any]:
+    """Return what was given as ``NAME=VALUE`` behind a flag, each by its name."""
+    return dict(_name_and_value(one, flag) for one in given)
+
+
+def _name_and_value(given: str, flag: str) -> tuple[str, Any]:
     name, equals, value = given.partition("=")
     if not (equals and name.strip().isidentifier()):
-        raise InputError(f"expected --with NAME=VALUE, got {given!r}")
+        raise InputError(f"expected {flag} NAME=VALUE, got {given!r}")
     if value.startswith("@") and not value.startswith("@@"):
         path = Path(value[1:])
         if not path.is_file():

@@ -120,7 +120,9 @@ class Explainer:
         device (str, optional): Where to put a model that is loaded by name.
             Default: None, the CPU
         options (Mapping, optional): Further keyword arguments for ``attribute`` of the
-            method, such as ``{"n_steps": 200}`` for a Captum class. Default: None
+            method, such as ``{"n_steps": 200}`` for a Captum class, or for a method by
+            name also what makes it, such as ``{"n_samples": 500, "seed": 1}``.
+            Default: None
 
     A Captum object is used as it was built. On the model itself
     (``NoiseTunnel(AttnLRP(model))``, ``IntegratedGradients(model)``) a copy of it is
@@ -270,14 +272,11 @@ class Explainer:
                     traceback.clear_frames(error.__traceback__)  # they hold tensors
                     on_error(Failure(number=number, given=given, error=error))
 
-            answers = pipeline(text, image, target, further, failed, progress)
+            classes, notes = _labels_of(pipeline, read)
+            answers = pipeline(text, image, target, further, failed, progress, classes)
             if isinstance(answers, Explanations):
                 answers.said = read.said
-                if any(row.label is not None for row in read.rows):
-                    answers.notes = (
-                        "The labels are left aside: what a pipeline answers is not "
-                        "compared with them.",
-                    )
+                answers.notes += notes
             return answers
         if further:
             raise InputError(
@@ -290,7 +289,7 @@ class Explainer:
         if batch_size < 1:
             raise InputError(f"expected batch_size of at least 1, got {batch_size}")
         rows: list[Any]
-        said, notes = "", tuple[str, ...]()
+        said, notes = "", ()
         if text is None:
             one = not isinstance(image, (list, tuple))
             rows = [image] if one else list(image)
@@ -398,7 +397,15 @@ class Explainer:
             if isinstance(source, TextModel)
             else {"baseline": _black(source)}
         )
-        return methods[self.method].make(source.module, **known)
+        row = methods[self.method]
+        return row.make(source.module, row.parted(self.options)[0], **known)
+
+    @property
+    def _of_attribute(self) -> Mapping[str, Any]:
+        """The options of ``attribute``; the others make the method."""
+        if not isinstance(self.method, str):
+            return self.options
+        return methods[self.method].parted(self.options)[1]
 
     def _class_names(
         self, source: TextModel | ImageModel, logits: Tensor
@@ -513,7 +520,7 @@ class Explainer:
                 batch,
                 selected,
                 tokenizer=source.tokenizer,
-                options=self.options,
+                options=self._of_attribute,
             )
             for row, ((text, label), encoding) in enumerate(
                 zip(chosen, encoded, strict=True)
@@ -575,7 +582,8 @@ class Explainer:
         best = logits.argmax(-1).tolist()
         indices = best if index is None else [index] * len(batch)
         patch_grid, patch_size = source.patch_grid, _patch_size(source, batch)
-        if isinstance(self.method, str) and "patch_size" in describe(attributor).needs:
+        by_name = isinstance(self.method, str) and "patch_size" not in self.options
+        if by_name and "patch_size" in describe(attributor).needs:
             attributor.patch_size = patch_size
         found = attribute_pixels(
             attributor,
@@ -584,7 +592,7 @@ class Explainer:
             torch.tensor(indices, device=logits.device),
             baseline=_black(source),
             patch_size=patch_size,
-            options=self.options,
+            options=self._of_attribute,
         )
         rows, columns = found.scores.shape[2:]
         if (rows, columns) != tuple(batch.shape[2:]):  # not interpolated to the pixels
@@ -878,6 +886,23 @@ def _listed(texts: Any) -> Texts:
         rows = tuple(Text(number=i, text=text) for i, text in enumerate(texts, 1))
         return Texts(name="texts", rows=rows, said="")
     return read_texts(texts)
+
+
+def _labels_of(
+    pipeline: PipelineExplainer, read: Texts
+) -> tuple[tuple[int | None, ...], tuple[str, ...]]:
+    """Return the true classes of texts of a table, and what a reader should know."""
+    labels = [row.label for row in read.rows]
+    if all(label is None for label in labels):
+        return (), ()
+    names = pipeline.task.label_names(pipeline.pipe)
+    if names is None:
+        return (), (
+            "The labels are left aside: what a pipeline answers is not compared with "
+            "them.",
+        )
+    found = match_labels(labels, names)
+    return found.indices, found.notes
 
 
 def _check_text(text: Any) -> None:

@@ -181,6 +181,7 @@ class Explanations(Shown, list[E], Generic[E]):
         if self.said:
             yield Paragraph(text=f"{self.said}.", kind="answer")
         if not self:
+            yield from (Paragraph(text=note) for note in self.notes)
             return
         yield Facts(pairs=tuple(self._facts()), brief=("Accuracy", "Method", "Model"))
         if table := self._confusion():
@@ -202,7 +203,7 @@ class Explanations(Shown, list[E], Generic[E]):
             most (int, optional): How many there is room for. Default: None, all
         """
         many = len(self) > _UNFOLDED
-        if not many and self.accuracy is None:
+        if self and not many and self.accuracy is None:
             return tuple(card for one in self for card in one.cards())
         listed = self._order()[:most]
         blocks = [*self.blocks()]

@@ -31,7 +31,9 @@ from .models.prediction import places_of
 
 __all__ = [
     "KL",
+    "Aggregation",
     "Box",
+    "Cells",
     "Contrast",
     "Entity",
     "Entropy",
@@ -253,6 +255,47 @@ class Span(Target):
             logits = output_tensor(output, "end_logits")
             ends.append(_at(logits, self.end, "token"))
         return ends[0] if len(ends) == 1 else ends[0] + ends[1]
+
+
+@dataclass(frozen=True)
+class Cells(Target):
+    """Cells of a table: the mean over them of the mean logit of their tokens.
+
+    Of logits ``(examples, tokens)``, as TAPAS has them.
+
+    Args:
+        cells (tuple of tuple of int): the tokens of each cell.
+    """
+
+    cells: tuple[tuple[int, ...], ...]
+
+    def __call__(self, output: Any) -> Tensor:
+        """Return the mean."""
+        logits = _logits(output, 2)
+        if not self.cells or not all(self.cells):
+            raise TargetError(f"expected tokens of each cell, got {self.cells!r}")
+        found = [
+            torch.stack([_at(logits, token, "token") for token in cell]).mean(0)
+            for cell in self.cells
+        ]
+        return torch.stack(found).mean(0)
+
+
+@dataclass(frozen=True)
+class Aggregation(Target):
+    """How cells of a table are put together: the logit of a kind, as TAPAS has them.
+
+    Of ``logits_aggregation`` ``(examples, kinds)``.
+
+    Args:
+        kind (int): its index.
+    """
+
+    kind: int
+
+    def __call__(self, output: Any) -> Tensor:
+        """Return the logit."""
+        return _at(output_tensor(output, "logits_aggregation"), self.kind, "kind")
 
 
 @dataclass(frozen=True)

@@ -533,3 +533,19 @@ def test_inputs_of_a_task(readers, tmp_path, capsys):
     ):
         assert main([*given, *wrong]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_options_of_a_method_by_name(tmp_path, capsys):
+    path = tmp_path / "found.json"
+    given = ["explain", "A warm film.", "--method", "kernel-shap"]
+    drawn = ["--option", "n_samples=20", "--option", "seed=3"]
+    assert main([*given, *drawn, "--output", str(path)]) == 0
+    notes = " ".join(json.loads(path.read_text())["notes"])
+    assert "At most 20 sets of parts were left out, seed 3." in notes
+    capsys.readouterr()
+    for wrong, message in (
+        ("n_sample=20", "which it does not take"),
+        ("n_samples", "expected --option NAME=VALUE, got 'n_samples'"),
+    ):
+        assert main([*given, "--option", wrong]) == 2
+        assert message in capsys.readouterr().err

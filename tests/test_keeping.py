@@ -31,6 +31,7 @@ from captum_transformer_lrp.keeping import from_dict
 from captum_transformer_lrp.language import LLMRelevance
 from captum_transformer_lrp.models import Piece
 from captum_transformer_lrp.models.prediction import ClassScore
+from captum_transformer_lrp.records.rows import records_of, rows_of
 from captum_transformer_lrp.report import saving
 from captum_transformer_lrp.report.blocks import Outline
 from tests.visualization.samples import (
@@ -723,7 +724,20 @@ def test_outline_of_another_form(path):
         from_dict(record)
 
 
-@pytest.mark.parametrize("suffix", SUFFIXES[1:])
-def test_several_inputs_have_no_place_in_a_table(tmp_path, suffix):
-    with pytest.raises(InputError, match=r"no place for 'parts'.*save it as \.json"):
-        joint().save(tmp_path / f"one{suffix}")
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_several_inputs_in_rows(tmp_path, suffix):
+    """A row for the whole, and one for each input, among those of others."""
+    whole, text = joint(), text_explanation("a dog")
+    alone = load(whole.save(tmp_path / f"one{suffix}"))
+    assert isinstance(alone, JointExplanation) and alone.to_dict() == whole.to_dict()
+    several = [whole, text, whole]
+    kept = load(save(several, tmp_path / f"all{suffix}"))
+    assert [type(one) for one in kept] == [type(one) for one in several]
+    assert [one.to_dict() for one in kept] == [one.to_dict() for one in several]
+
+
+def test_an_input_of_no_explanation_is_refused():
+    rows = [*rows_of([joint().to_dict()])]
+    assert [row.get("part") for row in rows] == [None, "picture", "label"]
+    with pytest.raises(InputError, match="'picture' is of no explanation"):
+        records_of(rows[1:])

@@ -25,7 +25,6 @@ from .gradient_methods import (
     InputDeepLift,
     InputGradientShap,
     InputIntegratedGradients,
-    InputOcclusion,
     InputSaliency,
     InputSmoothGrad,
 )
@@ -36,6 +35,12 @@ from .neuron_transformer_lrp import NeuronAttnLRP, NeuronCPLRP, NeuronTransforme
 from .owen_lrp import OwenLRP
 from .pair_lrp import PairLRP
 from .pair_relevance import Pair, PairRelevance, PairSide
+from .parts_left_out import (
+    InputKernelShap,
+    InputLime,
+    InputOcclusion,
+    InputShapleySampling,
+)
 from .positional_lrp import PositionalLRP, PositionalRelevance, PositionRelevance
 from .transformer_lrp import CPLRP, AttnLRP, EpsilonLRP, GradientXInput, TransformerLRP
 
@@ -65,6 +70,9 @@ BASELINES: dict[str, type[InputAttribution]] = {
     "deeplift": InputDeepLift,
     "gradient-shap": InputGradientShap,
     "occlusion": InputOcclusion,
+    "kernel-shap": InputKernelShap,
+    "lime": InputLime,
+    "shapley-sampling": InputShapleySampling,
     "smoothgrad": InputSmoothGrad,
 }
 
@@ -100,8 +108,11 @@ __all__ = [
     "InputDeepLift",
     "InputGradientShap",
     "InputIntegratedGradients",
+    "InputKernelShap",
+    "InputLime",
     "InputOcclusion",
     "InputSaliency",
+    "InputShapleySampling",
     "InputSmoothGrad",
     "LRPRollout",
     "LayerAttnLRP",

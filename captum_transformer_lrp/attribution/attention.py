@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .._captum import GradientAttribution, LayerAttribution, log_usage
+from .._forms import SOUND_KEYS
 from .._named import Named
 from .._nested import tensors_in
 from .._torch import DisableTorchFunction
@@ -384,6 +385,12 @@ class AttentionAttribution(Named, GradientAttribution):
             or (self.prefix_tokens is None and not 0 <= prefix <= MOST_PREFIX_TOKENS)
             or (self.prefix_tokens is not None and prefix < self.prefix_tokens)
         ):
+            if leaf.name in SOUND_KEYS:
+                raise AttentionError(
+                    f"the layers attend to {tokens} frames, and which part of "
+                    f"{leaf.name} of shape {tuple(leaf.given.shape)} each is made of "
+                    "is not known. Use AttnLRP for this model."
+                )
             raise AttentionError(
                 f"the layers attend to {tokens} tokens, which do not make up a grid "
                 f"over {leaf.name} of shape {tuple(leaf.given.shape)}"

@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from captum.attr import Attribution
+from captum.attr import Attribution, DeepLift
 from torch import Tensor, nn
 
 from .._forms import KNOWN_KEYS
 from ..description import Description, describe
 from ..errors import InputError, OutputError, UnknownNameError
 from ..models.special_tokens import baseline_id, special_ids
-from .embedded import Prepared, prepare
+from .embedded import Features, Prepared, prepare
 from .patches import patch_numbers, sound_numbers, sound_window
-from .scores import output_tensor
+from .scores import check_delta, output_tensor
 
 #: what a method may need that an object of it has and its class has not
 _BESIDE_THE_MODEL = {
@@ -94,7 +94,8 @@ def attribute_inputs(
     inputs: Mapping[str, Any],
     target: Any,
     *,
-    baseline: int | float | Tensor,
+    baseline: Tensor | None,
+    of_tokens: int | float,
     keep: Sequence[int],
     patch_size: tuple[int, int],
     options: Mapping[str, Any],
@@ -107,7 +108,9 @@ def attribute_inputs(
         inputs (Mapping): what it takes, a batch of one.
         target (Any): what to explain: a function of the output to one score, or as
             Captum takes it.
-        baseline (int, float or Tensor): what a method compares the input with.
+        baseline (Tensor or None): what a method compares pixels with; None for 0.
+        of_tokens (int or float): what it compares tokens with: an identifier, or what
+            every feature of their embeddings is set to.
         keep (sequence of int): identifiers that are not replaced by it.
         patch_size (tuple of int): height and width of what is left out at a time.
         options (Mapping): further keyword arguments of ``attribute``.
@@ -117,7 +120,7 @@ def attribute_inputs(
         delta, None where the method has none.
 
     Raises:
-        InputError: a method of one input alone, and there are several.
+        InputError: an input does not tell its examples.
         UnknownNameError: the method was built on something else than the model.
     """
     if describe(method).takes == "mapping":
@@ -135,18 +138,24 @@ def attribute_inputs(
             target,
             None,
             baseline=baseline,
+            of_tokens=of_tokens,
             keep=keep,
             output_field=None,
         )
-        attributed = _on_features(
+        found, delta = _on_features(
             method, module, prepared, prepared.target, options, patch_size=patch_size
         )
-        found, delta = attributed.scores, attributed.delta
     if not isinstance(found, Mapping):
-        (key,) = (k for k in KNOWN_KEYS if isinstance(inputs.get(k), Tensor))
-        found = {key: found}
+        keys = [k for k in KNOWN_KEYS if isinstance(inputs.get(k), Tensor)]
+        if len(keys) > 1:
+            raise UnknownNameError(
+                f"{method.get_name()} returned one result for {', '.join(keys)}: pass "
+                "a method that explains the inputs themselves"
+            )
+        found = {keys[0]: found}
     scores = {key: _float64(value) for key, value in found.items()}
     delta = _mean_delta(delta, 1)
+    check_delta(method.get_name(), delta)
     return scores, None if delta is None else float(delta)
 
 
@@ -201,14 +210,15 @@ def attribute_tokens(
             alone,
             target[row : row + 1],
             None,
-            baseline=_baseline(tokenizer),
+            baseline=None,
+            of_tokens=_baseline(tokenizer),
             keep=special_ids(tokenizer),
             output_field=None,
         )
-        found = _on_features(method, module, one, target[row : row + 1], options)
+        found, delta = _on_features(method, module, one, target[row : row + 1], options)
         scores = torch.zeros(ids.shape[1], dtype=torch.float64)
-        scores[kept.cpu()] = found.scores[0]
-        rows.append(Attributed(scores[None], found.delta))
+        scores[kept.cpu()] = _float64(found)[0]
+        rows.append(Attributed(scores[None], _mean_delta(delta, 1)))
     return _stacked(rows)
 
 
@@ -254,16 +264,15 @@ def attribute_pixels(
             keep=(),
             output_field=None,
         )
-        rows.append(
-            _on_features(
-                method,
-                module,
-                one,
-                target[row : row + 1],
-                options,
-                patch_size=patch_size,
-            )
+        found, delta = _on_features(
+            method,
+            module,
+            one,
+            target[row : row + 1],
+            options,
+            patch_size=patch_size,
         )
+        rows.append(Attributed(_float64(found), _mean_delta(delta, 1)))
     return _stacked(rows)
 
 
@@ -275,23 +284,32 @@ def _on_features(
     options: Mapping[str, Any],
     *,
     patch_size: tuple[int, int] = (16, 16),
-) -> Attributed:
-    """Call a method of Captum on the embeddings or pixels of one example."""
-    placed = _moved(method, module, prepared.function)
+) -> tuple[Any, Any]:
+    """Call a method of Captum on the embeddings and pixels of one example.
+
+    Returns:
+        Scores in the form of the inputs, and the delta; None where there is none.
+    """
+    function = prepared.function
+    if isinstance(innermost(method), DeepLift):  # which reads two rows as one call
+        function = prepared.in_one_call()
+    placed = _moved(method, module, function)
     names = _parameters(method)
     leaves: Any = prepared.leaves()
     baselines = prepared.baselines
     about = describe(method)
     if "baselines" in about.needs:  # a distribution
         baselines = tuple(torch.cat([b, b]) for b in baselines)
-    parts = tuple(_parts(x, prepared, patch_size) for x in leaves)
+    parts = _parts(prepared, patch_size)
     given: dict[str, Any] = {"additional_forward_args": prepared.arguments}
     if "baselines" in names:
         given["baselines"] = baselines
     if "feature_mask" in names:
         given["feature_mask"] = parts
     if "sliding_window_shapes" in names:
-        windows = tuple(_window(x, prepared, patch_size) for x in leaves)
+        windows = tuple(
+            _window(x, one, patch_size) for one, x, _ in prepared.of_each_value
+        )
         given["sliding_window_shapes"] = windows
         given["strides"] = windows
     if innermost(method) is not method:
@@ -309,8 +327,7 @@ def _on_features(
         _of_features(method, about, score, part)
         for score, part in zip(scores, parts, strict=True)
     )
-    shaped = prepared.in_form(scores)
-    return Attributed(_float64(shaped), _mean_delta(delta, prepared.examples))
+    return prepared.in_form(scores), delta
 
 
 def _of_features(
@@ -331,26 +348,45 @@ def _of_features(
     )
 
 
-def _parts(x: Tensor, prepared: Prepared, patch_size: tuple[int, int]) -> Tensor:
-    """Return the number of the token or patch of each feature, ``(1, ...)``."""
-    if prepared.of_sound:
-        return sound_numbers(x, patch_size).expand(1, *x.shape[1:]).contiguous()
-    if prepared.of_identifiers or x.dim() != 4:
+def _parts(prepared: Prepared, patch_size: tuple[int, int]) -> tuple[Tensor, ...]:
+    """Return the number of the token or patch of each feature, ``(1, ...)`` each.
+
+    No two inputs have a part in common; all tables of the same identifiers have.
+    """
+    found, before = [], 0
+    for one in prepared.inputs:
+        for x in one.values:
+            numbers = before + _numbers(x, one, patch_size)
+            found.append(numbers.expand(1, *x.shape[1:]).contiguous())
+        before = int(found[-1].max()) + 1
+    return tuple(found)
+
+
+def _numbers(x: Tensor, one: Features, patch_size: tuple[int, int]) -> Tensor:
+    """Return the number of the token or patch of each feature, to be broadcast."""
+    if one.of_sound:
+        return sound_numbers(x, patch_size)
+    if one.ids is not None:
+        shape = one.ids.shape[1:]
+        return torch.arange(shape.numel(), device=x.device).view(*shape, 1)
+    if x.dim() < 4:
         numbers = torch.arange(x.shape[1], device=x.device)
-        shape = (1, -1, *[1] * (x.dim() - 2))
-        return numbers.view(shape).expand(1, *x.shape[1:]).contiguous()
-    return patch_numbers(x, patch_size).expand(1, *x.shape[1:]).contiguous()
+        return numbers.view(-1, *[1] * (x.dim() - 2))
+    patches = patch_numbers(x, patch_size)
+    pictures = torch.arange(x.shape[1:-3].numel(), device=x.device)
+    shape = x.shape[1:-3]
+    return pictures.view(*shape, 1, 1, 1) * (int(patches.max()) + 1) + patches
 
 
-def _window(
-    x: Tensor, prepared: Prepared, patch_size: tuple[int, int]
-) -> tuple[int, ...]:
+def _window(x: Tensor, one: Features, patch_size: tuple[int, int]) -> tuple[int, ...]:
     """Return the shape of one token or patch, as Captum's Occlusion takes it."""
-    if prepared.of_sound:
+    if one.of_sound:
         return sound_window(x, patch_size)
-    if prepared.of_identifiers or x.dim() != 4:
+    if one.ids is not None:
+        return (*[1] * (one.ids.dim() - 1), x.shape[-1])
+    if x.dim() < 4:
         return (1, *x.shape[2:])
-    return (x.shape[1], *patch_size)
+    return (*[1] * (x.dim() - 4), x.shape[-3], *patch_size)
 
 
 def _call(
@@ -370,6 +406,29 @@ def _call(
 def is_built_on(method: Attribution, module: nn.Module) -> bool:
     """Whether a method was built on the model itself."""
     return getattr(innermost(method), "forward_func", None) is module
+
+
+def moved_to(method: Attribution, model: Any, function: Any) -> Attribution:
+    """Return a method that was built on a model for a function of that model.
+
+    Args:
+        method (Attribution): the method.
+        model (Module): the model.
+        function (Callable): what calls it.
+
+    Raises:
+        UnknownNameError: the method was built on neither.
+    """
+    if function is model or is_built_on(method, function):
+        return method
+    if not is_built_on(method, model):
+        raise UnknownNameError(
+            f"{method.get_name()} was built on something else than the model, and what "
+            "is explained here is a function of the model, which is told what was "
+            f"written before: pass the class, method={type(method).__name__}, or an "
+            "object that was built on the model itself"
+        )
+    return _moved(method, model, function)
 
 
 def _moved(method: Attribution, old: Any, new: Any) -> Attribution:

@@ -4,7 +4,9 @@ Gradients and interpolation need numbers; token identifiers are none. So these m
 work on the embeddings of the identifiers (see :mod:`.embedded`), for any model, with
 positions and masks as they are in the text, and give one score per token. The baseline
 is the padding token in the place of every token but the special ones. For pixels, and
-for embeddings that are given as such, they are Captum's methods as they are.
+for embeddings that are given as such, they are Captum's methods as they are. Several
+inputs at once, such as a question and a picture, are explained together, each with a
+baseline of its own. Methods that leave parts out are in :mod:`.parts_left_out`.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
-from captum.attr import DeepLift, FeatureAblation, IntegratedGradients, Saliency
+from captum.attr import DeepLift, IntegratedGradients, Saliency
 from torch import Tensor, nn
 
 from .._captum import GradientAttribution, log_usage
@@ -26,11 +28,11 @@ from ..errors import InputError, UnknownOperatorError
 from ..models.special_tokens import baseline_id, special_ids
 from .embedded import Prepared, prepare
 from .explains import explains
-from .patches import checked_patch_size, patch_numbers, sound_numbers
+from .scores import check_delta
 from .single_pass import check_callable
 
 #: rows that go through the model at once, if the batch is not larger
-_ROWS = 32
+ROWS = 32
 
 
 class InputAttribution(Named, GradientAttribution):
@@ -43,7 +45,9 @@ class InputAttribution(Named, GradientAttribution):
         baseline (int, float or Tensor, optional): for token identifiers the identifier
             that replaces them, or a float, which every feature of the embedding is set
             to; for pixels and embeddings the value or tensor that they are compared
-            with. Default: for token identifiers the padding token of ``tokenizer``,
+            with. Of several inputs a mapping of their names, or a tuple, says it of
+            each; else an ``int`` is for identifiers, a tensor for all others.
+            Default: for token identifiers the padding token of ``tokenizer``,
             else its mask token, else its unknown token, else 0.0; for others 0.0, which
             is the mean colour where pixels are normalised
         keep (sequence of int, optional): identifiers that the baseline does not
@@ -66,7 +70,7 @@ class InputAttribution(Named, GradientAttribution):
         forward_func: Callable[..., Any],
         *,
         tokenizer: Any = None,
-        baseline: int | float | Tensor | None = None,
+        baseline: Any = None,
         keep: Sequence[int] | None = None,
         output_field: str | int | None = None,
     ) -> None:
@@ -89,9 +93,9 @@ class InputAttribution(Named, GradientAttribution):
         r"""Return the score of each input for the target's score.
 
         Args:
-            inputs (Tensor, tuple of one Tensor, or Mapping): token identifiers (int64
+            inputs (Tensor, tuple of Tensor, or Mapping): token identifiers (int64
                 or int32, ``(batch, tokens)``), pixels, embeddings, or the mapping that
-                a tokenizer or image processor returns.
+                a tokenizer or processor returns; several are explained together.
             target (int, tuple, Tensor or list, optional): which score to explain, as in
                 Captum. Default: None
             additional_forward_args (Any, optional): passed on after the inputs.
@@ -102,12 +106,15 @@ class InputAttribution(Named, GradientAttribution):
 
         Returns:
             *Tensor* of **attributions**, detached: one per token, ``(batch, tokens)``
-            and exactly 0 at padding, or of the shape of the pixels or embeddings. With
-            ``return_convergence_delta`` a pair with **delta**, ``(batch,)``.
+            and exactly 0 at padding, or of the shape of the pixels or embeddings; of
+            several inputs a tuple or mapping of them, as they came. With
+            ``return_convergence_delta`` a pair with **delta**, ``(batch,)``, of all
+            inputs together.
 
         Raises:
-            InputError: an input is empty, not finite, of a wrong dtype, or there is
-                more than one to explain; or a delta is asked for and there is none.
+            InputError: an input is empty, not finite or of a wrong dtype; several do
+                not tell their examples; a baseline does not fit; or a delta is asked
+                for and there is none.
             TargetError: the target does not select one score per example.
             OutputError: the model returned no finite scores.
             UnknownOperatorError: DeepLift cannot explain this model.
@@ -120,6 +127,7 @@ class InputAttribution(Named, GradientAttribution):
         prepared = self._prepare(inputs, target, additional_forward_args)
         with torch.enable_grad():
             attributions, delta = self._attribute(prepared, prepared.target)
+        check_delta(self.get_name(), delta)
         found = prepared.in_form(attributions)
         return (found, delta) if return_convergence_delta else found
 
@@ -135,23 +143,25 @@ class InputAttribution(Named, GradientAttribution):
             inputs,
             target,
             arguments,
-            baseline=self._value(inputs),
+            baseline=self.baseline,
+            of_tokens=self._of_tokens,
             keep=self.keep,
             output_field=self.output_field,
         )
 
-    def _value(self, inputs: Any) -> int | float | Tensor:
-        """Return the baseline that was given, or the default."""
-        if self.baseline is not None:
-            return self.baseline
-        if not self.has_baseline:
-            return 0.0
-        found = baseline_id(self.tokenizer)
+    @property
+    def _of_tokens(self) -> int | float:
+        """What tokens are compared with, where the baseline does not say."""
+        found = baseline_id(self.tokenizer) if self.has_baseline else None
         return 0.0 if found is None else found
 
     def about_baseline(self) -> str:
         """Say in a sentence what the tokens of a text are compared with."""
-        value = self._value(None)
+        value = self.baseline
+        if isinstance(value, Mapping):
+            value = value.get("input_ids")
+        if not isinstance(value, (int, float)):
+            value = self._of_tokens
         if isinstance(value, int):
             name = repr(value)
             if self.tokenizer is not None:
@@ -165,7 +175,7 @@ class InputAttribution(Named, GradientAttribution):
         """Say what is compared with, and where the sum misses a twentieth or more."""
         notes: tuple[str, ...] = ()
         if self.has_baseline:
-            black = isinstance(self.baseline, Tensor)
+            black = isinstance(self.baseline, Tensor) and bool(self.baseline.any())
             value = "a black picture" if black else "0 in what the model takes"
             of_text = scores.ndim == 1
             notes = (self.about_baseline() if of_text else f"Baseline: {value}.",)
@@ -208,10 +218,15 @@ class InputSaliency(InputAttribution):
             target=target,
             additional_forward_args=prepared.arguments,
         )
-        if prepared.of_identifiers:  # one number per token; of tables, the norm of all
-            squares = torch.stack([(g**2).sum(-1, keepdim=True) for g in found])
-            return (squares.sum(0).sqrt(),), None
-        return found, None
+        listed, sizes = iter(found), list[Tensor]()
+        for one in prepared.inputs:
+            some = [next(listed) for _ in one.values]
+            if one.of_identifiers:  # one number per token; of tables, the norm of all
+                squares = torch.stack([(g**2).sum(-1, keepdim=True) for g in some])
+                norm = squares.sum(0).sqrt()
+                some = [norm, *[torch.zeros_like(norm)] * (len(some) - 1)]
+            sizes += some
+        return tuple(sizes), None
 
 
 class InputIntegratedGradients(InputAttribution):
@@ -235,7 +250,7 @@ class InputIntegratedGradients(InputAttribution):
         self, forward_func: Callable[..., Any], *, n_steps: int = 50, **options: Any
     ) -> None:
         super().__init__(forward_func, **options)
-        self.n_steps = _at_least_one(n_steps, "n_steps")
+        self.n_steps = at_least_one(n_steps, "n_steps")
 
     def _attribute(
         self, prepared: Prepared, target: Any
@@ -246,7 +261,7 @@ class InputIntegratedGradients(InputAttribution):
             target=target,
             additional_forward_args=prepared.arguments,
             n_steps=self.n_steps,
-            internal_batch_size=max(prepared.examples, _ROWS),
+            internal_batch_size=max(prepared.examples, ROWS),
             return_convergence_delta=True,
         )
         return found, delta.detach()
@@ -283,7 +298,7 @@ class InputDeepLift(InputAttribution):
     def _attribute(
         self, prepared: Prepared, target: Any
     ) -> tuple[tuple[Tensor, ...], Tensor]:
-        lift = DeepLift(prepared.function)
+        lift = DeepLift(prepared.in_one_call())
         try:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Setting forward, backward hooks")
@@ -314,90 +329,6 @@ def _forget(module: Any) -> None:
                 delattr(part, name)
 
 
-class InputOcclusion(InputAttribution):
-    """Leave one out: how much the score falls when the baseline replaces one part.
-
-    A part is a token of a text, or a square patch of a picture (Zeiler and Fergus 2013,
-    arXiv 1311.2901) or of a spectrogram, or one of up to 50 stretches of a waveform. In
-    units of the score; the falls need not sum to it. Each pixel of a patch gets its
-    share, so that a patch sums to its fall.
-
-    Args:
-        forward_func (Callable): the model, or any function of it.
-        patch_size (int or tuple of int, optional): height and width of the patches of a
-            picture. Default: 16
-        options (Any): as for :class:`InputAttribution`.
-    """
-
-    name: ClassVar[str] = "Occlusion"
-    description = Description(
-        grain="part", takes="mapping", needs=("tokenizer", "baseline", "patch_size")
-    )
-
-    def __init__(
-        self,
-        forward_func: Callable[..., Any],
-        *,
-        patch_size: int | tuple[int, int] = 16,
-        **options: Any,
-    ) -> None:
-        super().__init__(forward_func, **options)
-        self.patch_size = checked_patch_size(patch_size)
-
-    def _attribute(
-        self, prepared: Prepared, target: Any
-    ) -> tuple[tuple[Tensor, ...], None]:
-        parts = self._parts(prepared)
-        count = len(prepared.features)
-
-        def score(present: Tensor, *tensors: Any) -> Tensor:
-            """Return the scores with the features of the parts that are present."""
-            here = present[:, parts] > 0.5
-            mixed = [
-                torch.where(here, x, b)
-                for x, b in zip(
-                    tensors[:count], tensors[count : 2 * count], strict=True
-                )
-            ]
-            found: Tensor = prepared.function(*mixed, *tensors[2 * count :])
-            return found
-
-        first = prepared.features[0]
-        with torch.no_grad():
-            falls = FeatureAblation(score).attribute(
-                first.new_ones(len(first), int(parts.max()) + 1),
-                baselines=0.0,
-                target=target,
-                additional_forward_args=(
-                    *prepared.features,
-                    *prepared.baselines,
-                    *prepared.arguments,
-                ),
-                perturbations_per_eval=max(1, _ROWS // prepared.examples),
-            )
-        if prepared.of_identifiers:
-            assert prepared.replaced is not None
-            return (torch.where(prepared.replaced, falls, 0)[..., None],), None
-        whole = parts.expand(first.shape[1:])
-        shares = falls / torch.bincount(whole.flatten())
-        return (shares[:, whole],), None
-
-    def _parts(self, prepared: Prepared) -> Tensor:
-        """Return the number of the part of each feature, to be broadcast."""
-        shape, device = prepared.features[0].shape, prepared.features[0].device
-        if prepared.of_sound:
-            return sound_numbers(prepared.features[0], self.patch_size)
-        if prepared.of_identifiers or prepared.tokens is not None or len(shape) == 3:
-            return torch.arange(shape[1], device=device)[:, None]
-        if len(shape) != 4:
-            raise InputError(
-                f"Occlusion takes token identifiers, embeddings (batch, tokens, width) "
-                f"or pixels (batch, channels, height, width), got {tuple(shape)}; use "
-                "captum.attr.FeatureAblation with a feature_mask of your own"
-            )
-        return patch_numbers(prepared.features[0], self.patch_size)[None]
-
-
 class _Sampled(InputAttribution):
     """Base of the means over random samples, drawn for each example by itself.
 
@@ -426,7 +357,7 @@ class _Sampled(InputAttribution):
         **options: Any,
     ) -> None:
         super().__init__(forward_func, **options)
-        self.n_samples = _at_least_one(n_samples, "n_samples")
+        self.n_samples = at_least_one(n_samples, "n_samples")
         if noise_level is not None:
             if not noise_level >= 0:
                 raise InputError(
@@ -447,13 +378,13 @@ class _Sampled(InputAttribution):
                 [torch.rand((), generator=g, dtype=torch.float64) for g in generators]
             )
             noise = []
-            for x in prepared.features:
+            for one, x, _ in prepared.of_each_value:
                 drawn = torch.zeros_like(x)
                 for row, generator in enumerate(generators):
                     real = (
                         torch.ones(x.shape[1], dtype=torch.bool, device=x.device)
-                        if prepared.tokens is None
-                        else prepared.tokens[row]
+                        if one.tokens is None
+                        else one.tokens[row]
                     )
                     values = x[row][real]
                     normal = torch.randn(
@@ -542,11 +473,9 @@ class InputGradientShap(_Sampled):
         total = tuple(torch.zeros_like(x) for x in prepared.features)
         for noise, uniform in self._samples(prepared):
             ways, points = [], []
-            for x, b, n in zip(
-                prepared.features, prepared.baselines, noise, strict=True
-            ):
-                if prepared.replaced is not None:  # the others stay what they are
-                    n = torch.where(prepared.replaced[..., None], n, 0)
+            for (one, x, b), n in zip(prepared.of_each_value, noise, strict=True):
+                if one.replaced is not None:  # the others stay what they are
+                    n = torch.where(one.replaced[..., None], n, 0)
                 u = uniform.to(x).view(-1, *[1] * (x.dim() - 1))
                 ways.append(x + n - b)
                 points.append(b + u * (x + n - b))
@@ -580,7 +509,12 @@ class InputGradientShap(_Sampled):
         return delta
 
 
-def _at_least_one(value: Any, name: str) -> int:
+def at_least_one(value: Any, name: str) -> int:
+    """Return a number of samples or steps.
+
+    Raises:
+        InputError: it is no whole number of at least 1.
+    """
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise InputError(f"expected {name} to be an integer of at least 1, got {value}")
     return value

@@ -17,7 +17,7 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -94,11 +94,34 @@ class NamedMethod:
             needs=about.needs,
         )
 
-    def make(self, forward_func: Callable[..., Any], **known: Any) -> Attribution:
+    def parted(
+        self, options: Mapping[str, Any]
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the options that make the method, and those of its ``attribute``.
+
+        So ``{"n_samples": 500}`` is understood wherever the method takes it; what both
+        or neither take goes to ``attribute``, which says what is wrong.
+
+        Args:
+            options (Mapping): keyword arguments as a user gave them.
+        """
+        maker = TransformerLRP if isinstance(self.maker, Composite) else self.maker
+        known = _keywords(maker) - _keywords(getattr(maker, "attribute", None))
+        made = {key: value for key, value in options.items() if key in known}
+        return made, {k: v for k, v in options.items() if k not in made}
+
+    def make(
+        self,
+        forward_func: Callable[..., Any],
+        options: Mapping[str, Any] | None = None,
+        **known: Any,
+    ) -> Attribution:
         """Return the method for a model.
 
         Args:
             forward_func (Callable): the model.
+            options (Mapping, optional): further keyword arguments of what makes it.
+                Default: None
             known (Any): what it may need: ``tokenizer``, ``baseline``. What its
                 description does not name is left out.
 
@@ -110,6 +133,7 @@ class NamedMethod:
         given: dict[str, Any] = {
             key: value for key, value in known.items() if key in about.needs
         }
+        given.update(options or {})
         if isinstance(maker, Composite):
             maker = functools.partial(TransformerLRP, composite=maker)
         given.update(about.options)
@@ -129,6 +153,27 @@ class NamedMethod:
         if self.said is not None:
             made.description = self.said
         return made
+
+
+def _keywords(function: Any) -> frozenset[str]:
+    """Return the names of keyword arguments, of a class those of its bases too."""
+    found: set[str] = set()
+    for one in function.__mro__ if isinstance(function, type) else [function]:
+        if isinstance(function, type):
+            if "__init__" not in vars(one):
+                continue
+            one = vars(one)["__init__"]
+        if not callable(one):
+            break
+        parameters = inspect.signature(one).parameters.values()
+        kinds = (
+            inspect.Parameter.KEYWORD_ONLY,
+            inspect.Parameter.POSITIONAL_OR_KEYWORD,
+        )
+        found |= {p.name for p in parameters if p.kind in kinds}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return frozenset(found - {"self", "forward_func", "model"})
 
 
 class NamedMethods(Shown):

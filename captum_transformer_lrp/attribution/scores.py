@@ -163,6 +163,25 @@ def select_scores(output: Tensor, target: Any, *, examples: int) -> Tensor:
     return scores
 
 
+def check_delta(name: str, delta: Tensor | None) -> None:
+    """Check how far scores are from the difference that they should sum to.
+
+    Args:
+        name (str): of the method.
+        delta (Tensor or None): ``(examples,)``; None for none.
+
+    Raises:
+        OutputError: it is NaN or infinite.
+    """
+    if delta is None or bool(torch.isfinite(delta).all()):
+        return
+    raise OutputError(
+        f"{name} compares the model's score with that of a baseline, where it is NaN "
+        "or infinite. Say another, baseline=, or by the name of an input, "
+        'baseline={"input_features": -1.0}'
+    )
+
+
 def check_pairs(output: Any, scores: Tensor, target: Any) -> None:
     """Warn where several pictures are compared with one of several texts.
 

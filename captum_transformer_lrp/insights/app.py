@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from ..errors import InputError
 from ..explaining import Explainer
 from ..explanation import Explanation
 from ..models.loading import ImageModel, TextModel
+from ..tasks import is_pipeline, task_named
+from ..tasks.classes import Classification
 from .cache import ExplanationCache
 from .data import LIMIT, Data, Kind, read_data
 from .page import AppPage
@@ -33,9 +36,11 @@ class App:
     :meth:`servable` adds it to a program of ``panel serve``.
 
     Args:
-        model (str, Path, nn.Module, TextModel or ImageModel, optional): What
+        model (str, Path, nn.Module, TextModel, ImageModel or Pipeline, optional): What
             :func:`captum_transformer_lrp.explain` takes; ``"built-in"`` or None is the
-            built-in model for the kind of the data. Default: None
+            built-in model for the kind of the data. Of pipelines of ``transformers``
+            those for ``text-classification``, ``text-generation`` and
+            ``image-classification``. Default: None
         data (str, Path or iterable): A file of texts, a folder of pictures, or texts or
             PIL pictures with or without labels; see
             :func:`captum_transformer_lrp.insights.read_data`.
@@ -297,7 +302,43 @@ def _load(
         raise InputError(
             f"the data are of kind {kind!r}, and the model is a {type(model).__name__}"
         )
+    activation = None
+    if is_pipeline(model):
+        if tokenizer is not None or transform is not None or device is not None:
+            raise InputError(
+                "tokenizer=, transform= and device= belong to a model: the pipeline "
+                "brings its own"
+            )
+        model, tokenizer, transform, activation = _of_pipeline(kind, model)
     explainer = Explainer(
         model, tokenizer=tokenizer, transform=transform, device=device
     )
-    return explainer.text_model if of_text else explainer.image_model
+    found = explainer.text_model if of_text else explainer.image_model
+    return found if activation is None else replace(found, activation=activation)
+
+
+#: tasks of pipelines whose answers are classes -> the kind of their data
+_OF_CLASSES: dict[str, Kind] = {
+    "text-classification": "text",
+    "text-generation": "text",
+    "image-classification": "image",
+}
+
+
+def _of_pipeline(kind: Kind, pipe: Any) -> tuple[Any, Any, Any, str | None]:
+    """Return model, tokenizer, transform and activation of a pipeline."""
+    task = task_named(pipe.task)
+    if _OF_CLASSES.get(task.name) != kind:
+        fitting = " or ".join(name for name, of in _OF_CLASSES.items() if of == kind)
+        raise InputError(
+            f"the data are of kind {kind!r}, and the pipeline is for {task.name}; "
+            f"expected one for {fitting}. What others answer is explained by "
+            "Explainer(pipe)(inputs)"
+        )
+    activation = None
+    if isinstance(task, Classification):
+        made = pipe._postprocess_params.get("function_to_apply")
+        activation = task.activation(made, pipe.model.config)
+    if kind == "text":
+        return pipe.model, pipe.tokenizer, None, activation
+    return pipe.model, None, pipe.image_processor, activation

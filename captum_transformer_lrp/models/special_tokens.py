@@ -32,6 +32,15 @@ def baseline_id(tokenizer: Any, *, mask_first: bool = False) -> int | None:
     return next((int(i) for i in found if i is not None), None)
 
 
+def placeholder_ids(model: Any) -> tuple[int, ...]:
+    """Return the identifiers that a model puts pictures or sounds in the place of."""
+    config = getattr(model, "config", None)
+    kinds = ("image", "video", "audio")
+    names = (f"{kind}_token_{what}" for kind in kinds for what in ("id", "index"))
+    found = {getattr(config, name, None) for name in names}
+    return tuple(sorted(i for i in found if isinstance(i, int)))
+
+
 def _unknown_id(tokenizer: Any) -> int | None:
     """Return the unknown token, where it does not also end a text, as GPT-2's does."""
     ends = tokenizer.unk_token_id == getattr(tokenizer, "eos_token_id", None)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
@@ -47,6 +48,8 @@ OF_EXPLANATIONS = {
     "schema": "text",
     "version": "text",
     "comparison": "whole",
+    "joint": "whole",
+    "part": "text",
     "kind": "text",
     "model": "text",
     "method": "text",
@@ -144,14 +147,30 @@ def columns_of(row: Mapping[str, Any]) -> dict[str, str]:
 
 
 def rows_of(records: Iterable[Record]) -> Iterator[Record]:
-    """Yield one row per explanation; those of a comparison share a number."""
+    """Yield one row per explanation; those of a comparison share a number.
+
+    One of several inputs has a row, and behind it one for each input, with its number.
+    """
+    joints = itertools.count()
     for number, record in enumerate(records):
         if "explanations" not in record:
-            yield _row(record)
+            yield from _rows(record, joints)
             continue
         traces = record["conservation"]
         for one, trace in zip(record["explanations"], traces, strict=True):
-            yield _row({"comparison": number, **one, "conservation": trace})
+            whole = {"comparison": number, **one, "conservation": trace}
+            yield from _rows(whole, joints)
+
+
+def _rows(record: Record, joints: Iterator[int]) -> Iterator[Record]:
+    if "parts" not in record:
+        yield _row(record)
+        return
+    number = next(joints)
+    rest = {key: value for key, value in record.items() if key != "parts"}
+    yield _row({"joint": number, **rest})
+    for part in record["parts"]:
+        yield _row({"joint": number, "part": part["name"], **part["explanation"]})
 
 
 def _row(record: Record) -> Record:
@@ -187,10 +206,20 @@ def _packed(column: str, kind: str, value: Any) -> Any:
 def records_of(rows: Sequence[Record]) -> list[Record]:
     """Return the records that were taken apart into rows."""
     records: list[Record] = []
+    joints: dict[Any, Record] = {}
     last = None  # the number of the comparison before
     for row in rows:
         record = _record(row)
         number = record.pop("comparison", None)
+        joint, part = record.pop("joint", None), record.pop("part", None)
+        if part is not None:
+            if joint not in joints:
+                raise damaged(f"{part!r} is of no explanation", "the row of all inputs")
+            joints[joint]["parts"].append({"name": part, "explanation": record})
+            continue
+        if joint is not None:
+            joints[joint] = record
+            record["parts"] = []
         if number is None:
             records.append(record)
         else:

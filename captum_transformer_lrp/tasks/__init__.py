@@ -25,6 +25,7 @@ from .segments import ImageSegmentation
 from .similarity import FeatureExtraction, SentenceSimilarity
 from .sounds import AudioClassification, ReadSound, ZeroShotAudioClassification
 from .speech import SpeechRecognition
+from .tables import TableQuestionAnswering
 from .videos import VideoClassification
 
 __all__ = [
@@ -51,6 +52,7 @@ TASKS: dict[str, Task] = {
         ZeroShotClassification(),
         QuestionAnswering(),
         DocumentQuestionAnswering(),
+        TableQuestionAnswering(),
         MultipleChoice(),
         ImageClassification(),
         ZeroShotImageClassification(),
@@ -99,6 +101,7 @@ OF_CLASSES = {
         f"{name}ForConditionalGeneration": "automatic-speech-recognition"
         for name in _WRITE
     },
+    "TapasForQuestionAnswering": "table-question-answering",
     "ForSequenceClassification": "text-classification",
     "ForTokenClassification": "token-classification",
     "ForMaskedLM": "fill-mask",

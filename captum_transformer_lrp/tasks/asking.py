@@ -150,6 +150,23 @@ class Task(ABC):
                 return [{**given, name: one} for one in value]
         return None
 
+    def label_names(self, pipe: Any) -> tuple[str, ...] | None:
+        """Return the classes that labels of data are compared with; None for none."""
+        return None
+
+    def label(self, asked: Asked, index: int) -> ClassScore | None:
+        """Return what the model says of the true class of an input.
+
+        Args:
+            asked (Asked): what was asked and answered.
+            index (int): the class, as the model numbers it.
+        """
+        return None
+
+    def are_several(self, target: Any) -> bool:
+        """Whether a target of the user's is several, each explained."""
+        return isinstance(target, (list, tuple))
+
     def ask(self, pipe: Any, given: Mapping[str, Any]) -> Asked:
         """Run a pipeline on one input.
 

@@ -50,6 +50,23 @@ class Classification(Task):
         found = str(getattr(said, "value", said)).lower()
         return found if found in ("softmax", "sigmoid") else "none"
 
+    def label_names(self, pipe: Any) -> tuple[str, ...] | None:
+        """Return the classes; a regression has none."""
+        config = pipe.model.config
+        made = getattr(pipe, "_postprocess_params", {}).get("function_to_apply")
+        if self.activation(made, config) == "none":
+            return None
+        return tuple(config_names(config))
+
+    def label(self, asked: Asked, index: int) -> ClassScore | None:
+        """Return the logit and probability of the true class."""
+        config = asked.pipe.model.config
+        logits = logits_of(asked.calls[-1].output)
+        if index >= len(logits):
+            return None
+        activation = self.activation(asked.option("function_to_apply"), config)
+        return class_score(config_names(config), logits, index, activation)
+
     def questions(self, asked: Asked, target: Any) -> Iterator[Question]:
         """Yield why this class, or why those that were asked for."""
         pipe, given, calls = asked.pipe, asked.given, asked.calls

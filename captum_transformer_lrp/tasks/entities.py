@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
+
 from .. import targets
 from ..errors import InputError, TargetError
 from ..explanation import Mark
@@ -73,19 +75,25 @@ class TokenClassification(Task):
         if kind is not None and kind not in {*names, *kinds}:
             chosen(kind, sorted({*names, *kinds}), "kind of entity")
         for one in found:
-            call, tokens = self._tokens(pipe, given, calls, one)
             how = asked.option("aggregation_strategy", "none")
-            scored = _scored(pipe, given, call, tokens, str(getattr(how, "value", how)))
+            how = str(getattr(how, "value", how))
+            call, tokens = self._tokens(pipe, given, calls, one, how)
+            scored = _scored(pipe, given, call, tokens, how)
             yield self._question(pipe, given, call, tokens, None, one, scored)
 
     def _tokens(
-        self, pipe: Any, given: Mapping[str, Any], calls: Sequence[ModelCall], one: Any
+        self,
+        pipe: Any,
+        given: Mapping[str, Any],
+        calls: Sequence[ModelCall],
+        one: Any,
+        how: str,
     ) -> tuple[ModelCall, list[int]]:
         """Return the tokens of an entity, and the call that they are in."""
         if "index" in one:  # of a text in one piece: windows are aggregated
             return calls[0], [int(one["index"])]
-        for call in calls:
-            spans = self._spans(pipe, given, call)
+        found: list[tuple[float, int, ModelCall, list[int]]] = []
+        for call, spans in zip(calls, self._spans(pipe, given, calls), strict=True):
             tokens = [
                 i
                 for i, span in enumerate(spans)
@@ -94,36 +102,38 @@ class TokenClassification(Task):
                 and _meet(span, (one["start"], one["end"]))
             ]
             if tokens:
-                return call, tokens
+                missed = abs(_score_of(pipe, given, call, tokens, how) - one["score"])
+                found.append((missed, len(found), call, tokens))
+        if found:  # of windows that overlap, the one that the score is from
+            _, _, call, tokens = min(found)
+            return call, tokens
         call = calls[0]
         ids, at = without_padding(call.inputs)
         return call, self._by_words(pipe, ids, at, one)
 
     def _spans(
-        self, pipe: Any, given: Mapping[str, Any], call: ModelCall
-    ) -> list[tuple[int, int] | None]:
-        """Return where each token of a call stands in the text; None for added ones."""
+        self, pipe: Any, given: Mapping[str, Any], calls: Sequence[ModelCall]
+    ) -> list[list[tuple[int, int] | None]]:
+        """Return where each token of each call stands in the text.
+
+        None for tokens that were added; empty where the tokenizer does not tell.
+        """
         text = given["text"]
-        ids = call.inputs["input_ids"][0].tolist()
         if not (getattr(pipe.tokenizer, "is_fast", False) and isinstance(text, str)):
-            return []
-        found = pipe.tokenizer(text, return_offsets_mapping=True, verbose=False)
-        which = found.sequence_ids()
-        own = [i for i, sequence in enumerate(which) if sequence is not None]
-        if not own:
-            return []
-        before, behind = own[0], len(which) - 1 - own[-1]
-        _, at = without_padding(call.inputs)
-        places = at[before : len(at) - behind]
-        listed = [found["input_ids"][i] for i in own]
-        seen = [ids[place] for place in places]
-        for start in range(len(listed) - len(seen) + 1):  # a window, or the whole
-            if listed[start : start + len(seen)] == seen:
-                spans: list[tuple[int, int] | None] = [None] * len(ids)
-                for offset, place in enumerate(places):
-                    spans[place] = tuple(found["offset_mapping"][own[start + offset]])
-                return spans
-        return []
+            return [[] for _ in calls]
+        options = {k: v for k, v in given.items() if k != "text"}
+        made = pipe._preprocess_params | pipe._sanitize_parameters(**options)[0]
+        found: list[list[tuple[int, int] | None]] = []
+        for window in pipe.preprocess(text, **made):
+            places = torch.as_tensor(window["offset_mapping"]).reshape(-1, 2).tolist()
+            added = window["special_tokens_mask"][0].tolist()
+            found.append(
+                [
+                    None if special else (int(start), int(end))
+                    for (start, end), special in zip(places, added, strict=True)
+                ]
+            )
+        return found
 
     def _by_words(
         self, pipe: Any, ids: Sequence[int], at: Sequence[int], one: Any
@@ -213,6 +223,26 @@ def _scored(
             surest = max(inside, key=lambda i: float(chances[i]))
             found.append(inside[0] if how == "first" else surest)
     return found
+
+
+def _score_of(
+    pipe: Any,
+    given: Mapping[str, Any],
+    call: ModelCall,
+    tokens: Sequence[int],
+    how: str,
+) -> float:
+    """Return the probability that a pipeline gives an entity in one window."""
+    chances = logits_of(call.output).softmax(-1)
+    if how == "average":
+        ids, at = without_padding(call.inputs)
+        groups = word_groups(pieces_of(pipe.tokenizer, ids, given["text"]))
+        words = [[at[i] for i in group if at[i] in tokens] for group in groups]
+        return float(
+            torch.stack([chances[w].mean(0).amax() for w in words if w]).mean()
+        )
+    scored = _scored(pipe, given, call, tokens, how)
+    return float(chances[scored].amax(-1).mean())
 
 
 def _meet(span: tuple[int, int], other: tuple[int, int]) -> bool:

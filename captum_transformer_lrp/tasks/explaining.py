@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,8 +16,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .._packages import require
-from ..attribution import methods
-from ..attribution.calling import attribute_inputs, make_method
+from ..attribution import InputAttribution, methods
+from ..attribution.calling import attribute_inputs, make_method, moved_to
 from ..attribution.meaning import finite, meaning_of, notes_on
 from ..description import describe
 from ..errors import InputError, LRPError, ModelStateError
@@ -24,10 +25,10 @@ from ..explanation import Explanation
 from ..explanations import Explanations
 from ..joint import JointExplanation
 from ..models.loading import quiet
-from ..models.special_tokens import baseline_id, special_ids
+from ..models.special_tokens import baseline_id, placeholder_ids, special_ids
 from . import is_pipeline, task_named
 from .asking import Assembled, Question, Task
-from .reads import ReadPicture
+from .reads import ReadPicture, ReadText
 
 #: what may be wrong with one input of many
 OF_ONE = (InputError, ModelStateError, OSError, RuntimeError, IndexError)
@@ -76,6 +77,7 @@ class PipelineExplainer:
         further: Mapping[str, Any],
         failed: Failed | None = None,
         progress: bool | None = None,
+        labels: Sequence[int | None] = (),
     ) -> Any:
         """Return what explains the answers.
 
@@ -89,6 +91,8 @@ class PipelineExplainer:
                 first error ends the list
             progress (bool, optional): whether to show a progress bar on stderr.
                 Default: None, where a list has three inputs or more
+            labels (sequence of int or None, optional): the true class of each input of
+                a list, as the model numbers them. Default: (), they are not known
 
         Returns:
             An explanation; where the task has several answers for an input, or several
@@ -110,7 +114,8 @@ class PipelineExplainer:
         shown = tqdm(listed, desc="explaining", disable=hidden, leave=False)
         for number, one in enumerate(shown, 1):
             try:
-                found.append(self._one(one, target))
+                label = labels[number - 1] if labels else None
+                found.append(self._one(one, target, label))
             except OF_ONE as error:
                 if failed is None or not is_of_one(error):
                     raise
@@ -118,12 +123,21 @@ class PipelineExplainer:
         alike = all(isinstance(one, Explanation) for one in found)
         return Explanations(found) if alike else found
 
-    def _one(self, given: Mapping[str, Any], target: Any) -> Any:
+    def _one(
+        self, given: Mapping[str, Any], target: Any, label: int | None = None
+    ) -> Any:
         asked = self.task.ask(self.pipe, given)
-        several = self.task.several or isinstance(target, (list, tuple))
+        several = self.task.several or self.task.are_several(target)
         found = self.task.results(asked, target, self)
+        true = None if label is None else self.task.label(asked, label)
+        if true is not None:
+            found = [replace(one, label=true) for one in found]
         if several or len(found) != 1:
             alike = all(isinstance(one, Explanation) for one in found)
+            if not found:
+                nothing = f"There is nothing to explain: {self.task.name} found none"
+                asked_for = "" if target is None else f" of {target!r}"
+                return Explanations(notes=(f"{nothing}{asked_for}.",))
             return Explanations(found) if alike else found
         return found[0]
 
@@ -131,22 +145,20 @@ class PipelineExplainer:
         """Return the explanation of one answer."""
         function = question.function or self.pipe.model
         tokenizer = getattr(self.pipe, "tokenizer", None)
-        other = None if tokenizer is None else baseline_id(tokenizer)
-        of_text = "input_ids" in question.inputs
+        other = baseline_id(tokenizer)
+        keep = (*special_ids(tokenizer), *placeholder_ids(self.pipe.model))
         seen = next((r for r in question.reads if isinstance(r, ReadPicture)), None)
-        compared: Any = other if of_text and other is not None else 0.0
-        if seen is not None and seen.black is not None and not of_text:
-            compared = seen.black
-        attributor = self._attributor(function, seen)
+        attributor, options = self._attributor(function, seen, keep)
         scores, delta = attribute_inputs(
             attributor,
             function,
             question.inputs,
             question.target,
-            baseline=compared,
-            keep=special_ids(tokenizer) if of_text else (),
+            baseline=None if seen is None else seen.black,
+            of_tokens=0.0 if other is None else other,
+            keep=keep,
             patch_size=(16, 16) if seen is None else seen.patch_size,
-            options=self.options,
+            options=options,
         )
         said: dict[str, Any] = {
             "model": _name(self.pipe.model),
@@ -167,24 +179,43 @@ class PipelineExplainer:
                     f"explained {', '.join(scores)}"
                 )
             values = finite(scores[read.key].numpy(), attributor)
-            notes = said["notes"] + notes_on(attributor, values, delta)
+            of_text = isinstance(read, ReadText) and values.ndim == 2
+            about = values[0] if of_text else values
+            missed = delta if len(question.reads) == 1 else None
+            notes = said["notes"] + notes_on(attributor, about, missed)
             parts[read.name] = read.explanation(
                 torch.from_numpy(np.asarray(values)), {**said, "notes": notes}
             )
         if len(parts) == 1:
             return next(iter(parts.values()))
+        whole = np.concatenate([values.numpy().ravel() for values in scores.values()])
+        plain = notes_on(attributor, whole, None)
+        said["notes"] += tuple(
+            note for note in notes_on(attributor, whole, delta) if note not in plain
+        )
         return JointExplanation(parts_of=parts, **said)
 
-    def _attributor(self, function: Any, seen: ReadPicture | None) -> Attribution:
+    def _attributor(
+        self, function: Any, seen: ReadPicture | None, keep: tuple[int, ...]
+    ) -> tuple[Attribution, dict[str, Any]]:
+        """Return the method on a function, and the options of its ``attribute``."""
         if not isinstance(self.method, str):
-            return make_method(self.method, function)
+            made = make_method(self.method, function)
+            return moved_to(made, self.pipe.model, function), self.options
+        row = methods[self.method]
+        of_making, options = row.parted(self.options)
         tokenizer = getattr(self.pipe, "tokenizer", None)
-        black: Any = 0.0 if seen is None or seen.black is None else seen.black
-        made = methods[self.method].make(function, tokenizer=tokenizer, baseline=black)
+        known: dict[str, Any] = {"tokenizer": tokenizer}
+        if seen is not None:
+            known["baseline"] = torch.zeros(()) if seen.black is None else seen.black
+        made = row.make(function, of_making, **known)
+        of_parts: Any = made
         if seen is not None and "patch_size" in describe(made).needs:
-            of_patches: Any = made
-            of_patches.patch_size = seen.patch_size
-        return made
+            if "patch_size" not in of_making:
+                of_parts.patch_size = seen.patch_size
+        if isinstance(made, InputAttribution) and "keep" not in of_making:
+            made.keep = keep
+        return made, options
 
 
 def _unread(question: Question, scores: Mapping[str, Tensor]) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from ..explanation import TextExplanation
 from ..language import LLMRelevance, LLMTransformerLRP
 from ..language.sequences import GENERATION, is_encoder_decoder
 from ..models.prediction import token_score
+from ..models.special_tokens import placeholder_ids
 from .asking import Asked, Question, Task, chosen, on_device
 from .reads import ReadText, read_text
 from .recording import ModelCall
@@ -227,8 +228,8 @@ def question_of_token(
 ) -> Question:
     """Return why a token was written.
 
-    The model reads the prompt and all that was written before the last token; what was
-    written after this one has no relevance for it, and is not shown.
+    The model reads the prompt and what was written before this token, as when it wrote
+    it.
 
     Args:
         pipe (Any): the pipeline.
@@ -239,31 +240,31 @@ def question_of_token(
         output (Any): what the pipeline answered.
     """
     token = int(tokens[number])
-    place = number - len(tokens)  # from the end: prompts may be longer for the model
-    inputs, key, shown = continued(pipe, prompt, tokens, number)
+    place = -1  # from the end: prompts may be longer for the model
+    inputs, key, before = continued(pipe, prompt, tokens[: number + 1], number)
     target = targets.Token(token, place)
     with torch.no_grad():
         logits = pipe.model(**inputs).logits[0, place].detach().cpu().double()
     said = token_score(pipe.tokenizer, logits, token)
-    function, name, mask = None, "text", inputs.get("attention_mask")
-    if key == "decoder_input_ids" and "input_ids" not in inputs:
-        function, name, mask = Teacher(pipe.model), "written before", None
-        inputs["input_ids"] = inputs.pop(key)
-        if "attention_mask" in inputs:
-            inputs["heard"] = inputs.pop("attention_mask")
-    elif key == "decoder_input_ids":  # shown is what the encoder reads
-        shown = inputs["input_ids"].shape[1]
-    cut = {"input_ids": inputs["input_ids"][:, :shown]}
-    if mask is not None:
-        cut["attention_mask"] = mask[:, :shown]
-    text = (replace(_ReadPrompt.of(pipe, cut), name=name),)
+    function, texts = None, list[ReadText]()
+    read: int | None = before
+    if key == "decoder_input_ids":
+        function = Teacher(pipe.model)
+        inputs["written_ids"] = written = inputs.pop(key)
+        earlier = _ReadPrompt.of(pipe, {"input_ids": written[:, :before]})
+        texts.append(replace(earlier, name="written before", key="written_ids"))
+        read = None  # the encoder reads all at once
+    if "input_ids" in inputs:
+        names = ("input_ids", "attention_mask")
+        cut = {k: inputs[k][:, :read] for k in names if k in inputs}
+        texts.insert(0, _ReadPrompt.of(pipe, cut))
     return Question(
         inputs=inputs,
         function=function,
         target=target,
         answer=said,
         prediction=token_score(pipe.tokenizer, logits, int(logits.argmax())),
-        reads=(*reads, *text),
+        reads=(*reads, *texts),
         output=output,
     )
 
@@ -301,8 +302,8 @@ def continued(
 class Teacher(nn.Module):
     """An encoder-decoder that is told what it wrote before, as tokens like any other.
 
-    So what its encoder reads, a sound or a picture, is explained with what its decoder
-    reads.
+    So what its encoder reads, a text, a sound or a picture, is explained with what its
+    decoder reads.
 
     Args:
         model (Module): the model.
@@ -313,16 +314,14 @@ class Teacher(nn.Module):
         self.training = False
         self.model = model
 
-    def forward(self, *, input_ids: Tensor, **inputs: Any) -> Any:
+    def forward(self, *, written_ids: Tensor, **inputs: Any) -> Any:
         """Return what the model says behind each of the tokens.
 
         Args:
-            input_ids (Tensor): what was written before, ``(1, tokens)``.
-            **inputs (Any): what the encoder reads; ``heard`` is its attention mask.
+            written_ids (Tensor): what was written before, ``(1, tokens)``.
+            **inputs (Any): what the encoder reads.
         """
-        mask = inputs.pop("heard", None)
-        given = inputs if mask is None else {**inputs, "attention_mask": mask}
-        return self.model(**given, decoder_input_ids=input_ids, use_cache=False)
+        return self.model(**inputs, decoder_input_ids=written_ids, use_cache=False)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -340,9 +339,7 @@ class _ReadPrompt(ReadText):
     def of(cls, pipe: Any, inputs: Mapping[str, Any]) -> _ReadPrompt:
         """Return the tokens of a batch of one."""
         read = read_text(pipe, inputs)
-        config = pipe.model.config
-        names = ("image_token_id", "image_token_index", "video_token_id")
-        tokens = {getattr(config, name, None) for name in names} - {None}
+        tokens = placeholder_ids(pipe.model)
         ids = inputs["input_ids"][0].tolist()
         at = list(read.at or range(len(read.pieces)))
         places = frozenset(i for i, place in enumerate(at) if ids[place] in tokens)

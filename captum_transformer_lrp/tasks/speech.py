@@ -202,11 +202,11 @@ class _Written:
         self.inputs = {key: call.inputs[key][:1]}
         mask = call.inputs.get("attention_mask")
         if mask is not None:
-            self.inputs["heard"] = mask[:1]
+            self.inputs["attention_mask"] = mask[:1]
         self.function = Teacher(model)
         with torch.no_grad():
             ids = self._tokens(len(self.ids))
-            self.output = self.function(input_ids=ids, **self.inputs)
+            self.output = self.function(written_ids=ids, **self.inputs)
         self.words = [
             _Word(
                 text=word_text([self.pieces[i] for i in group]),
@@ -264,9 +264,10 @@ class _Written:
             text=self.asked.pipe.tokenizer.decode(self.ids[:end]),
             pieces=self.pieces[:end],
             name="earlier tokens",
+            key="written_ids",
         )
         return Question(
-            inputs={**self.inputs, "input_ids": self._tokens(end)},
+            inputs={**self.inputs, "written_ids": self._tokens(end)},
             target=target,
             answer=said,
             reads=(read_sound(self.asked.pipe, self.inputs), earlier),

@@ -495,9 +495,9 @@ def test_what_tokenizers_know():
         ),
         (
             lambda m: InputSaliency(m).attribute(
-                {"input_ids": IDS, "pixel_values": torch.zeros(2, 3, 4, 4)}, 1
+                {"input_ids": IDS, "pixel_values": torch.zeros(3, 3, 4, 4)}, 1
             ),
-            "expected one input to explain, got input_ids, pixel_values",
+            "explain one example at a time",
         ),
         (
             lambda m: InputSaliency(nn.Flatten(0)).attribute(IDS, 1),

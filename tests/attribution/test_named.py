@@ -127,6 +127,9 @@ def test_what_a_method_says_of_its_sum(name):
     sums = made.attribute(x, target=1).sum((1, 2, 3))
     score = model(x)[:, 1]
     less = score - model(black[None, 0])[:, 1]
+    if name == "lime":  # promises nothing, and its slopes of a sum of parts add up
+        assert said.conserves == "no" and not torch.allclose(sums, less)
+        return
     total = {"score": score, "partly": score, "difference": less}.get(said.conserves)
     for one, tolerance in ((score, 1e-4), (less, 0.2)):
         held = bool((sums - one).abs().max() < tolerance * one.abs().max())

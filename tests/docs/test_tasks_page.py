@@ -24,6 +24,7 @@ from captum_transformer_lrp import CPLRP, Explainer
 from captum_transformer_lrp.tasks import TASKS
 from captum_transformer_lrp.tasks.explaining import PipelineExplainer
 from tests.tasks.test_pictures import pipe_of as pipe_of_picture
+from tests.tasks.test_tables import TABLE, reader_of_tables
 from tests.tasks.test_texts import BOXES, NLI, TAGS, pipe_of, reader_of_documents
 from tests.tasks.test_writing import (
     captioner,
@@ -77,6 +78,7 @@ MADE: dict[str, Any] = {
     ),
     "question-answering": lambda task: of_parts(BertForQuestionAnswering, task),
     "document-question-answering": lambda task: Explainer(reader_of_documents()),
+    "table-question-answering": lambda task: Explainer(reader_of_tables()),
     "multiple-choice": lambda task: of_parts(BertForMultipleChoice, task),
     "text-generation": lambda task: Explainer(
         pipe_of_writer(task, writer(), tokenizer=word_pieces(), max_new_tokens=2)
@@ -117,7 +119,7 @@ def test_every_task_has_a_row():
 def test_the_call_of_a_row_runs(task):
     explainer = MADE[task](task)
     given = {"picture": PICTURE, "boxes": BOXES, "sound": noise(0.05)}
-    given["frames"] = [PICTURE] * 4
+    given |= {"frames": [PICTURE] * 4, "table": TABLE}
     found = eval(CALLS[task], {"explainer": explainer, **given})
     for one in found if isinstance(found, list) else [found]:
         assert str(one)
@@ -147,7 +149,7 @@ def test_relevance_and_constants_make_up_the_score_of_every_answer(task, monkeyp
     monkeypatch.setattr(PipelineExplainer, "explain", noting)
     explainer = MADE[task](task).with_method("cp-lrp")
     given = {"picture": PICTURE, "boxes": BOXES, "sound": noise(0.05)}
-    given["frames"] = [PICTURE] * 4
+    given |= {"frames": [PICTURE] * 4, "table": TABLE}
     eval(CALLS[task], {"explainer": explainer, **given})
     assert asked
     for question, found, function in asked[:3]:

@@ -246,3 +246,40 @@ def test_cards_escape_what_comes_from_outside(app):
     plain = page._card(4)
     assert "<script" not in plain and "&lt;script&gt;" in plain
     assert SCRIPT not in plain
+
+
+def test_a_pipeline_brings_its_model_and_what_prepares_its_inputs(tmp_path):
+    from PIL import Image
+    from transformers import BertForSequenceClassification, BertForTokenClassification
+
+    from tests.tasks.test_pictures import pipe_of as pipe_of_picture
+    from tests.tasks.test_texts import TAGS, pipe_of
+    from tests.tasks.tiny_pictures import classifier
+
+    kind = "text-classification"
+    pipe = pipe_of(
+        kind, BertForSequenceClassification, "bad", "good", function_to_apply="sigmoid"
+    )
+    data = [("a warm film", "good"), ("a dog", "bad")]
+    app = insights.App(pipe, data)
+    app.predictions.wait()
+    for place, (text, label) in enumerate(data):
+        (said,) = pipe(text)
+        best = app.predictions[place].best
+        assert best.name == said["label"]
+        assert best.probability == pytest.approx(said["score"], rel=1e-6)
+        assert app.predictions[place].right is (best.name == label)
+    pictures = pipe_of_picture("image-classification", classifier("cat", "dog", seed=1))
+    seen = Image.new("RGB", (40, 50), (120, 90, 30))
+    app = insights.App(pictures, [(seen, "cat")])
+    app.predictions.wait()
+    assert app.predictions[0].best.name == pictures(seen)[0]["label"]
+    tagger = pipe_of("token-classification", BertForTokenClassification, *TAGS)
+    for wrong, given, message in (
+        (tagger, data, "the pipeline is for token-classification; expected one for te"),
+        (pictures, data, "kind 'text', and the pipeline is for image-classification"),
+    ):
+        with pytest.raises(InputError, match=message):
+            insights.App(wrong, given)
+    with pytest.raises(InputError, match="the pipeline brings its own"):
+        insights.App(pipe, data, tokenizer=pipe.tokenizer)

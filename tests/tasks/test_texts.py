@@ -245,6 +245,53 @@ def test_entities_in_windows_of_a_long_text():
         assert one.marks
 
 
+@pytest.mark.parametrize("how", ["simple", "first", "average", "max"])
+def test_an_entity_in_two_windows_is_explained_where_its_score_is_from(how):
+    pipe = pipe_of(
+        "ner",
+        BertForTokenClassification,
+        *TAGS,
+        seed=4,
+        aggregation_strategy=how,
+        stride=8,
+    )
+    pipe.tokenizer.model_max_length = 20
+    text = "Sarah lives in London with a dog. " * 4
+    found = Explainer(pipe)(text)
+    assert [one.output for one in found] == pipe(text) and len(found) > 3
+    for one in found:
+        tokens = [piece.token for piece in one.pieces]
+        ids = torch.tensor([pipe.tokenizer.convert_tokens_to_ids(tokens)])
+        chances = logits_of(pipe.model, input_ids=ids)[0].softmax(-1)
+        (mark,) = one.marks
+        best = chances.amax(-1)
+        parts: list[list[int]] = []
+        for place in range(mark.start, mark.end):
+            if tokens[place].startswith("##"):
+                parts[-1].append(place)
+            else:
+                parts.append([place])
+        scores = {
+            "simple": [best[mark.start : mark.end].mean()],
+            "first": [best[part[0]] for part in parts],
+            "max": [best[part].max() for part in parts],
+            "average": [chances[part].mean(0).max() for part in parts],
+        }
+        score = float(torch.stack(scores[how]).mean())
+        assert score == pytest.approx(float(one.output["score"]))
+
+
+def test_an_answer_without_entities_says_so():
+    pipe = pipe_of(
+        "ner", BertForTokenClassification, *TAGS, seed=4, ignore_labels=list(TAGS)
+    )
+    found = Explainer(pipe)(SENTENCE)
+    assert list(found) == []
+    (note,) = found.notes
+    assert note == "There is nothing to explain: token-classification found none."
+    assert note in found.to_html()
+
+
 def test_score_of_an_entity_is_its_mean_logit():
     pipe = pipe_of(
         "ner",
@@ -468,6 +515,27 @@ def test_a_list_is_explained_as_far_as_it_can_be(tmp_path, capsys):
     assert len(read) == 2
     assert "texts.csv" in read.said
     assert "labels are left aside" in read.notes[0]
+
+
+def test_labels_of_a_table_are_compared_with_the_classes(tmp_path):
+    pipe = pipe_of(
+        "text-classification", BertForSequenceClassification, "bad", "good", seed=3
+    )
+    texts = ["a warm film", "a dog", "Sarah lives in Paris"]
+    said = [pipe(text)[0]["label"] for text in texts]
+    other = {"bad": "good", "good": "bad"}
+    table = tmp_path / "texts.csv"
+    rows = [(texts[0], said[0]), (texts[1], other[said[1]]), (texts[2], "unknown")]
+    table.write_text("text,label\n" + "".join(f"{t},{label}\n" for t, label in rows))
+    found = Explainer(pipe)(table)
+    assert [one.right for one in found] == [True, False, None]
+    assert found.accuracy == 0.5
+    wrong = found[1].label
+    assert wrong is not None and wrong.name == other[said[1]]
+    (mine,) = Explainer(pipe)([texts[1]], target=wrong.name)
+    assert wrong.logit == pytest.approx(mine.logit)
+    (note,) = found.notes
+    assert "unknown" in note
 
 
 def test_a_device_belongs_to_a_name():

@@ -195,6 +195,31 @@ def test_an_encoder_decoder_writes_over_what_it_read(task):
     assert torch.allclose(sums, found.scores)
 
 
+def test_a_token_of_an_encoder_decoder_rests_on_what_was_written_before():
+    explainer = source_to_target("summarization")
+    options = {"max_new_tokens": 4, "do_sample": False}
+    matrix = explainer("a warm film", **options)
+    for number in (0, 2):
+        one = explainer("a warm film", **options, target=number)
+        assert isinstance(one, JointExplanation)
+        assert list(one) == ["text", "written before"]
+        accounted(one)
+        assert one.logit == pytest.approx(float(matrix.scores[number]))
+        assert one["text"].scores == pytest.approx(matrix.token_attr[number].tolist())
+        before = [
+            *matrix.start_attr[number].tolist(),
+            *matrix.generated_attr[number, :number].tolist(),
+        ]
+        assert one["written before"].scores == pytest.approx(before)
+    slow = explainer.with_method("integrated-gradients")
+    both = slow("a warm film", **options, target=2)
+    assert bool(both["text"].scores.any())
+    assert bool(both["written before"].scores.any())
+    attended = explainer.with_method("generic-attention")
+    maps = attended("a warm film", **options, target=2)
+    assert maps.measure == "attention"
+
+
 # ----------------------------------------------------------- pictures between the words
 
 
