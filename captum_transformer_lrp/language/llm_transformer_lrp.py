@@ -30,7 +30,6 @@ from ..errors import DisconnectedError, InputError, LRPError, TargetError
 from ..observers.encodings import PositionEncodings, PositionUse
 from ..observers.observed import Observer
 from ..observers.trace import Trace, Tracing
-from .asked import Asked, Flow, came_to_generated, for_each
 from .backward import Scores, WayBack
 from .chats import Chat
 from .prompts import (
@@ -54,6 +53,7 @@ from .scores import (
 )
 from .sequences import Sequences, arrange, generate
 from .sources import SourceRelevance
+from .wanted import Flow, Wanted, came_to_generated, for_each
 
 
 class LLMTransformerLRP(Named, GradientAttribution):
@@ -404,7 +404,7 @@ class LLMTransformerLRP(Named, GradientAttribution):
             )
         count = len(prompts)
         asked = [
-            Asked.read(prompts, i, targets[i], self.tokenizer, given, wanted, of)
+            Wanted.read(prompts, i, targets[i], self.tokenizer, given, wanted, of)
             for i, wanted, of in zip(
                 range(count),
                 for_each(span, count, prompts.single, "span"),

@@ -16,7 +16,6 @@ from ..errors import InputError
 from ..records.storable import Storable
 from ..report.blocks import (
     Axis,
-    Bars,
     Block,
     Cell,
     ColorScale,
@@ -42,7 +41,8 @@ Of = Literal["magnitude", "positive"]
 _UNIT = "relevance, in units of what is explained"
 _MOST_MARKS = 3  # of sources behind a span
 _SMALLEST_SHARE = 0.05  # of a source that is marked
-_MOST_BARS = 12
+_MOST_ROWS = 12
+_MOST_HOPS = 4  # of which each word is shown
 _MOST_WORDS = 20_000  # of prompts on a page, over all spans
 
 
@@ -316,8 +316,9 @@ class SourceRelevance(Storable):
                 span.start,
                 span.end,
                 float(self.source_attr[number, marks[0]]) if marks else 0.0,
-                mark=" ".join(f"[{i + 1}]" for i in marks),
             )
+            if marks:
+                found.append(_number(*marks))
             at = span.end
         found += _words(self.answer, at, len(self.answer), 0.0)
         return Words(words=tuple(found), scale=self._scale)
@@ -354,29 +355,26 @@ class SourceRelevance(Storable):
         if self.hops:
             yield from self._flow(span)
 
-    def _sorted(self, span: int) -> Bars:
-        values = self.all_attr[span].tolist()
-        sources = range(len(self.sources))
-        total = sum(abs(values[i]) for i in sources) or 1.0
-        strongest = sorted(sources, key=lambda i: -abs(values[i]))[:_MOST_BARS]
-        shown = [(f"[{i + 1}] {self._label(i, 60)}", i) for i in strongest]
-        rest = [
-            (name, len(sources) + i)
-            for i, name in enumerate(self._rest_names)
-            if values[len(sources) + i]
-        ]
-        shown.sort(key=lambda row: -values[row[1]])
-        left = len(sources) - len(shown)
-        return Bars(
-            title="Sources, what speaks most for it first"
-            + (f" (the {len(shown)} strongest of {len(sources)})" if left else ""),
-            head="Source",
-            rows=tuple((name, values[i]) for name, i in [*shown, *rest]),
-            scale=ColorScale(limit=self._scale.limit, signed=True, unit="Relevance"),
-            marks=tuple(
-                f"{abs(values[i]) / total:.0%}" if i < len(sources) else ""
-                for _, i in [*shown, *rest]
-            ),
+    def _sorted(self, span: int) -> Table:
+        """Return the sources, what speaks most for a span first, then the rest."""
+        values, scale = self.all_attr[span].tolist(), self._scale
+        count = len(self.sources)
+        total = sum(map(abs, values[:count])) or 1.0
+        strongest = sorted(range(count), key=lambda i: -abs(values[i]))[:_MOST_ROWS]
+        rows: list[tuple[str | Cell, ...]] = []
+        for i in sorted(strongest, key=lambda i: -values[i]):
+            found = Cell(text=scale.write(values[i]), share=scale.share(values[i]))
+            share = f"{abs(values[i]) / total:.0%}"
+            rows.append((f"[{i + 1}]", self._label(i, 100), found, share))
+        for name, value in zip(self._rest_names, values[count:], strict=True):
+            if value:
+                rows.append(("", name, scale.write(value), ""))
+        left = f" (the {_MOST_ROWS} strongest of {count})" * (count > _MOST_ROWS)
+        return Table(
+            title=f"Sources, what speaks most for it first{left}",
+            heads=("", "Source", "Relevance", "Share"),
+            rows=tuple(rows),
+            texts=2,
         )
 
     @property
@@ -395,16 +393,14 @@ class SourceRelevance(Storable):
         for i in sorted(range(len(self.sources)), key=lambda i: self.sources[i].start):
             source = self.sources[i]
             yield from _words(self.prompt, at, source.start, 0.0, special=True)
-            mark = f"[{i + 1}]"
-            yield from _words(
-                self.prompt, source.start, source.end, values[i], mark=mark
-            )
+            yield from _words(self.prompt, source.start, source.end, values[i])
+            yield _number(i)
             at = source.end
         yield from _words(self.prompt, at, len(self.prompt), 0.0, special=True)
 
     def _flow(self, span: int) -> Iterator[Block]:
         """Yield what came to the answer's tokens, and to the sources, in each hop."""
-        best = sorted(self.ranking(span)[:_MOST_BARS])
+        best = sorted(self.ranking(span)[:_MOST_ROWS])
         landed = self.hop_sources[:, span]
         going = self.hop_generated[:, span].sum(1, keepdim=True)
         rest = landed[:, len(self.sources) : -1].sum(1, keepdim=True)
@@ -427,7 +423,7 @@ class SourceRelevance(Storable):
             ),
             scale=scale,
         )
-        for hop in range(self.hops + 1):
+        for hop in range(min(self.hops + 1, _MOST_HOPS)):
             arrived = self.hop_generated[hop, span].detach().cpu().double()
             if not bool(arrived.any()):
                 continue
@@ -484,7 +480,6 @@ def _words(
     end: int,
     score: float,
     *,
-    mark: str = "",
     special: bool = False,
 ) -> list[Word]:
     """Return the words of a part of a text."""
@@ -498,11 +493,16 @@ def _words(
                 score=score,
                 special=special,
                 space_before=place > 0 and text[place - 1].isspace(),
-                mark=mark,
             )
         )
         at = place + len(written)
     return found
+
+
+def _number(*sources: int) -> Word:
+    """Return the numbers of sources as a word, which stands behind what is theirs."""
+    text = " ".join(f"[{i + 1}]" for i in sources)
+    return Word(text=text, score=0.0, special=True, space_before=False)
 
 
 def _times(hops: int) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from ..errors import InputError, TargetError
 from .chats import Chat
 from .passages import Passage, overlapping, read_passages
-from .prompts import Prompts, column_names, row_names
+from .prompts import Prompts, column_names
 from .sequences import Sequences
 from .sources import SourceRelevance
 from .written import Written, write_down
@@ -32,7 +32,7 @@ class Flow(NamedTuple):
     sent_on: Tensor
 
 
-class Asked(NamedTuple):
+class Wanted(NamedTuple):
     """What was asked of one prompt.
 
     Attributes:
@@ -65,7 +65,7 @@ class Asked(NamedTuple):
         given: Any,
         span: Any,
         sources: Any,
-    ) -> Asked:
+    ) -> Wanted:
         """Read the spans and the sources of a prompt.
 
         Raises:
@@ -123,7 +123,7 @@ class Asked(NamedTuple):
                     "answer with something in it."
                 )
         ids = prompts.ids[example]
-        names = column_names(ids, tokenizer), row_names(target, tokenizer)
+        names = column_names(ids, tokenizer), column_names(target, tokenizer)
         masks = prompts.masks[example]
         return cls(prompt, answer, spans, inside, parts, places, names, masks)
 
