@@ -48,6 +48,7 @@ from captum_transformer_lrp.metrics import Measurement
 
 PAIRS, EQUALS, STOP, ASK = 64, 64, 65, 66  # names are 0 to 63
 CHAIN = 4
+KNOWN = 0.5  # probability of each token of the span, of what the model knows
 
 
 @dataclass(frozen=True)
@@ -390,7 +391,7 @@ def compare(
     while asked < options.questions and refused < 20 * options.questions:
         question = next(questions)
         steps = len(question.answer[question.span])
-        if log_probability(model, question) / steps < math.log(0.5):
+        if math.exp(log_probability(model, question) / steps) < KNOWN:
             refused += 1  # the model does not know
             continue
         asked += 1

@@ -534,6 +534,28 @@ def test_shares(tokenizer: Any) -> None:
         found.shares("score")  # type: ignore[arg-type]
 
 
+def test_it_shows_the_answer_its_sources_and_the_flow(tokenizer: Any) -> None:
+    for package in ("jinja2", "rich"):
+        pytest.importorskip(package)
+    found = spoken(tokenizer).attribute(
+        TEXT, ANSWER, span="movie was", sources="sentences", hops=1
+    )
+    order = [f"[{i + 1}]" for i in found.ranking()]
+    said = str(found)
+    places = [said.index(f"{number}  ") for number in order]
+    assert places == sorted(places)
+    for text in (found.to_html(), found.to_text()):
+        assert "The best movie!" in text and "The flow, hop by hop" in text
+        assert all(number in text for number in order)
+    write = found.blocks()
+    table = next(b for b in write if type(b).__name__ == "Table")
+    shares = found.shares()[0][found.ranking()]
+    assert [row[3] for row in table.rows[:3]] == [f"{abs(x):.0%}" for x in shares]
+    assert found.alt.startswith("“movie was” rests on " + order[0])
+    long = spoken(tokenizer).attribute(TEXT, ANSWER, span=["best movie was", "movie"])
+    assert "Pick a span" in long.to_html()  # spans that overlap have no one answer
+
+
 # ------------------------------------------------------------------------------ errors
 
 
