@@ -242,8 +242,10 @@ def real_questions(options: argparse.Namespace, tokenizer: Any) -> Iterator[Ques
 Method = Callable[[nn.Module, Question], np.ndarray]
 
 
-def by_relevance(composite: str, hops: int = 0, target: Any = "logit") -> Method:
-    """Return relevance of sources for the span."""
+def by_relevance(
+    composite: str, hops: int = 0, *, target: Any = "logit", each_hop: bool = False
+) -> Method:
+    """Return relevance of sources for the span, or their mean share of each hop."""
 
     def scores(model: nn.Module, question: Question) -> np.ndarray:
         llm = LLMTransformerLRP(model, composite=composite, attr_target=target)
@@ -256,7 +258,8 @@ def by_relevance(composite: str, hops: int = 0, target: Any = "logit") -> Method
         found = llm.attribute(
             prompt, answer, span=question.span, sources=places, hops=hops
         )
-        return np.asarray(found.source_attr[0].double())
+        of = found.shares("hop") if each_hop else found.source_attr
+        return np.asarray(of[0].double())
 
     return scores
 
@@ -335,6 +338,9 @@ def methods(hops: int, ablations: Sequence[int]) -> dict[str, Method]:
         found[f"{name}, log-probability"] = by_relevance(composite, target="log_prob")
         if hops:
             found[f"{name}, {hops} hops"] = by_relevance(composite, hops)
+            found[f"{name}, shares of hops"] = by_relevance(
+                composite, hops, each_hop=True
+            )
     found["Gradient x Input"] = by_relevance("gradient-x-input")
     found["attention"] = by_attention
     found["leave one out"] = leave_one_out

@@ -36,7 +36,7 @@ JSON_SCHEMA = "captum_transformer_lrp.sources/1"
 
 #: what is no source of the user's, in the order of the columns
 REST = ("template", "other text", "decoder start", "generated")
-Of = Literal["magnitude", "positive"]
+Of = Literal["magnitude", "positive", "hop"]
 
 _UNIT = "relevance, in units of what is explained"
 _MOST_MARKS = 3  # of sources behind a span
@@ -164,15 +164,20 @@ class SourceRelevance(Storable):
             of (str, optional): ``"magnitude"``: of the sum of the absolute relevance of
                 all sources; signed, and absolute shares sum to 1. ``"positive"``: of
                 the sum of the sources that speak for the span; those that speak against
-                it have 0, and shares sum to 1. The template and what else is no source
-                do not count. Default: ``"magnitude"``
+                it have 0, and shares sum to 1. ``"hop"``: the mean over the hops of the
+                absolute share of the absolute relevance that came in a hop, which sums
+                to 1: what a chain of steps led to counts alike in each hop, however
+                little a hop carries. The template and what else is no source do not
+                count. Default: ``"magnitude"``
 
         Raises:
             InputError: no source has such relevance for a span.
         """
-        if of not in ("magnitude", "positive"):
-            raise InputError(f"of={of!r}; expected 'magnitude' or 'positive'.")
+        if of not in ("magnitude", "positive", "hop"):
+            raise InputError(f"of={of!r}; expected 'magnitude', 'positive' or 'hop'.")
         found = self.source_attr
+        if of == "hop":
+            found = self._of_hops
         if of == "positive":
             found = found.clamp(min=0)
         total = found.abs().sum(1, keepdim=True)
@@ -184,13 +189,23 @@ class SourceRelevance(Storable):
             )
         return found / total
 
-    def ranking(self, span: int = 0) -> list[int]:
+    @property
+    def _of_hops(self) -> Tensor:
+        """The sum over hops of absolute shares, ``(spans, sources)``."""
+        each = self.hop_sources[..., : len(self.sources)].abs()
+        total = each.sum(2, keepdim=True)  # 0 where nothing was sent on
+        return torch.where(total > 0, each / total, 0).sum(0)
+
+    def ranking(self, span: int = 0, of: Of | None = None) -> list[int]:
         """Return the numbers of the sources from 0, what speaks most for a span first.
 
         Args:
             span (int, optional): which span. Default: 0, the first
+            of (str, optional): rank by these :meth:`shares`. Default: None, by the
+                signed relevance
         """
-        order = self.source_attr[span].argsort(descending=True, stable=True)
+        values = self.source_attr if of is None else self.shares(of)
+        order = values[span].argsort(descending=True, stable=True)
         return [int(i) for i in order]
 
     # --------------------------------------------------------------------------- files
@@ -400,20 +415,25 @@ class SourceRelevance(Storable):
 
     def _flow(self, span: int) -> Iterator[Block]:
         """Yield what came to the answer's tokens, and to the sources, in each hop."""
-        best = sorted(self.ranking(span)[:_MOST_ROWS])
+        order = self._of_hops[span].argsort(descending=True, stable=True)
+        best = sorted(order[:_MOST_ROWS].tolist())
         landed = self.hop_sources[:, span]
         going = self.hop_generated[:, span].sum(1, keepdim=True)
         rest = landed[:, len(self.sources) : -1].sum(1, keepdim=True)
-        values = torch.cat([landed[:, best], rest, going], 1).detach().cpu().double()
-        limit = scale_limit(values.numpy())
-        scale = ColorScale(limit=limit, signed=True, unit=_UNIT)
+        found = torch.cat([landed[:, best], rest, going], 1).detach().cpu().double()
+        values = (found / found.abs().sum(1, keepdim=True).clamp(min=1e-300)).numpy()
+        scale = ColorScale(limit=1.0, signed=True, unit="share of the hop")
+        sent = torch.where(self.sent_on, self.hop_generated[:, span], 0).sum(1)
+        write = self._scale.write
         yield Heading(text="The flow, hop by hop", level=2)
         yield Grid(
-            panels=(Panel(values=values.numpy()),),
+            panels=(Panel(values=values),),
             rows=Axis(
-                name="hop",
+                name="hop, and what it carries",
                 labels=tuple(
-                    "from the span" if hop == 0 else f"hop {hop}"
+                    f"from the span, {write(float(self.scores[span]))}"
+                    if hop == 0
+                    else f"hop {hop}, {write(float(sent[hop - 1]))}"
                     for hop in range(self.hops + 1)
                 ),
             ),
@@ -422,6 +442,11 @@ class SourceRelevance(Storable):
                 labels=(*(f"[{i + 1}]" for i in best), "no source", "written"),
             ),
             scale=scale,
+        )
+        yield Paragraph(
+            text="Each row has the shares of the absolute relevance of a hop: where it "
+            "leads, however little it carries.",
+            kind="meaning",
         )
         for hop in range(min(self.hops + 1, _MOST_HOPS)):
             arrived = self.hop_generated[hop, span].detach().cpu().double()

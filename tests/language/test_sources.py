@@ -527,10 +527,28 @@ def test_shares(tokenizer: Any) -> None:
     positive = found.shares("positive")
     assert bool((positive >= 0).all())
     assert torch.allclose(positive.sum(1), torch.ones(6).double())
+    each = spoken(tokenizer).attribute(
+        TEXT, ANSWER, sources="sentences", span="words", hops=2
+    )
+    of_hops = each.hop_sources[..., :3].abs()
+    used = of_hops.sum(2) > 0  # nothing is sent on for the first word
+    assert not used[1, 0] and used[1, 1]
+    by_hand = torch.stack(
+        [
+            torch.stack([h / h.sum() for h in of_hops[:, s] if h.sum() > 0]).mean(0)
+            for s in range(6)
+        ]
+    )
+    assert relative(each.shares("hop"), by_hand) <= 1e-12
+    assert relative(found.shares("hop"), shares.abs()) <= 1e-12
+    best = int(each.shares("hop")[2].argmax())
+    assert each.ranking(2, "hop")[0] == best
     order = found.ranking(1)
     values = found.source_attr[1][order]
     assert torch.equal(values, values.sort(descending=True)[0])
-    with pytest.raises(errors.InputError, match="expected 'magnitude' or 'positive'"):
+    with pytest.raises(
+        errors.InputError, match="expected 'magnitude', 'positive' or 'hop'"
+    ):
         found.shares("score")  # type: ignore[arg-type]
 
 
