@@ -5,7 +5,11 @@ say otherwise. Both ways run in one process, interleaved, over the same sequence
 ratio of their times is printed for several chunk sizes, with the peak memory of each,
 and how far the results are apart.
 
+With ``--span`` all generated tokens are one span, and the ratio is over a forward pass
+that returns the same logits; a span of one token and a hop stand beside it.
+
     python benchmarks/generation.py
+    python benchmarks/generation.py --span --prompt 1024 --generated 64 --layers 4
     python benchmarks/generation.py --chunks 1 8 32 --repeats 3 --dtype float64
     python benchmarks/generation.py --device cuda --layers 4 --prompt 512
 """
@@ -36,6 +40,54 @@ def one_by_one(
             for k, token in enumerate(target)
         ]
     )
+
+
+def span_over_forward(
+    model: nn.Module,
+    composite: str,
+    ids: Tensor,
+    prompt: int,
+    repeats: int,
+    clock: str,
+) -> None:
+    """Print what a span costs in forward passes, and its memory."""
+    explainer = LLMTransformerLRP(model, composite=composite)
+    read, target = ids[0, :prompt], ids[0, prompt:]
+    count = len(target)
+
+    def forward() -> Tensor:
+        with torch.no_grad():
+            kept = {"use_cache": False, "logits_to_keep": count}
+            logits: Tensor = model(ids[:, :-1], **kept).logits
+        return logits
+
+    def explain(span: Any, hops: int = 0) -> Tensor:
+        found: Tensor = explainer.attribute(
+            read, target, span=span, sources="tokens", hops=hops
+        ).token_attr
+        return found
+
+    ways: dict[str, Callable[[], Tensor]] = {
+        "forward": forward,
+        "span, its last token": lambda: explain(count - 1),
+        f"span, all {count} tokens": lambda: explain(slice(0, count)),
+        f"span, all {count}, 1 hop": lambda: explain(slice(0, count), 1),
+    }
+    times: dict[str, list[float]] = {name: [] for name in ways}
+    for way in ways.values():
+        way()
+    for _ in range(repeats):
+        for name, way in ways.items():
+            times[name].append(seconds(way, ids.device, clock))
+    print(f"  {'':26} {'seconds':>8} {'forward passes':>14} {'MiB':>7}")
+    for name, way in ways.items():
+        ratio = statistics.median(
+            t / b for t, b in zip(times[name], times["forward"], strict=True)
+        )
+        print(
+            f"  {name:26} {statistics.median(times[name]):8.2f} {ratio:14.2f} "
+            f"{peak_mebibytes(way, ids.device):7.0f}"
+        )
 
 
 def seconds(explain: Callable[[], Any], device: torch.device, clock: str) -> float:
@@ -84,6 +136,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--span", action="store_true", help="one span of all tokens")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -107,6 +160,14 @@ def main() -> None:
     def apart() -> Tensor:
         return one_by_one(model, options.composite, ids, options.prompt, target)
 
+    print(
+        f"GPT-2, {options.layers} layers, {options.prompt} + {options.generated} "
+        f"tokens, {device}, {options.dtype}, {options.threads} thread(s)"
+    )
+    if options.span:
+        rest = options.prompt, options.repeats, options.clock
+        span_over_forward(model, options.composite, ids, *rest)
+        return
     ways: dict[str, Callable[[], Tensor]] = {"one by one": apart}
     for size in options.chunks:
         ways[f"together, chunk_size={size}"] = lambda size=size: together(size)
@@ -116,10 +177,6 @@ def main() -> None:
     for _ in range(options.repeats):
         for name, way in ways.items():
             times[name].append(seconds(way, device, options.clock))
-    print(
-        f"GPT-2, {options.layers} layers, {options.prompt} + {options.generated} "
-        f"tokens, {device}, {options.dtype}, {options.threads} thread(s)"
-    )
     print(f"  {'':26} {'seconds':>8} {'ratio':>6} {'MiB':>7} {'apart by':>9}")
     for name, way in ways.items():
         ratio = statistics.median(

@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from .joint import JointExplanation
     from .keeping import load, save
     from .known import registry
-    from .language import LLMRelevance, LLMTransformerLRP
+    from .language import LLMRelevance, LLMTransformerLRP, SourceRelevance
     from .sound import SoundExplanation
 
 __all__ = [
@@ -114,6 +114,7 @@ __all__ = [
     "Predicate",
     "RawAttention",
     "SoundExplanation",
+    "SourceRelevance",
     "TextExplanation",
     "TransformerLRP",
     "check",
@@ -181,7 +182,7 @@ _HOMES = {
     "joint": ("JointExplanation",),
     "keeping": ("load", "save"),
     "known": ("registry",),
-    "language": ("LLMRelevance", "LLMTransformerLRP"),
+    "language": ("LLMRelevance", "LLMTransformerLRP", "SourceRelevance"),
     "sound": ("SoundExplanation",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -31,10 +31,10 @@ from .explanation import (
 )
 from .explanations import Explanations
 from .joint import JointExplanation
-from .language import LLMRelevance
+from .language import LLMRelevance, Passage, SourceRelevance
 from .models.pieces import Piece
 from .models.prediction import ClassScore
-from .records import GENERATION_TENSORS
+from .records import GENERATION_TENSORS, SOURCE_TENSORS
 from .records.keys import Keys
 from .records.pictures import read_png
 from .records.refusal import damaged, foreign, short
@@ -45,7 +45,10 @@ from .sound import SoundExplanation
 
 __all__ = ["from_dict", "load", "save"]
 
-Result: TypeAlias = Explanation | Comparison | LLMRelevance | PairRelevance
+Result: TypeAlias = (
+    Explanation | Comparison | LLMRelevance | SourceRelevance | PairRelevance
+)
+_ALONE = (Explanation, Comparison, LLMRelevance, SourceRelevance, PairRelevance)
 File: TypeAlias = str | os.PathLike[str]
 
 _SCHEMA = re.compile(r"captum_transformer_lrp\.(\w+)/([0-9]{1,9})")
@@ -54,6 +57,8 @@ _DTYPES = {
     "bfloat16": torch.bfloat16,
     "float32": torch.float32,
     "float64": torch.float64,
+    "int64": torch.int64,
+    "bool": torch.bool,
 }
 _MEASURES = ("relevance", "attention", "magnitude")
 
@@ -84,7 +89,7 @@ def save(results: Result | Iterable[Result], path: File) -> Path:
         >>> load("all.parquet")[1].save("dull.html")
     """
     path = Path(path)
-    if isinstance(results, (Explanation, Comparison, LLMRelevance, PairRelevance)):
+    if isinstance(results, _ALONE):
         return results.save(path)
     listed = list(results)
     said = results.said if isinstance(results, Explanations) else ""
@@ -127,7 +132,8 @@ def load(path: File | Iterable[File], *more: File) -> Any:
 
     Returns:
         What the file holds: *Explanation*, *Comparison*, *LLMRelevance*,
-        *PairRelevance* or a list, of explanations alone *Explanations*.
+        *SourceRelevance*, *PairRelevance* or a list, of explanations alone
+        *Explanations*.
 
     Raises:
         InputError: A file is not there, is damaged, of another program or of a newer
@@ -435,13 +441,10 @@ def _comparison(keys: Keys) -> Comparison:
 def _generation(keys: Keys) -> LLMRelevance:
     keys.one_of("kind", "generation")
     dtypes = keys.within("dtypes")
-    tensors: dict[str, Tensor] = {}
-    for name, kind in GENERATION_TENSORS.items():
-        dtype = dtypes.one_of(name, *_DTYPES)
-        values = keys.numbers(name, 2 if kind == "table" else 1)
-        tensors[name] = torch.from_numpy(values).to(_DTYPES[dtype])
-        if not torch.equal(tensors[name].double(), torch.from_numpy(values)):
-            raise damaged(f"{name!r} has other numbers", f"such as {dtype} can hold")
+    tensors = {
+        name: _tensor(keys, dtypes, name, kind)
+        for name, kind in GENERATION_TENSORS.items()
+    }
     columns, rows = keys.texts("input_tokens"), keys.texts("output_tokens")
     count = len(rows)
     starts = tensors["start_attr"].shape[1]
@@ -461,6 +464,82 @@ def _generation(keys: Keys) -> LLMRelevance:
     chances = tensors.pop("output_probs")
     found = LLMRelevance(input_tokens=columns, output_tokens=rows, **tensors)
     found.output_probs = chances  # as it was, not computed again
+    return found
+
+
+def _tensor(keys: Keys, dtypes: Keys, name: str, kind: str) -> Tensor:
+    """Return a tensor in the type that it had."""
+    dtype = dtypes.one_of(name, *_DTYPES)
+    values = torch.from_numpy(keys.numbers(name, 2 if kind == "table" else 1))
+    found = values.to(_DTYPES[dtype])
+    if not torch.equal(found.double(), values):
+        raise damaged(f"{name!r} has other numbers", f"such as {dtype} can hold")
+    return found
+
+
+def _sources(keys: Keys) -> SourceRelevance:
+    keys.one_of("kind", "sources")
+    dtypes, hops = keys.within("dtypes"), keys.whole("hops")
+    prompt, answer = keys.text("prompt"), keys.text("answer")
+    spans = _passages(keys.within("spans"), answer)
+    sources = _passages(keys.within("sources"), prompt)
+    read, written = keys.texts("input_tokens"), keys.texts("output_tokens")
+    tensors = {
+        name: _tensor(keys, dtypes, name, kind) for name, kind in SOURCE_TENSORS.items()
+    }
+    rows, count = (hops + 1) * len(spans), len(written)
+    shapes = {
+        "span_tokens": (len(spans), count),
+        "source_of": (len(read),),
+        "hop_attr": (rows, len(read)),
+        "hop_generated": (rows, count),
+        "hop_start": (hops + 1, len(spans)),
+        "sent_on": (count,),
+        "scores": (len(spans),),
+        "log_probs": (count,),
+    }
+    for name, expected in shapes.items():
+        if tuple(tensors[name].shape) != expected:
+            raise damaged(
+                f"{name!r} has shape {tuple(tensors[name].shape)}",
+                f"{expected} for {len(spans)} spans of {count} tokens, {len(read)} "
+                f"tokens read and {hops} hops",
+            )
+    places = tensors["source_of"]
+    if len(read) and not -2 <= int(places.min()) <= int(places.max()) < len(sources):
+        raise damaged("'source_of' names other sources", f"-2 to {len(sources) - 1}")
+    for name in ("hop_attr", "hop_generated"):
+        tensors[name] = tensors[name].reshape(hops + 1, len(spans), -1)
+    return SourceRelevance(
+        prompt=prompt,
+        answer=answer,
+        input_tokens=read,
+        output_tokens=written,
+        spans=spans,
+        sources=sources,
+        explained=keys.text("explained"),
+        method=keys.text("method"),
+        **tensors,
+    )
+
+
+def _passages(keys: Keys, text: str) -> list[Passage]:
+    columns: list[list[Any]] = [keys.objects("start"), keys.objects("end")]
+    columns += [keys.texts("text"), keys.texts("name")]
+    if len({len(column) for column in columns}) != 1 or not columns[0]:
+        raise damaged(
+            f"the lists of {keys.place[:-1]!r} have several lengths, or none",
+            "one value for each passage",
+        )
+    found = []
+    for start, end, said, name in zip(*columns, strict=True):
+        whole = type(start) is int and type(end) is int
+        if not whole or not 0 <= start < end <= len(text):
+            raise damaged(
+                f"{keys.place[:-1]!r} has {start!r} to {end!r}",
+                f"characters of a text of {len(text)}",
+            )
+        found.append(Passage(start=start, end=end, text=said, name=name))
     return found
 
 
@@ -535,5 +614,6 @@ _READERS: dict[str, Callable[[Keys], Result]] = {
     "explanation": _explanation,
     "comparison": _comparison,
     "generation": _generation,
+    "sources": _sources,
     "pairs": _pairs,
 }

@@ -38,6 +38,7 @@ __all__ = [
     "Entity",
     "Entropy",
     "Label",
+    "LogProbability",
     "Mask",
     "Pixel",
     "Probability",
@@ -82,8 +83,8 @@ class Target:
         changed: dict[str, Any] = {}
         for one in fields(self):
             value = getattr(self, one.name)
-            if one.metadata.get("classes") and isinstance(value, str):
-                changed[one.name] = _index(value, model)
+            if one.metadata.get("classes") and isinstance(value, (str, tuple)):
+                changed[one.name] = _indices(value, model)
             elif isinstance(value, Target):
                 changed[one.name] = value.for_model(model)
         return replace(self, **changed) if changed else self
@@ -480,33 +481,64 @@ class Pixel(Target):
         return _at(_at(_maps(output, self.label), self.y, "row"), self.x, "column")
 
 
+#: a class, or several of which any will do
+Classes: TypeAlias = "int | str | tuple[int | str, ...]"
+
+
 @dataclass(frozen=True)
 class Probability(Target):
-    """The probability of a class, of logits ``(examples, classes)``.
+    """The probability of a class, or that of any of several.
 
-    What speaks for the class against the others, and next to nothing where the model is
-    certain: a :class:`Contrast` or :class:`Label` says more there.
+    Of logits ``(examples, classes)``; of a language model's ``(examples, tokens,
+    vocabulary)`` that of the token at ``position``, classes being identifiers of
+    tokens. What speaks for the class against the others, and next to nothing where the
+    model is certain: a :class:`Contrast`, :class:`LogProbability` or :class:`Label`
+    says more there.
 
     Args:
-        label (int or str): the class.
+        label (int, str or tuple of these): the class, or several, whose probabilities
+            are summed.
         activation (str, optional): ``"softmax"``, or ``"sigmoid"`` for labels that do
             not exclude each other. Default: ``"softmax"``
+        position (int, optional): for logits of tokens. Default: -1, the last
     """
 
-    label: Class = field(metadata=_A_CLASS)
+    label: Classes = field(metadata=_A_CLASS)
     activation: Literal["softmax", "sigmoid"] = "softmax"
+    position: int = -1
 
     def __call__(self, output: Any) -> Tensor:
         """Return the probability."""
-        logits = _logits(output, 2)
+        logits = _last(output, self.position)
+        _check_one_of("activation", self.activation, ("softmax", "sigmoid"))
         if self.activation == "sigmoid":
+            if isinstance(self.label, tuple):
+                raise TargetError(
+                    "probabilities of labels that do not exclude each other are not "
+                    "summed; expected one label with activation='sigmoid'"
+                )
             return _of_class(logits, self.label).sigmoid()
-        if self.activation != "softmax":
-            raise TargetError(
-                f"expected activation= to be 'softmax' or 'sigmoid', got "
-                f"{self.activation!r}"
-            )
-        return _of_class(logits.softmax(-1), self.label)
+        return _of_classes(logits.softmax(-1), self.label).sum(-1)
+
+
+@dataclass(frozen=True)
+class LogProbability(Target):
+    """The logarithm of the probability of a class, or of any of several, in nats.
+
+    Of logits as :class:`Probability` reads them.
+
+    Args:
+        label (int, str or tuple of these): the class, or several.
+        position (int, optional): for logits of tokens. Default: -1, the last
+    """
+
+    label: Classes = field(metadata=_A_CLASS)
+    position: int = -1
+
+    def __call__(self, output: Any) -> Tensor:
+        """Return the log-probability."""
+        logs = _last(output, self.position).log_softmax(-1)
+        return _of_classes(logs, self.label).logsumexp(-1)
 
 
 @dataclass(frozen=True)
@@ -640,6 +672,14 @@ def _of_class(scores: Tensor, label: Class) -> Tensor:
     return _at(scores, label, "class")
 
 
+def _of_classes(scores: Tensor, labels: Classes) -> Tensor:
+    """Return the scores of one class or several, ``(examples, classes)``."""
+    several = labels if isinstance(labels, tuple) else (labels,)
+    if not several or len(set(several)) < len(several):
+        raise TargetError(f"expected classes, each once, got {labels!r}")
+    return torch.stack([_of_class(scores, label) for label in several], -1)
+
+
 def _at(scores: Tensor, index: Any, what: str, *, dim: int = 1) -> Tensor:
     """Return the scores at an index of a dimension."""
     size = scores.shape[dim] if scores.dim() > dim else 0
@@ -658,6 +698,13 @@ def _names(model: Any) -> dict[str, int]:
     config = getattr(model, "config", None)
     found = getattr(config, "id2label", None) or {}
     return {str(name): int(index) for index, name in found.items()}
+
+
+def _indices(label: str | tuple[Class, ...], model: Any) -> Any:
+    """Return classes with the indices that their names have in a model."""
+    if isinstance(label, str):
+        return _index(label, model)
+    return tuple(_index(x, model) if isinstance(x, str) else x for x in label)
 
 
 def _index(name: str, model: Any) -> int:

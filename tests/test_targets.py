@@ -101,6 +101,9 @@ def test_of_what_is_not_linear_the_gradient_starts(model, batch):
     for target in (
         targets.Probability("good"),
         targets.Probability(2, "sigmoid"),
+        targets.Probability(("good", 0)),
+        targets.LogProbability("good"),
+        targets.LogProbability((0, "good")),
         targets.Entropy(),
         targets.KL(other),
     ):
@@ -122,6 +125,19 @@ def test_values_of_targets():
     chances = logits.softmax(-1)[0]
     assert targets.Label(1)(output).tolist() == [2.0]
     assert targets.Probability(1)(output)[0] == pytest.approx(float(chances[1]))
+    either = float(chances[0] + chances[2])
+    assert targets.Probability((0, 2))(output)[0] == pytest.approx(either)
+    found = targets.LogProbability((0, 2))(output)[0]
+    assert found == pytest.approx(float(chances[[0, 2]].sum().log()))
+    assert targets.LogProbability(1)(output)[0] == pytest.approx(
+        float(chances[1].log())
+    )
+    several = torch.stack([torch.zeros(3), logits[0], torch.ones(3)])[None]
+    for one, expected in (
+        (targets.Probability((0, 2), position=1), either),
+        (targets.LogProbability(1, position=-2), float(chances[1].log())),
+    ):
+        assert one(several)[0] == pytest.approx(expected)
     entropy = -(chances * chances.log()).sum()
     assert targets.Entropy()(output)[0] == pytest.approx(float(entropy))
     assert targets.KL(logits[0])(output)[0] == pytest.approx(0, abs=1e-6)
@@ -188,7 +204,9 @@ def test_wrong_targets_say_what_to_write(model, batch):
         (targets.Label(3), "there is no class 3"),
         (lambda output: output.logits, "expected one for each, (2,)"),
         (lambda output: 1.0, "returned float; expected a function"),
-        (targets.Probability(1, "relu"), "'softmax' or 'sigmoid'"),
+        (targets.Probability(1, "relu"), "activation= to be one of softmax, sigmoid"),
+        (targets.Probability((1, 2), "sigmoid"), "expected one label with activation="),
+        (targets.LogProbability((1, 1)), "expected classes, each once, got (1, 1)"),
     ]
     for target, message in cases:
         with pytest.raises(TargetError, match=re.escape(message)):

@@ -1,11 +1,11 @@
-"""Many scores of one graph, each taken back by itself, several at a time.
+"""Many scores of one graph, taken back each by itself or in sums, several at a time.
 
 A language model's scores share all their work up to the logits. What comes after the
 input of the head (the head, a soft cap, a log-softmax) treats every position by itself,
 so that one pass takes all scores back to there: the row of each position belongs to the
-score that is read at it. From there every score goes back alone, ``chunk_size`` of them
-stacked in a batch, which costs one set of larger matrix products instead of many small
-ones, and bounds the memory.
+score that is read at it. From there every score goes back alone, or a weighted sum of
+them as one, ``chunk_size`` of them stacked in a batch, which costs one set of larger
+matrix products instead of many small ones, and bounds the memory.
 """
 
 from __future__ import annotations
@@ -42,45 +42,71 @@ class Scores:
     valid: Tensor
 
 
-def gradients_of_each(
-    engine: Engine,
-    scores: Scores,
-    tensors: Sequence[Tensor],
-    *,
-    chunk_size: int,
-) -> Iterator[tuple[Tensor, ...]]:
-    """Yield the modified gradients of every score, a chunk of scores at a time.
-
-    The k-th scores of all examples go back together, since examples do not mix.
+class WayBack:
+    """The way back from the scores of a graph, as often as asked for.
 
     Args:
         engine (Engine): that ran the model, still entered.
         scores (Scores): what is explained.
         tensors (sequence of Tensor): in the graph.
-        chunk_size (int): how many scores go back at once; 1 makes one plain backward
-            pass each.
-
-    Yields:
-        tuple of Tensor: for each tensor the gradients, shape ``(chunk, *tensor)``;
-        zeros where it is not connected.
-
-    Raises:
-        ModelStateError: if an operator of the model cannot go back in a batch.
+        chunk_size (int): how many go back at once; 1 makes a plain pass for each.
     """
-    count = scores.values.shape[1]
-    start = _in_front_of_the_head(engine, scores) or _at_the_scores(engine, scores)
-    alone = engine.recomputes or engine.composite.carries == "relevance"
-    size = 1 if alone else chunk_size
-    for first in range(0, count, size):
-        chunk = range(first, min(first + size, count))
-        seeds = start.seeds(chunk)
-        found = _go_back(engine, start, seeds, tensors, last=chunk.stop == count)
-        yield tuple(
-            tensor.detach().new_zeros(len(chunk), *tensor.shape)
-            if gradient is None
-            else gradient
-            for gradient, tensor in zip(found, tensors, strict=True)
-        )
+
+    def __init__(
+        self,
+        engine: Engine,
+        scores: Scores,
+        tensors: Sequence[Tensor],
+        *,
+        chunk_size: int,
+    ) -> None:
+        self.engine, self.scores, self.tensors = engine, scores, tensors
+        start = _in_front_of_the_head(engine, scores)
+        self.start = start or _at_the_scores(engine, scores)
+        alone = engine.recomputes or engine.composite.carries == "relevance"
+        self.chunk_size = 1 if alone else chunk_size
+
+    def each(self) -> Iterator[tuple[Tensor, ...]]:
+        """Yield the modified gradients of every score, a chunk of scores at a time.
+
+        The k-th scores of all examples go back together, since examples do not mix.
+        Nothing can go back afterwards. As for :meth:`sums`.
+        """
+        examples, count = self.scores.values.shape
+        alone = torch.eye(count, device=self.scores.values.device)
+        yield from self.sums(alone[:, None].expand(count, examples, count))
+
+    def sums(
+        self, weights: Tensor, *, last: bool = True
+    ) -> Iterator[tuple[Tensor, ...]]:
+        """Yield the modified gradients of weighted sums of the scores, some at a time.
+
+        Args:
+            weights (Tensor): of each score in each sum, ``(sums, examples, scores)``.
+            last (bool, optional): nothing goes back afterwards. Default: True
+
+        Yields:
+            tuple of Tensor: for each tensor the gradients, shape ``(chunk, *tensor)``;
+            zeros where it is not connected.
+
+        Raises:
+            ModelStateError: if an operator of the model cannot go back in a batch.
+        """
+        for first in range(0, len(weights), self.chunk_size):
+            chunk = weights[first : first + self.chunk_size]
+            found = _go_back(
+                self.engine,
+                self.start,
+                self.start.seeds(chunk),
+                self.tensors,
+                last=last and first + self.chunk_size >= len(weights),
+            )
+            yield tuple(
+                tensor.detach().new_zeros(len(chunk), *tensor.shape)
+                if gradient is None
+                else gradient
+                for gradient, tensor in zip(found, self.tensors, strict=True)
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,15 +127,19 @@ class _Start:
     valid: Tensor
     shape: torch.Size
 
-    def seeds(self, chunk: range) -> Tensor:
-        """Return the seeds of some scores, shape ``(chunk, *place)``."""
-        seeds = self.rows.new_zeros(len(chunk), *self.rows.shape)
-        examples = torch.arange(self.rows.shape[0], device=self.rows.device)
-        for i, score in enumerate(chunk):
-            row = self.rows[examples, self.index[:, score]]
-            keep = self.valid[:, score].reshape(-1, *[1] * (row.dim() - 1))
-            seeds[i, examples, self.index[:, score]] = torch.where(keep, row, 0)
-        return seeds.reshape(len(chunk), *self.shape)
+    def seeds(self, weights: Tensor) -> Tensor:
+        """Return the seeds of weighted sums of scores, shape ``(sums, *place)``.
+
+        Args:
+            weights (Tensor): ``(sums, examples, scores)``.
+        """
+        weights = torch.where(self.valid, weights, 0).to(self.rows.dtype)
+        of_rows = self.rows.new_zeros(len(weights), *self.rows.shape[:2])
+        of_rows.scatter_add_(2, self.index.expand(weights.shape), weights)
+        seeds = self.rows * of_rows.reshape(
+            *of_rows.shape, *[1] * (self.rows.dim() - 2)
+        )
+        return seeds.reshape(len(weights), *self.shape)
 
 
 def _at_the_scores(engine: Engine, scores: Scores) -> _Start:

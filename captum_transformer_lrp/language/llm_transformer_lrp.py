@@ -1,4 +1,4 @@
-"""Generated text explained token by token, from one forward pass."""
+"""Generated text explained, token by token or span by span, from one forward pass."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ from ..errors import DisconnectedError, InputError, LRPError, TargetError
 from ..observers.encodings import PositionEncodings, PositionUse
 from ..observers.observed import Observer
 from ..observers.trace import Trace, Tracing
-from .backward import Scores, gradients_of_each
+from .backward import Scores, WayBack
+from .chats import Chat
 from .prompts import (
     Prompts,
     column_names,
@@ -45,10 +46,14 @@ from .scores import (
     check_finite,
     check_logits,
     checked_attr_target,
+    scores_above_mean,
     scores_of_tokens,
     sequence_weights,
+    target_name,
 )
 from .sequences import Sequences, arrange, generate
+from .sources import SourceRelevance
+from .wanted import Flow, Wanted, came_to_generated, for_each
 
 
 class LLMTransformerLRP(Named, GradientAttribution):
@@ -71,8 +76,10 @@ class LLMTransformerLRP(Named, GradientAttribution):
             tokens. Default: None
         composite (str or Composite, optional): the method, as for
             :class:`TransformerLRP`. Default: ``"attnlrp"``
-        attr_target (str, optional): what is explained of each token: its ``"logit"``,
-            ``"log_prob"`` or ``"prob"``. Default: ``"logit"``
+        attr_target (str or Callable, optional): what is explained of each token: its
+            ``"logit"``, ``"log_prob"`` or ``"prob"``; or of each step a function of its
+            logits, ``(steps, vocabulary)`` to ``(steps,)``, such as
+            ``targets.Entropy()``. Default: ``"logit"``
         chunk_size (int, optional): how many tokens go back at once. Memory for the way
             back grows with it, results do not change. 1 makes a plain backward pass for
             each; so do models with activation checkpoints and composites that carry
@@ -109,6 +116,8 @@ class LLMTransformerLRP(Named, GradientAttribution):
         ...     gen_args={"max_new_tokens": 20},
         ...     include_generated=True,
         ... )
+        >>> # which sentences of the prompt a part of the answer rests on
+        >>> llm.attribute(prompt, answer, span="1889", sources="sentences", hops=1)
     """
 
     name: ClassVar[str] = "LLMTransformerLRP"
@@ -156,17 +165,28 @@ class LLMTransformerLRP(Named, GradientAttribution):
         contrast: Any = None,
         skip_tokens: Sequence[int] | Sequence[str] | None = None,
         include_generated: bool = False,
+        span: Any = None,
+        sources: Any = None,
+        hops: int = 0,
     ) -> Any:
-        r"""Return the relevance of the prompt's tokens for each generated token.
+        r"""Return the relevance of the prompt, token by token or source by source.
+
+        With ``span``, ``sources`` or ``hops`` the result is a
+        :class:`~captum_transformer_lrp.SourceRelevance`. Relevance is linear in what it
+        starts with, so that a span of any length takes one backward pass.
 
         Args:
             inp (str, list of str, Tensor, Mapping or TextTokenInput): the prompt; a
-                tensor of token ids, ``(tokens,)`` or ``(examples, tokens)``; or what a
-                tokenizer returns, padded on either side. A list or several examples
-                give a list of results. Of an encoder-decoder it is the source.
+                tensor of token ids, ``(tokens,)`` or ``(examples, tokens)``; what a
+                tokenizer returns, padded on either side; or a chat, a list of messages
+                with ``role`` and ``content``, or a mapping with ``messages`` and what
+                else the chat template takes, such as ``tools``. A list of prompts or
+                several examples give a list of results. Of an encoder-decoder it is
+                the source.
             target (str, Tensor or list of int, optional): what follows, as text or
                 token ids; for several prompts a list of these or a tensor ``(examples,
-                tokens)``. Default: None, what the model generates
+                tokens)``. Default: None, what the model generates; of a chat that ends
+                with the assistant's message, that message
             gen_args (dict, optional): for ``model.generate``, if there is no target.
                 Default: ``{"max_new_tokens": 25, "do_sample": False, "temperature":
                 None, "top_p": None}``
@@ -178,11 +198,34 @@ class LLMTransformerLRP(Named, GradientAttribution):
                 that are no columns. Default: None
             include_generated (bool, optional): append a column for each generated token
                 to those of the prompt. Default: False
+            span (optional): what is explained of what follows: a text that stands in it
+                once; ``(start, end)``, characters; a slice, range or int, tokens; a
+                regular expression, every match, or its first group; a function of the
+                text that returns ranges of characters; the name of a unit, each of
+                which is a span: ``"tokens"``, ``"words"``, ``"sentences"``,
+                ``"lines"``, ``"paragraphs"``; or a list of these, or a mapping from
+                names to these. A span has all tokens that have a character in it. For
+                several prompts one for all, or a list with one for each.
+                Default: None, the whole
+            sources (optional): what the relevance of the prompt is summed over, named
+                as a span is: a unit; a function, called with the text of each message;
+                a list of texts, such as documents; and so on; of a chat also
+                ``"turns"``. A token that is cut belongs to the source that has most of
+                its characters but white space, the earlier one of two. Default: None,
+                the turns of a chat, the sentences of a text, or the tokens
+            hops (int, optional): how often relevance that came to generated tokens is
+                sent on to what these were made from, one backward pass each. What came
+                to a token, divided by its logit less the mean over the vocabulary, is
+                what that score is taken back with, so that as much leaves a token as
+                came. A token whose logit is less than a tenth of a standard deviation
+                from that mean keeps what came. Default: 0
 
         Returns:
             LLMRelevance: with a row for each generated token; a list of these for
             several prompts. ``seq_attr`` explains the sum of the scores, and with
             ``attr_target="prob"`` and no contrast the probability of the sequence.
+            *SourceRelevance*, with a row for each span, where one of ``span``,
+            ``sources`` and ``hops`` is given.
 
         Raises:
             InputError: if the prompt is empty or of a wrong type.
@@ -196,8 +239,20 @@ class LLMTransformerLRP(Named, GradientAttribution):
         prompts, targets, contrasts = self._read(
             inp, target, gen_args, contrast, skip_tokens
         )
-        results = self._explain(prompts, targets, contrasts, include_generated)
-        return results[0] if prompts.single else results
+        found: list[Any]
+        if span is None and sources is None and _checked_hops(hops) == 0:
+            found = self._explain(prompts, targets, contrasts, include_generated)
+        elif include_generated:
+            raise InputError(
+                "include_generated=True belongs to a result with a column for each "
+                "token; with span, sources or hops, generated_attr has what came to "
+                "generated tokens. Leave it out."
+            )
+        else:
+            found = self._explain_spans(
+                prompts, targets, contrasts, target, span, sources, hops
+            )
+        return found[0] if prompts.single else found
 
     @explains
     def trace(
@@ -235,7 +290,15 @@ class LLMTransformerLRP(Named, GradientAttribution):
     ) -> tuple[Prompts, list[Tensor], list[Tensor] | None]:
         """Return the prompts, their targets, and what these are contrasted with."""
         prompts = read_prompts(inp, self.tokenizer, self._device(), skip_tokens)
-        if target is None:
+        answers = _answers(prompts, target, gen_args)
+        if answers is not None:
+            targets = read_tokens(
+                answers[0] if prompts.single else answers,
+                prompts,
+                self.tokenizer,
+                "target",
+            )
+        elif target is None:
             targets = generate(self.forward_func, prompts, gen_args)
         elif gen_args is not None:
             raise TargetError(
@@ -271,27 +334,9 @@ class LLMTransformerLRP(Named, GradientAttribution):
         include_generated: bool,
     ) -> list[LLMRelevance]:
         sequences = arrange(self.forward_func, prompts, targets)
-        with self._run(sequences, contrasts) as (engine, inputs, uses, scores, logs):
-            leaves = [leaf.leaf for leaf in inputs.leaves]
-            times_input = engine.composite.carries != "relevance"
-            parts: list[list[Tensor]] = [[] for _ in leaves]
-            for gradients in gradients_of_each(
-                engine,
-                scores,
-                [*leaves, *(use.leaf for use in uses)],
-                chunk_size=self.chunk_size,
-            ):
-                encodings = summed_by_table(
-                    uses, gradients[len(leaves) :], inputs, times_input=times_input
-                )
-                for i, gradient in enumerate(gradients[: len(leaves)]):
-                    relevance = gradient.to(engine.identifiers.dtype)
-                    if self.positional is not None:
-                        relevance = with_positions(
-                            relevance, encodings, self.positional, i
-                        )
-                    parts[i].append(relevance.detach())
-        found = [torch.cat(part) for part in parts]
+        with self._run(sequences, contrasts) as ran:
+            found = self._relevance(ran, self._way_back(ran, ran.scores).each())
+            scores, logs = ran.scores, ran.log_probs
         return [
             self._result(
                 example,
@@ -306,6 +351,143 @@ class LLMTransformerLRP(Named, GradientAttribution):
             )
             for example in range(len(prompts))
         ]
+
+    def _way_back(self, ran: _Ran, scores: Scores) -> WayBack:
+        tensors = [leaf.leaf for leaf in ran.inputs.leaves]
+        tensors += [use.leaf for use in ran.uses]
+        return WayBack(ran.engine, scores, tensors, chunk_size=self.chunk_size)
+
+    def _relevance(
+        self, ran: _Ran, passes: Iterable[tuple[Tensor, ...]]
+    ) -> list[Tensor]:
+        """Return for each explained input the relevance, ``(sums, *input)``."""
+        count = len(ran.inputs.leaves)
+        times_input = ran.engine.composite.carries != "relevance"
+        parts: list[list[Tensor]] = [[] for _ in range(count)]
+        for gradients in passes:
+            encodings = summed_by_table(
+                ran.uses, gradients[count:], ran.inputs, times_input=times_input
+            )
+            for i, gradient in enumerate(gradients[:count]):
+                relevance = gradient.to(ran.engine.identifiers.dtype)
+                if self.positional is not None:
+                    relevance = with_positions(relevance, encodings, self.positional, i)
+                parts[i].append(relevance.detach())
+        return [torch.cat(part) for part in parts]
+
+    def _explain_spans(
+        self,
+        prompts: Prompts,
+        targets: list[Tensor],
+        contrasts: list[Tensor] | None,
+        given: Any,
+        span: Any,
+        sources: Any,
+        hops: int,
+    ) -> list[SourceRelevance]:
+        """Explain spans: all tokens of one go back together, and then on.
+
+        Args:
+            prompts (Prompts): what is read.
+            targets (list of Tensor): what follows.
+            contrasts (list of Tensor or None): what is subtracted.
+            given (Any): the target as the user passed it.
+            span (Any): of what follows.
+            sources (Any): of the prompts.
+            hops (int): how often relevance is sent on.
+        """
+        if self.positional == "absolute":
+            raise InputError(
+                "positional='absolute' adds magnitudes, which do not add up over the "
+                "tokens of a span. Use positional='signed', or leave span, sources and "
+                "hops out."
+            )
+        count = len(prompts)
+        asked = [
+            Wanted.read(prompts, i, targets[i], self.tokenizer, given, wanted, of)
+            for i, wanted, of in zip(
+                range(count),
+                for_each(span, count, prompts.single, "span"),
+                for_each(sources, count, prompts.single, "sources"),
+                strict=True,
+            )
+        ]
+        sequences = arrange(self.forward_func, prompts, targets)
+        measure = "logit" if contrasts is not None else self.attr_target
+        most = max(len(one.spans) for one in asked)
+        with self._run(sequences, contrasts) as ran:
+            scores = ran.scores.values.detach()
+            weights = scores.new_zeros(most, *scores.shape)
+            for i, one in enumerate(asked):
+                for row, inside in enumerate(one.inside.to(scores.device)):
+                    of_span = ran.log_probs[i, : len(inside)][inside]
+                    weights[row, i, : len(inside)][inside] = sequence_weights(
+                        of_span, measure
+                    ).to(weights)
+            flow = self._flow(ran, sequences, weights, hops)
+        return [
+            one.result(
+                example,
+                flow,
+                sequences.starts[example],
+                scores=(weights[:, example] * scores[example]).sum(1)
+                if measure != "prob"
+                else None,
+                log_probs=ran.log_probs[example],
+                explained=target_name(self.attr_target)
+                + (", less that of another token" * (contrasts is not None)),
+                method=self.composite.name,
+            )
+            for example, one in enumerate(asked)
+        ]
+
+    def _flow(
+        self, ran: _Ran, sequences: Sequences, weights: Tensor, hops: int
+    ) -> Flow:
+        """Go back from weighted sums of scores, and on from generated tokens.
+
+        Args:
+            ran (_Ran): a model that ran.
+            sequences (Sequences): what it read.
+            weights (Tensor): of each score in each sum, ``(sums, examples, scores)``.
+            hops (int): how often to go on.
+        """
+        back = self._way_back(ran, ran.scores)
+        found = [self._relevance(ran, back.sums(weights, last=hops == 0))]
+        sent_on = torch.zeros_like(ran.scores.valid)
+        if hops:
+            with DisableTorchFunction():
+                scores, sent_on = self._above_mean(ran, sequences)
+                ran.engine.check(scores.values)
+                start = ran.engine.seed(scores.values)
+                if ran.engine.composite.carries != "relevance":
+                    start = start * scores.values.detach()
+            on = self._way_back(ran, scores)
+        for hop in range(1, hops + 1):
+            came = came_to_generated(found[-1][-1], sequences)
+            weights = torch.where(sent_on, came.to(start) / start, 0)
+            found.append(self._relevance(ran, on.sums(weights, last=hop == hops)))
+        last = [came_to_generated(one[-1], sequences) for one in found]
+        return Flow(
+            tuple(torch.stack(part) for part in zip(*found, strict=True)),
+            torch.stack(last),
+            sent_on,
+        )
+
+    def _above_mean(self, ran: _Ran, sequences: Sequences) -> tuple[Scores, Tensor]:
+        """Return the score by which each generated token is taken further back."""
+        known = ran.scores
+        examples = torch.arange(len(known.positions), device=known.positions.device)
+        read = known.logits[examples[:, None], known.positions]
+        values, large = scores_above_mean(read, sequences.targets.to(read.device))
+        values = torch.where(known.valid, values, 0)
+        scores = Scores(
+            values=values,
+            logits=known.logits,
+            positions=known.positions,
+            valid=known.valid,
+        )
+        return scores, large & known.valid
 
     def _trace(
         self,
@@ -375,7 +557,7 @@ class LLMTransformerLRP(Named, GradientAttribution):
         if self.attr_target != "logit" and at_logits is not None:
             logits = scores.logits.detach()
             begun = _sum([logits * at_logits if times_input else at_logits])
-            trace = trace.begun(self.attr_target, begun)
+            trace = trace.begun(target_name(self.attr_target, short=True), begun)
         if self.positional is not None:
             added = 0.0 if counted is None else counted - columns
             trace = trace.closed(
@@ -510,6 +692,38 @@ class _Ran(NamedTuple):
     uses: list[PositionUse]
     scores: Scores
     log_probs: Tensor
+
+
+def _checked_hops(hops: Any) -> int:
+    if not isinstance(hops, int) or isinstance(hops, bool) or hops < 0:
+        raise InputError(
+            f"hops={hops!r}; expected how often relevance is sent on, an int from 0."
+        )
+    return hops
+
+
+def _answers(prompts: Prompts, target: Any, gen_args: Any) -> list[str] | None:
+    """Return what the assistants wrote last, where chats end so.
+
+    Raises:
+        TargetError: something else is to be explained, too, or only some end so.
+    """
+    said = [one.answer if isinstance(one, Chat) else None for one in prompts.origins]
+    if all(one is None for one in said):
+        return None
+    if target is not None or gen_args is not None:
+        name = "gen_args was" if target is None else "target was"
+        raise TargetError(
+            "the chat ends with the assistant's message, which is what is explained, "
+            f"and {name} given too. Leave one of them out."
+        )
+    found = [one for one in said if one is not None]
+    if len(found) < len(said):
+        raise TargetError(
+            "some of the chats end with the assistant's message and some do not; "
+            "expected all or none."
+        )
+    return found
 
 
 def _sum(tensors: Iterable[Tensor]) -> float:

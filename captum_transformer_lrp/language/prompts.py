@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,8 @@ from torch import Tensor
 
 from .._forms import KNOWN_KEYS
 from ..errors import ConstantInputWarning, InputError, TargetError
+from .chats import Chat, is_chat
+from .written import Written, write_down
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -26,6 +28,7 @@ class Prompts:
         per_token (dict): further tensors with an entry for each token, as lists alike.
         constants (dict): further arguments of the model, as they are.
         single (bool): one prompt, for which one result is wanted.
+        origins (list): of each prompt its text, its :class:`.Chat`, or None for tokens.
     """
 
     ids: list[Tensor]
@@ -34,9 +37,28 @@ class Prompts:
     per_token: dict[str, list[Tensor]]
     constants: dict[str, Any]
     single: bool
+    origins: list[str | Chat | None]
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def written(self, example: int, tokenizer: Any) -> Written:
+        """Return the text of a prompt, with the characters of each token.
+
+        Raises:
+            InputError: the text cannot be told from the tokens.
+        """
+        ids, origin = self.ids[example], self.origins[example]
+        if not isinstance(origin, Chat):
+            return write_down(ids, tokenizer, origin, added=True)
+        found = write_down(ids, tokenizer, origin.text)
+        if found.text != origin.text:
+            raise InputError(
+                "the tokenizer does not give back the text of the chat, so that its "
+                "messages cannot be found in it. Name the sources by tokens or ranges "
+                "of what tokenizer.decode returns, and pass token ids."
+            )
+        return replace(found, own=origin.own())
 
 
 def read_prompts(
@@ -59,17 +81,25 @@ def read_prompts(
     """
     shown: Tensor | None = None
     batch: Mapping[str, Any]
-    single = not isinstance(inp, (list, tuple))
-    if isinstance(inp, TextTokenInput):
+    single = not isinstance(inp, (list, tuple)) or is_chat(inp)
+    origins: list[Any] | None = None
+    if is_chat(inp):
+        inp = [inp]
+    if isinstance(inp, (list, tuple)) and inp and all(map(is_chat, inp)):
+        origins = [Chat.read(one, tokenizer) for one in inp]
+        # the template wrote the special tokens
+        texts = [_encode(chat.text, tokenizer, special=False) for chat in origins]
+        batch = _batch(texts)
+    elif isinstance(inp, TextTokenInput):
         batch, shown = {"input_ids": inp.inp_tensor}, inp.itp_mask
     elif isinstance(inp, str):
+        origins = [inp]
         batch = {"input_ids": _encode(inp, tokenizer, special=True)[None]}
     elif (
         isinstance(inp, (list, tuple)) and all(isinstance(x, str) for x in inp) and inp
     ):
-        texts = [_encode(text, tokenizer, special=True) for text in inp]
-        there = [torch.ones_like(text) for text in texts]
-        batch = {"input_ids": padded(texts), "attention_mask": padded(there)}
+        origins = list(inp)
+        batch = _batch([_encode(text, tokenizer, special=True) for text in inp])
     elif isinstance(inp, Tensor):
         batch = {"input_ids": inp[None] if inp.dim() == 1 else inp}
     elif isinstance(inp, Mapping):
@@ -77,7 +107,8 @@ def read_prompts(
     else:
         raise InputError(
             f"inp is a {type(inp).__name__}; expected a text, a list of texts, a "
-            "tensor of token ids, a tokenizer's mapping, or captum.attr.TextTokenInput."
+            "tensor of token ids, a tokenizer's mapping, a list of messages, or "
+            "captum.attr.TextTokenInput."
         )
     ids = _checked_ids(batch.get("input_ids"))
     mask = _checked_mask(batch.get("attention_mask"), ids)
@@ -121,7 +152,13 @@ def read_prompts(
         per_token=per_token,
         constants=constants,
         single=single and len(found) == 1,
+        origins=origins or [None] * len(found),
     )
+
+
+def _batch(texts: list[Tensor]) -> dict[str, Tensor]:
+    there = [torch.ones_like(text) for text in texts]
+    return {"input_ids": padded(texts), "attention_mask": padded(there)}
 
 
 def read_tokens(

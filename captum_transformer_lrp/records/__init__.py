@@ -7,10 +7,11 @@ hold rows. Nothing that is read is ever run. What records mean is known to
 
 from .files import SUFFIXES, check_package, read, write
 from .pictures import png_text
-from .rows import GENERATION_TENSORS
+from .rows import GENERATION_TENSORS, SOURCE_TENSORS
 
 __all__ = [
     "GENERATION_TENSORS",
+    "SOURCE_TENSORS",
     "SUFFIXES",
     "check_package",
     "png_text",

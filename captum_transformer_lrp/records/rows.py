@@ -41,6 +41,8 @@ _MARK = {"start": "wholes", "end": "wholes", "name": "texts"}
 _OUTLINE = {"name": "texts", "path": "texts"}
 #: lists of objects -> what stands in the columns of their keys
 _LISTS = {"tokens": _TOKEN, "marks": _MARK, "outlines": _OUTLINE}
+#: objects of a record, but those of a class
+_OBJECTS = ("dtypes", "a", "b", "spans", "sources")
 #: lists that may be empty -> the key of all records that have them
 _EMPTY = {"marks": "tokens", "outlines": "image"}
 #: column -> what stands in it
@@ -110,6 +112,34 @@ OF_GENERATIONS = {
     **{f"dtypes.{key}": "text" for key in GENERATION_TENSORS},
     **GENERATION_TENSORS,
 }
+#: the tensors of spans and sources -> what stands in their column
+SOURCE_TENSORS = {
+    "span_tokens": "table",
+    "source_of": "numbers",
+    "hop_attr": "table",
+    "hop_generated": "table",
+    "hop_start": "table",
+    "sent_on": "numbers",
+    "scores": "numbers",
+    "log_probs": "numbers",
+}
+_PASSAGES = {"start": "wholes", "end": "wholes", "text": "texts", "name": "texts"}
+OF_SOURCES = {
+    "schema": "text",
+    "version": "text",
+    "kind": "text",
+    "method": "text",
+    "explained": "text",
+    "prompt": "text",
+    "answer": "text",
+    "input_tokens": "texts",
+    "output_tokens": "texts",
+    "hops": "whole",
+    **{f"spans.{key}": kind for key, kind in _PASSAGES.items()},
+    **{f"sources.{key}": kind for key, kind in _PASSAGES.items()},
+    **{f"dtypes.{key}": "text" for key in SOURCE_TENSORS},
+    **SOURCE_TENSORS,
+}
 _SIDE = {
     "token": "texts",
     "text": "texts",
@@ -138,7 +168,11 @@ OF_PAIRS = {
     **{f"a.{key}": kind for key, kind in _SIDE.items()},
     **{f"b.{key}": kind for key, kind in _SIDE.items()},
 }
-_OF_KINDS = {"generation": OF_GENERATIONS, "pairs": OF_PAIRS}
+_OF_KINDS = {
+    "generation": OF_GENERATIONS,
+    "pairs": OF_PAIRS,
+    "sources": OF_SOURCES,
+}
 
 
 def columns_of(row: Mapping[str, Any]) -> dict[str, str]:
@@ -257,7 +291,7 @@ def _record(row: Record) -> Record:
             ) from error
     for column in columns_of(row):  # null is left out of rows
         outer, _, inner = column.partition(".")
-        if outer in ("prediction", "target", "dtypes", "a", "b"):
+        if outer in ("prediction", "target", *_OBJECTS):
             record.setdefault(outer, {}).setdefault(inner, None)
         elif outer == "label":  # which may be null as a whole
             if record.setdefault(outer, None) is not None:

@@ -18,6 +18,7 @@ from .rows import (
     OF_EXPLANATIONS,
     OF_GENERATIONS,
     OF_PAIRS,
+    OF_SOURCES,
     Record,
     check_digest,
     columns_of,
@@ -114,6 +115,7 @@ def _rows_of(batch: Any) -> list[Record]:
     names = batch.schema.names
     columns = OF_PAIRS if "matrix" in names else OF_EXPLANATIONS
     columns = OF_GENERATIONS if "input_tokens" in names else columns
+    columns = OF_SOURCES if "source_of" in names else columns
     for name, array in zip(batch.schema.names, batch.columns, strict=True):
         if name not in columns:
             continue

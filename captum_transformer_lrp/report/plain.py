@@ -40,7 +40,7 @@ def plain(blocks: Iterable[Block], *, most: int = 24) -> str:
         most (int, optional): How many lines to write at most. Default: 24
     """
     blocks = list(blocks)
-    if any(isinstance(block, Bars) for block in blocks):  # they list the words
+    if any(map(_lists, blocks)):  # what the words show
         blocks = [block for block in blocks if not isinstance(block, Words)]
     lines: list[str] = []
     before: Block | None = None
@@ -55,6 +55,11 @@ def plain(blocks: Iterable[Block], *, most: int = 24) -> str:
     if len(lines) > most:
         lines[most - 1 :] = [f"... and {len(lines) - most + 1} more"]
     return "\n".join(lines)
+
+
+def _lists(block: Block) -> bool:
+    """Whether a block lists what counts most, so that words need not."""
+    return isinstance(block, Bars) or (isinstance(block, Table) and not block.folded)
 
 
 def _lines(block: Block) -> list[str]:

@@ -75,12 +75,16 @@ def tiny_language_model() -> dict[str, Any]:
     transformers = pytest.importorskip("transformers")
     torch.manual_seed(0)
     tokenizer = byte_level_tokenizer()
+    tokenizer.chat_template = (
+        "{% for m in messages %}<{{ m.role }}> {{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}<assistant> {% endif %}"
+    )
     config = transformers.GPT2Config(
         vocab_size=len(tokenizer),
         n_embd=16,
         n_layer=2,
         n_head=2,
-        n_positions=64,
+        n_positions=512,
         bos_token_id=0,
         eos_token_id=0,
         pad_token_id=0,

@@ -29,6 +29,7 @@ from captum_transformer_lrp.influence.ranking import (
     InfluentialExamples,
 )
 from captum_transformer_lrp.joint import JointExplanation
+from captum_transformer_lrp.language import Passage, SourceRelevance
 from captum_transformer_lrp.language.result import LLMRelevance
 from captum_transformer_lrp.models import Piece
 from captum_transformer_lrp.models.prediction import ClassScore
@@ -124,6 +125,40 @@ def language(text):
         start_attr=torch.zeros(2, 0),
         skipped_attr=torch.zeros(2),
     )
+
+
+def sources(text):
+    prompt, draw = f"the {text} film. is it {text}?", torch.Generator().manual_seed(0)
+    half = prompt.index("is")
+    found = []
+    for spans, hops in (([(0, 4)], 1), ([(0, 1), (2, 4)], 0)):
+        shape = (hops + 1, len(spans))
+        found.append(
+            SourceRelevance(
+                prompt=prompt,
+                answer=f"a {text}",
+                input_tokens=["Ġthe", f"Ġ{text}", "Ġfilm", "Ġis", "Ġit", f"Ġ{text}"],
+                output_tokens=["Ġa", f"Ġ{text}"],
+                spans=[
+                    Passage(start=s, end=e, text=f"a {text}"[s:e]) for s, e in spans
+                ],
+                span_tokens=torch.ones(len(spans), 2, dtype=torch.bool),
+                sources=[
+                    Passage(start=0, end=half, text=prompt[:half], name=text),
+                    Passage(start=half, end=len(prompt), text=prompt[half:]),
+                ],
+                source_of=torch.tensor([0, 0, -1, 1, 1, -2]),
+                hop_attr=torch.randn(*shape, 6, generator=draw),
+                hop_generated=torch.randn(*shape, 2, generator=draw),
+                hop_start=torch.zeros(*shape),
+                sent_on=torch.ones(2, dtype=torch.bool),
+                scores=torch.ones(len(spans)),
+                log_probs=-torch.ones(2),
+                explained=text,
+                method=text,
+            )
+        )
+    return found
 
 
 def pairs(text):
@@ -233,6 +268,7 @@ def samples(text):
             title=text, question=text, measure=text, rows=tuple(examples)
         ),
         language(text),
+        *sources(text),
         *pairs(text),
         History(steps=3, stopped=text, report=Report((state,), data=text)),
         Report((state,), data=text),
