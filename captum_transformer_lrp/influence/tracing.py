@@ -301,7 +301,9 @@ class _OfFinalLayer(Gradients):
         with torch.random.fork_rng(devices=[]):
             for number, captum in enumerate(self._captum):
                 self._states.load(number)
-                given = examples and (self._features(examples), targets)
+                given = None
+                if examples is not None:
+                    given = (self._features(examples), targets)
                 found.append(ask(captum, given))
         return torch.stack(found)
 

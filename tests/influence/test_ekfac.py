@@ -21,7 +21,6 @@ from tests.influence.test_influence import (
     Pictures,
     classifier,
     loss_gradient,
-    tokenizer,  # noqa: F401  a fixture
 )
 
 transformers = pytest.importorskip("transformers")
@@ -164,7 +163,7 @@ def layers_of(model: nn.Module) -> list[Any]:
         transformers.AlbertForSequenceClassification,  # one layer runs twice
     ],
 )
-def test_much_damping_leaves_the_product_of_gradients(cls, tokenizer):  # noqa: F811
+def test_much_damping_leaves_the_product_of_gradients(cls, tokenizer):
     model = classifier(cls)
     found = influence.ekfac(
         model, tokenizer, TEXTS, LABELS, damping=1e13, batch_size=2
@@ -211,7 +210,7 @@ def test_pictures_and_convolutions():
 
 @needs_kronfluence
 @pytest.mark.parametrize("training", [False, True])
-def test_the_model_and_the_random_state_are_untouched(training, tokenizer):  # noqa: F811
+def test_the_model_and_the_random_state_are_untouched(training, tokenizer):
     model = classifier().train(training)
     before = state_of(model)
     found = influence.ekfac(model, tokenizer, TEXTS, LABELS, draws=1)
@@ -234,14 +233,14 @@ def test_the_model_and_the_random_state_are_untouched(training, tokenizer):  # n
         ({"labels": [1]}, errors.InputError, "a label for each of the 5 examples"),
     ],
 )
-def test_errors_say_what_to_write(options, error, message, tokenizer):  # noqa: F811
+def test_errors_say_what_to_write(options, error, message, tokenizer):
     given = {"examples": TEXTS, "labels": LABELS} | options
     with pytest.raises(error) as caught:
         influence.ekfac(classifier(), tokenizer, **given)
     assert message in str(caught.value)
 
 
-def test_without_kronfluence_it_says_what_to_install(monkeypatch, tokenizer):  # noqa: F811
+def test_without_kronfluence_it_says_what_to_install(monkeypatch, tokenizer):
     monkeypatch.setitem(sys.modules, "kronfluence", None)
     with pytest.raises(MissingPackageError, match=r"captum_transformer_lrp\[influence"):
         influence.ekfac(classifier(), tokenizer, TEXTS, LABELS)

@@ -33,11 +33,6 @@ LABELS = [1, 0, 0, 1, 0]
 QUERIES = ["A gripping and beautifully acted film.", "It is boring."]
 
 
-@pytest.fixture(scope="module")
-def tokenizer():
-    return load_text_model().tokenizer
-
-
 def classifier(cls: Any = transformers.BertForSequenceClassification, seed: int = 0):
     """A random two-layer classifier in float64; dropout is there, and switched off."""
     torch.manual_seed(seed)
@@ -402,6 +397,22 @@ def test_pictures_and_a_layer_that_runs_on_every_patch():
     ]
     assert np.allclose(found.scores([query], [2])[0], expected, rtol=1e-12)
     assert "the picture" in str(found.proponents(query))
+
+
+@pytest.mark.parametrize("layers", ["final", "all"])
+@pytest.mark.parametrize("metric", ["dot", "cosine"])
+def test_pictures_in_one_tensor_are_those_of_a_list(layers, metric):
+    torch.manual_seed(0)
+    model = Pictures().double().eval()
+    pixels = torch.randn(6, 3, 8, 8, dtype=torch.float64)
+    labels = [0, 1, 2, 3, 0, 1]
+    found, expected = (
+        influence.tracin(
+            model, lambda image: image, x, labels, layers=layers, metric=metric
+        ).scores(x[:2], [1, 3])
+        for x in (pixels, list(pixels))
+    )
+    assert np.array_equal(found, expected) and np.abs(expected).max() > 0
 
 
 def test_a_timm_model_reads_pictures_by_itself():
