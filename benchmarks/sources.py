@@ -41,10 +41,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.linear_model import Lasso
+from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from captum_transformer_lrp import LLMTransformerLRP
 from captum_transformer_lrp.metrics import Measurement
+from captum_transformer_lrp.rank_agreement import spearman
 
 PAIRS, EQUALS, STOP, ASK = 64, 64, 65, 66  # names are 0 to 63
 CHAIN = 4
@@ -296,32 +299,12 @@ def context_cite(ablations: int) -> Method:
         kept = rng.random((ablations, len(question.sources))) < 0.5
         logs = np.array([log_probability(model, question, row) for row in kept])
         odds = logs - np.log1p(-np.exp(np.minimum(logs, -1e-12)))
-        return lasso(kept.astype(float), odds, penalty=0.01)
+        scaled = StandardScaler().fit(kept)
+        model_of_sources = Lasso(alpha=0.01).fit(scaled.transform(kept), odds)
+        weights: np.ndarray = model_of_sources.coef_ / scaled.scale_
+        return weights
 
     return scores
-
-
-def lasso(x: np.ndarray, y: np.ndarray, *, penalty: float) -> np.ndarray:
-    """Return the weights that minimise the mean squared error and their absolute sum.
-
-    ``1 / (2 n) |y - x w|^2 + penalty |w|_1`` by coordinate descent, of centred and
-    scaled columns and a centred ``y``; the weights are those of ``x`` as it was.
-    """
-    scale = x.std(0)
-    scale[scale == 0] = 1.0
-    x, y = (x - x.mean(0)) / scale, y - y.mean()
-    weights, rest = np.zeros(x.shape[1]), y.copy()
-    for _ in range(200):
-        before = weights.copy()
-        for i in range(x.shape[1]):
-            pull = x[:, i] @ rest / len(y) + weights[i] * (x[:, i] @ x[:, i]) / len(y)
-            new = np.sign(pull) * max(abs(pull) - penalty, 0.0)
-            new /= max(x[:, i] @ x[:, i] / len(y), 1e-12)
-            rest += x[:, i] * (weights[i] - new)
-            weights[i] = new
-        if np.abs(weights - before).max() < 1e-6:
-            break
-    return weights / scale
 
 
 def at_random(model: nn.Module, question: Question) -> np.ndarray:
@@ -366,21 +349,6 @@ def drop(model: nn.Module, question: Question, scores: np.ndarray, k: int) -> fl
     return log_probability(model, question) - log_probability(model, question, kept)
 
 
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Return ranks, the mean rank for equal values."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    return (ends - (counts + 1) / 2)[place]
-
-
-def rank_correlation(a: np.ndarray, b: np.ndarray) -> float:
-    """Return Spearman's rank correlation, 0 where one of them is constant."""
-    x, y = ranks(a), ranks(b)
-    x, y = x - x.mean(), y - y.mean()
-    size = math.sqrt(float(x @ x) * float(y @ y))
-    return float(x @ y) / size if size else 0.0
-
-
 def compare(
     model: nn.Module,
     questions: Iterator[Question],
@@ -413,7 +381,7 @@ def compare(
             row["recall, 10 %"].append(recall(scores, question.evidence, 0.1))
             row["top-1"].append(drop(model, question, scores, 1))
             row["top-3"].append(drop(model, question, scores, 3))
-            row["LDS"].append(rank_correlation(kept @ scores, true))
+            row["LDS"].append(spearman(kept @ scores, true) or 0.0)
     if not asked:
         print(f"  the model knew none of {refused} answers")
         return
