@@ -4,6 +4,8 @@ A part is a word or token of a text, a square of a picture or spectrogram, or a 
 of a waveform; of several inputs all have parts. A part is left out by putting the
 baseline in its place, in the embeddings or the pixels, and one function says what the
 score is with the parts that are present. The methods differ in what they ask it.
+Captum's own classes of these names draw from torch's generator, which other threads
+share, and ``KernelShap`` and ``Lime`` need scikit-learn, which captum does not bring.
 """
 
 from __future__ import annotations

@@ -124,7 +124,8 @@ def _initialize(module: nn.Module) -> None:
     if _call(module, "init_weights") or _call(module, "_init_weights"):
         return
     if _takes(module, "_init_weights") == 1:
-        module.apply(module._init_weights)  # type: ignore[arg-type]
+        initialize: Any = module._init_weights
+        module.apply(initialize)
         return
     for child in module.children():
         _initialize(child)

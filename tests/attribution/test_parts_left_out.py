@@ -390,9 +390,8 @@ def test_captums_own_classes_on_two_inputs(kind):
         options={},
     )
     name = "integrated-gradients" if kind is IntegratedGradients else "occlusion"
-    ours = methods[name].make(model, {"keep": (2, 3), **OPTIONS})
-    if name == "occlusion":
-        ours.patch_size = (1, 1)  # type: ignore[attr-defined]
+    of_patches = {"patch_size": 1} if name == "occlusion" else {}
+    ours = methods[name].make(model, {"keep": (2, 3), **of_patches, **OPTIONS})
     expected = ours.attribute(given, 1)
     for key in given:
         assert relative(found[key], expected[key]) < 1e-6
