@@ -217,8 +217,8 @@ class LLMTransformerLRP(Named, GradientAttribution):
                 sent on to what these were made from, one backward pass each. What came
                 to a token, divided by its logit less the mean over the vocabulary, is
                 what that score is taken back with, so that as much leaves a token as
-                came. A token whose logit is less than a tenth of a standard deviation
-                from that mean keeps what came. Default: 0
+                came. A token whose logit is no more than a tenth of a standard
+                deviation from that mean keeps what came. Default: 0
 
         Returns:
             LLMRelevance: with a row for each generated token; a list of these for

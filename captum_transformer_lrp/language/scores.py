@@ -17,8 +17,8 @@ AttrTarget: TypeAlias = (
     Literal["logit", "log_prob", "prob"] | Callable[[Tensor], Tensor]
 )
 
-#: a token less than so many standard deviations of the logits from their mean has no
-#: score that relevance could be divided by
+#: a token no more than so many standard deviations of the logits from their mean has
+#: no score that relevance could be divided by
 SMALLEST_SCORE = 0.1
 
 
@@ -87,7 +87,7 @@ def scores_above_mean(logits: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         tokens (Tensor): which token at each position, shape ``(...)``.
 
     Returns:
-        tuple of Tensor: the scores, and whether each is at least ``SMALLEST_SCORE``
+        tuple of Tensor: the scores, and whether each is more than ``SMALLEST_SCORE``
         standard deviations of the logits there; both of shape ``(...)``.
     """
     if logits.dtype in HALF_PRECISION:

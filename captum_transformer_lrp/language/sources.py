@@ -71,8 +71,8 @@ class SourceRelevance(Storable):
         hop_start (Tensor): what came to the tokens that the decoder of an
             encoder-decoder was started with, ``(hops + 1, spans)``.
         sent_on (Tensor): whether a token of the answer could be sent on, booleans
-            ``(answer tokens,)``: its logit stands out from the vocabulary's mean by at
-            least a tenth of the standard deviation of the logits there.
+            ``(answer tokens,)``: its logit stands out from the vocabulary's mean by
+            more than a tenth of the standard deviation of the logits there.
         scores (Tensor): what was explained of each span, ``(spans,)``.
         log_probs (Tensor): of the tokens of the answer, ``(answer tokens,)``.
         explained (str): what was explained of each token, such as ``"logit"``.
