@@ -294,7 +294,8 @@ class SourceRelevance(Storable):
         said = (
             "Each number says how much a source that was read speaks for the span "
             "(orange, above zero) or against it (blue, below zero): the sum over its "
-            "tokens. Shares are of the sum of absolute relevance of all sources. "
+            "tokens. Shares are of the sum of absolute relevance of all sources, with "
+            "their sign. "
         )
         if apart:
             said += (
@@ -379,7 +380,7 @@ class SourceRelevance(Storable):
         rows: list[tuple[str | Cell, ...]] = []
         for i in sorted(strongest, key=lambda i: -values[i]):
             found = Cell(text=scale.write(values[i]), share=scale.share(values[i]))
-            share = f"{abs(values[i]) / total:.0%}"
+            share = f"{values[i] / total:.0%}".replace("-", "−")
             rows.append((f"[{i + 1}]", self._label(i, 100), found, share))
         for name, value in zip(self._rest_names, values[count:], strict=True):
             if value:
@@ -429,11 +430,11 @@ class SourceRelevance(Storable):
         yield Grid(
             panels=(Panel(values=values),),
             rows=Axis(
-                name="hop, and what it carries",
+                name="what a hop carries",
                 labels=tuple(
-                    f"from the span, {write(float(self.scores[span]))}"
+                    f"{write(float(self.scores[span]))} from the span"
                     if hop == 0
-                    else f"hop {hop}, {write(float(sent[hop - 1]))}"
+                    else f"{write(float(sent[hop - 1]))} in hop {hop}"
                     for hop in range(self.hops + 1)
                 ),
             ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -553,7 +554,7 @@ def test_shares(tokenizer: Any) -> None:
 
 
 def test_it_shows_the_answer_its_sources_and_the_flow(tokenizer: Any) -> None:
-    for package in ("jinja2", "rich"):
+    for package in ("jinja2", "rich", "matplotlib"):
         pytest.importorskip(package)
     found = spoken(tokenizer).attribute(
         TEXT, ANSWER, span="movie was", sources="sentences", hops=1
@@ -568,8 +569,18 @@ def test_it_shows_the_answer_its_sources_and_the_flow(tokenizer: Any) -> None:
     write = found.blocks()
     table = next(b for b in write if type(b).__name__ == "Table")
     shares = found.shares()[0][found.ranking()]
-    assert [row[3] for row in table.rows[:3]] == [f"{abs(x):.0%}" for x in shares]
+    percent = [f"{x:.0%}".replace("-", "−") for x in shares]
+    assert [row[3] for row in table.rows[:3]] == percent
+    assert any(one.startswith("−") for one in percent)  # what speaks against it
     assert found.alt.startswith("“movie was” rests on " + order[0])
+    large = replace(found, hop_attr=1e4 * found.hop_attr, scores=1e4 * found.scores)
+    from matplotlib.text import Text
+
+    drawn = {text.get_text() for text in large.plot().findobj(Text)}
+    grid = next(b for b in large.blocks() if type(b).__name__ == "Grid")
+    for label in grid.rows.labels:  # words may be cut in a figure, numbers not
+        number = label.split()[0]
+        assert any(text.startswith(f"{number} ") for text in drawn), number
     long = spoken(tokenizer).attribute(TEXT, ANSWER, span=["best movie was", "movie"])
     assert "Pick a span" in long.to_html()  # spans that overlap have no one answer
 
