@@ -430,7 +430,7 @@ class SourceRelevance(Storable):
         yield Grid(
             panels=(Panel(values=values),),
             rows=Axis(
-                name="what a hop carries",
+                name="hops",
                 labels=tuple(
                     f"{write(float(self.scores[span]))} from the span"
                     if hop == 0
@@ -439,14 +439,15 @@ class SourceRelevance(Storable):
                 ),
             ),
             columns=Axis(
-                name="source, and what was written, which the next hop sends on",
+                name="where it came",
                 labels=(*(f"[{i + 1}]" for i in best), "no source", "written"),
             ),
             scale=scale,
         )
         yield Paragraph(
-            text="Each row has the shares of the absolute relevance of a hop: where it "
-            "leads, however little it carries.",
+            text="A row is named by what a hop carries, and has the shares of its "
+            "absolute relevance: where it leads, however little it carries. What came "
+            "to what was written is sent on by the next hop.",
             kind="meaning",
         )
         for hop in range(min(self.hops + 1, _MOST_HOPS)):
